@@ -1,0 +1,51 @@
+# make reproduce: make every figure and number of the study    make test: check the project
+# Both set themselves up in .venv. PYTHON names another interpreter (3.11 or later), VENV another folder.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.helixlab-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test reproduce bench notebooks clean
+
+help:
+	@echo "make reproduce   make every figure and number of the study, into figures/"
+	@echo "make test        style, types, tests and doctests"
+	@echo "make bench       how long the slow parts take"
+	@echo "make notebooks   open the notebooks in JupyterLab"
+	@echo "make setup       only prepare $(VENV)"
+	@echo "make clean       remove caches and build outputs ($(VENV) and figures/ stay)"
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "helixlab needs Python 3.11 or later: install one and name it, as in 'make test PYTHON=python3.12'." >&2; \
+	  exit 1; }
+	@[ -x $(BIN)/pip ] || { echo "Preparing $(VENV) (a few minutes the first time)"; \
+	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
+	  echo "No virtual environment could be made: install Python's venv module (Debian: python3-venv)." >&2; \
+	  exit 1; }
+	@PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -q --disable-pip-version-check \
+	  -e '.[notebooks,test]'
+	@touch $@
+
+test: $(READY)
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/python -m pytest -q
+
+reproduce: $(READY)
+	$(BIN)/helixlab reproduce --scale full
+
+bench: $(READY)
+	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-sort=name \
+	  --benchmark-columns=min,median,max,rounds
+
+notebooks: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find $(wildcard helixlab data tests notebooks) \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

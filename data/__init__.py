@@ -1,0 +1,1 @@
+"""The tables that ship with helixlab; README.md beside this file describes them."""

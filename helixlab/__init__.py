@@ -1,0 +1,96 @@
+"""helixlab: plan, simulate and compare LLM serving over mixed GPUs and networks with max flow.
+
+Heavy parts (numba, networkx, pandas' parquet, plotting) load when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from helixlab import errors, plotting, units
+    from helixlab.cluster import (
+        Cluster,
+        Coordinator,
+        Link,
+        Machine,
+        Node,
+        cluster_names,
+        geo_distributed,
+        load_cluster,
+        random_sparse,
+        save_cluster,
+        single_region,
+    )
+    from helixlab.execution import Execution
+    from helixlab.flow import Flow, max_flow, upper_bound
+    from helixlab.model import MachineProfile, Model, load_model, model_names, save_model
+    from helixlab.placement import (
+        NodeLayers,
+        Placement,
+        check_placement,
+        load_placement,
+        placement_names,
+        plan,
+        save_placement,
+    )
+    from helixlab.scheduling import Scheduler
+    from helixlab.simulation import Result, load_result, simulate
+    from helixlab.workload import Workload, offline, online, trace_names
+
+_HOMES = {
+    "cluster": (
+        "Cluster",
+        "Coordinator",
+        "Link",
+        "Machine",
+        "Node",
+        "cluster_names",
+        "geo_distributed",
+        "load_cluster",
+        "random_sparse",
+        "save_cluster",
+        "single_region",
+    ),
+    "model": ("MachineProfile", "Model", "load_model", "model_names", "save_model"),
+    "placement": (
+        "NodeLayers",
+        "Placement",
+        "check_placement",
+        "load_placement",
+        "placement_names",
+        "plan",
+        "save_placement",
+    ),
+    "flow": ("Flow", "max_flow", "upper_bound"),
+    "scheduling": ("Scheduler",),
+    "execution": ("Execution",),
+    "workload": ("Workload", "offline", "online", "trace_names"),
+    "simulation": ("Result", "load_result", "simulate"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("errors", "plotting", "units")
+
+__version__ = version("helixlab")
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *sorted([*_MODULES, *_HOME_OF]),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(f"helixlab.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"helixlab.{name}")
+    else:
+        raise AttributeError(f"module 'helixlab' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,35 @@
+"""Execution policies: how a node forms its batches."""
+
+from __future__ import annotations
+
+from helixlab.errors import SchedulingError, UnknownNameError
+from helixlab.execution.greedy import greedy
+from helixlab.execution.protocol import Execution
+
+__all__ = ["EXECUTIONS", "Execution", "get_execution"]
+
+EXECUTIONS = {execution.name: execution for execution in (greedy,)}
+
+
+def get_execution(execution: str | Execution) -> Execution:
+    """A built-in execution policy by name; an `Execution` is given back as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        No such built-in policy.
+    SchedulingError
+        Neither a name nor an Execution.
+
+    Examples
+    --------
+    >>> get_execution("greedy")
+    Execution('greedy')
+    """
+    if isinstance(execution, Execution):
+        return execution
+    if not isinstance(execution, str):
+        raise SchedulingError(f"an execution policy is a name or an Execution, not {execution!r}")
+    if execution not in EXECUTIONS:
+        raise UnknownNameError("execution policy", execution, EXECUTIONS)
+    return EXECUTIONS[execution]

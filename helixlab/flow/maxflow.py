@@ -1,0 +1,173 @@
+"""The maximum flow of a placement.
+
+The maximum flow from source to sink is the most the placement can serve, and the flow on each link is
+what the Helix scheduler follows (Mei et al., ASPLOS 2025, section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import networkx as nx
+import pandas as pd
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edge, node_edge
+from helixlab.model import Model
+from helixlab.placement import Placement, check_placement
+from helixlab.placement.placement import End
+
+__all__ = ["Flow", "max_flow"]
+
+_AMOUNTS: Final = ("flow_tokens_per_s", "capacity_tokens_per_s")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A maximum flow through a placement.
+
+    Parameters
+    ----------
+    value_tokens_per_s : float
+        The flow from source to sink.
+    links : DataFrame
+        One row a link of the placement: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s.
+    nodes : DataFrame
+        One row a node of the placement: node, machine, first_layer, end_layer, flow_tokens_per_s,
+        capacity_tokens_per_s, utilisation.
+    bottlenecks : DataFrame
+        The minimum cut nearest to the source: kind (``"compute"``, ``"link"``, ``"network card"``), sender,
+        receiver, capacity_tokens_per_s. The capacities add up to the flow.
+    placement : str
+        Name of the placement.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.flow import max_flow
+    >>> from helixlab.model import load_model
+    >>> from helixlab.placement import load_placement
+    >>> placement = load_placement("single24/llama-2-70b/example-ilp")
+    >>> flow = max_flow(load_cluster("single24"), load_model("llama-2-70b"), placement)
+    >>> round(flow.value_tokens_per_s, 6)
+    1289.55577
+    """
+
+    value_tokens_per_s: float
+    links: pd.DataFrame
+    nodes: pd.DataFrame
+    bottlenecks: pd.DataFrame
+    placement: str
+
+    @cached_property
+    def on_link(self) -> Mapping[tuple[End, End], float]:
+        """Flow by link, ``{(sender, receiver): tokens/s}``, in the order of the placement's links."""
+        rows = zip(self.links["sender"], self.links["receiver"], self.links["flow_tokens_per_s"], strict=True)
+        return {(sender, receiver): float(flow) for sender, receiver, flow in rows}
+
+    def __repr__(self) -> str:
+        kinds = Counter(self.bottlenecks["kind"])
+        cut = ", ".join(f"{n} x {kind}" for kind, n in kinds.items())
+        return f"Flow({self.value_tokens_per_s:.1f} tokens/s through {self.placement!r}, bound by {cut})"
+
+    def to_networkx(self) -> nx.DiGraph:
+        """Nodes of the placement and the coordinator, with flow and capacity on nodes and edges."""
+        graph = nx.DiGraph(value_tokens_per_s=self.value_tokens_per_s)
+        graph.add_node(SOURCE)
+        for row in self.nodes.to_dict("records"):
+            graph.add_node(row["node"], **{str(key): value for key, value in row.items() if key != "node"})
+        graph.add_node(SINK)
+        for (sender, receiver), row in zip(self.on_link, self.links.to_dict("records"), strict=True):
+            amounts = {key: row[key] for key in ("flow_tokens_per_s", "capacity_tokens_per_s")}
+            graph.add_edge(sender, receiver, **amounts)
+        return graph
+
+
+def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
+    """Maximum flow of a placement, with its binding nodes and links.
+
+    A maximum flow is rarely unique; this one is always the same for the same input. It is 0 where
+    the estimate leaves some node on every path no throughput (an overfilled node without KV cache).
+
+    Parameters
+    ----------
+    cluster, model, placement
+        The placement must be for this cluster (or a part of it) and this model.
+
+    Returns
+    -------
+    Flow
+
+    Raises
+    ------
+    PlacementError
+        The placement cannot serve the model on the cluster.
+
+    Notes
+    -----
+    Mei et al., ASPLOS 2025, section 4.2; the algorithm is networkx's preflow-push.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> from helixlab.placement import load_placement
+    >>> cluster, model = load_cluster("small10"), load_model("llama-1-30b")
+    >>> max_flow(cluster, model, load_placement("small10/llama-1-30b/helix"))
+    Flow(286.6 tokens/s through 'small10/llama-1-30b/helix', bound by 1 x compute)
+    """
+    check_placement(placement, cluster, model)
+    cluster = placement.on(cluster)
+    graph, _ = flow_graph(cluster, model, placement)
+    value, edge_flow = nx.maximum_flow(graph, SOURCE_VERTEX, SINK_VERTEX)
+    position: dict[End, int] = {held.node: p for p, held in enumerate(placement.layers)}
+    links, nodes = [], []
+    for sender, receiver in placement.links:
+        a, b = link_edge(position, sender, receiver)
+        links.append((sender, receiver, float(edge_flow[a][b]), graph[a][b]["capacity"]))
+    for place, held in enumerate(placement.layers):
+        a, b = node_edge(place)
+        flow, capacity = float(edge_flow[a][b]), graph[a][b]["capacity"]
+        machine = cluster.machine_of(held.node).name
+        used = flow / capacity if capacity else 0.0
+        nodes.append((held.node, machine, held.first_layer, held.end_layer, flow, capacity, used))
+    return Flow(
+        value_tokens_per_s=float(value),
+        links=_frame(links, ("sender", "receiver", *_AMOUNTS)),
+        nodes=_frame(nodes, ("node", "machine", "first_layer", "end_layer", *_AMOUNTS, "utilisation")),
+        bottlenecks=_frame(
+            _minimum_cut(graph, edge_flow), ("kind", "sender", "receiver", "capacity_tokens_per_s")
+        ),
+        placement=placement.name,
+    )
+
+
+def _frame(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    # Ends are indices or "source"/"sink": keep them as Python objects, not as text.
+    ends = {end: object for end in ("sender", "receiver") if end in frame}
+    return frame.astype(ends)
+
+
+def _minimum_cut(graph: nx.DiGraph, edge_flow: Mapping[int, Mapping[int, float]]) -> list[tuple[Any, ...]]:
+    """Edges from what the source still reaches in the residual graph to what it does not."""
+    scale = max(data["capacity"] for _, _, data in graph.edges(data=True))
+    tolerance = 1e-12 * scale
+    reached, frontier = {SOURCE_VERTEX}, [SOURCE_VERTEX]
+    while frontier:
+        a = frontier.pop()
+        onward = [b for b in graph.successors(a) if graph[a][b]["capacity"] - edge_flow[a][b] > tolerance]
+        back = [b for b in graph.predecessors(a) if edge_flow[b][a] > tolerance]
+        for b in onward + back:
+            if b not in reached:
+                reached.add(b)
+                frontier.append(b)
+    return [
+        (data["kind"], data["sender"], data["receiver"], data["capacity"])
+        for a, b, data in graph.edges(data=True)
+        if a in reached and b not in reached
+    ]

@@ -1,0 +1,94 @@
+"""Compiled code: one place that decides where it is cached and says when it is being made.
+
+numba keeps compiled functions on disk, but looks only at the file a function stands in when it
+decides whether the copy is still good. helixlab's compiled functions call each other across files,
+so the cache folder is named after the content of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import platformdirs
+
+from helixlab.errors import SchedulingError
+
+__all__ = ["compiled", "from_user", "inlined"]
+
+COMPILED_PACKAGES = ("scheduling", "execution", "simulation")
+
+log = logging.getLogger(__name__)
+
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+"""Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed."""
+
+inlined = numba.njit(**OPTIONS)
+"""Decorator of the engine's small functions: compiled as part of what calls them."""
+
+
+@cache
+def cache_folder() -> str:
+    """Folder of the compiled code, writable: ``HELIXLAB_CACHE_DIR``, the user's cache, or a temporary one."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    for package in COMPILED_PACKAGES:
+        for path in sorted((root / package).glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    asked = os.environ.get("HELIXLAB_CACHE_DIR")
+    for base in filter(None, (asked, platformdirs.user_cache_dir("helixlab"))):
+        folder = Path(base) / "compiled" / digest.hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return str(folder)
+        except OSError:
+            continue
+    return tempfile.mkdtemp(prefix="helixlab-compiled-")
+
+
+def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compile for `signature` and keep the result on disk for the next process."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, cache_folder()
+        try:
+            return numba.njit(signature, cache=True, **OPTIONS)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return decorate
+
+
+def note_first_compile(what: str) -> None:
+    """Say once, on stderr, that compiled code is being made and that this will not happen again."""
+    if not any(Path(cache_folder()).rglob("*.nbi")):
+        print(f"helixlab: compiling {what}, once per installation (about half a minute) ...", file=sys.stderr)
+
+
+def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
+    """Compile a function that a user wrote, with an error that says what is wrong with it.
+
+    Raises
+    ------
+    SchedulingError
+        numba cannot compile it.
+    """
+    if isinstance(function, numba.core.registry.CPUDispatcher):
+        function = function.py_func
+    try:
+        return numba.njit(signature, **OPTIONS)(function)
+    except (numba.core.errors.NumbaError, TypeError, AttributeError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise SchedulingError(
+            f"{what} does not compile: {' '.join(lines[:3])}; write it with numbers, arrays and the functions of"
+            " helixlab.scheduling only"
+        ) from error

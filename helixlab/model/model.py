@@ -1,0 +1,131 @@
+"""The served model: its layers, what they weigh, and how each machine type runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab.errors import ModelError, UnknownNameError
+from helixlab.model.profile import MachineProfile, check_number, check_whole
+
+__all__ = ["MOST_LAYERS", "Model"]
+
+MOST_LAYERS: Final = 100_000
+"""Most layers that are taken for meant."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A language model of equal layers, with measured profiles of machines that run it.
+
+    Parameters
+    ----------
+    name : str
+        For instance ``"llama-2-70b"``.
+    layers : int
+        Number of transformer layers.
+    layer_bytes : float
+        Parameter bytes of one layer.
+    token_bytes : float
+        Bytes of one token id on a link.
+    activation_bytes : float
+        Bytes of the activation of one token between two layers.
+    profiles : mapping of str to MachineProfile
+        Machine types this model was measured on.
+
+    Examples
+    --------
+    >>> from helixlab.model import load_model
+    >>> load_model("llama-2-70b")
+    Model('llama-2-70b': 80 layers of 1.53 GB, profiles of A100, L4, L4x2, T4, T4x2, T4x4, V100)
+    """
+
+    name: str
+    layers: int
+    layer_bytes: float
+    token_bytes: float
+    activation_bytes: float
+    profiles: Mapping[str, MachineProfile] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable():
+            raise ModelError("a model needs a printable, non-empty name")
+        check_whole(self.layers, f"layers of model {self.name!r}", MOST_LAYERS)
+        for amount in ("layer_bytes", "token_bytes", "activation_bytes"):
+            check_number(getattr(self, amount), f"{amount} of model {self.name!r}")
+        for machine, profile in self.profiles.items():
+            if machine != profile.machine:
+                raise ModelError(
+                    f"the profile under {machine!r} is of machine {profile.machine!r}; name them alike"
+                )
+        object.__setattr__(self, "profiles", MappingProxyType(dict(self.profiles)))
+
+    def __repr__(self) -> str:
+        machines = ", ".join(sorted(self.profiles))
+        size = f"{self.layers} layers of {self.layer_bytes / 1e9:g} GB"
+        return f"Model({self.name!r}: {size}, profiles of {machines})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(
+            dict(self.profiles) if f.name == "profiles" else getattr(self, f.name) for f in fields(self)
+        )
+
+    def profile(self, machine: str) -> MachineProfile:
+        """The profile of a machine type.
+
+        Raises
+        ------
+        UnknownNameError
+            The model was not measured on that machine type.
+        """
+        try:
+            return self.profiles[machine]
+        except KeyError:
+            raise UnknownNameError(f"machine profile for {self.name}", machine, self.profiles) from None
+
+    def with_profile(self, profile: MachineProfile) -> Model:
+        """This model with one more (or another) machine profile: how a user adds a GPU.
+
+        Examples
+        --------
+        >>> from dataclasses import replace
+        >>> from helixlab.model import load_model
+        >>> model = load_model("llama-2-70b")
+        >>> h100 = replace(model.profile("A100"), machine="H100")
+        >>> "H100" in model.with_profile(h100).profiles
+        True
+        """
+        return replace(self, profiles={**self.profiles, profile.machine: profile})
+
+    def layer_times(self) -> pd.DataFrame:
+        """Measured layer times, one row a point: machine, phase, batch_tokens, layer_s."""
+        rows = [
+            (profile.machine, phase, tokens, seconds)
+            for profile in self.profiles.values()
+            for phase, points, times in (
+                ("prompt", profile.prompt_batch_tokens, profile.prompt_layer_s),
+                ("decode", profile.decode_batch_tokens, profile.decode_layer_s),
+            )
+            for tokens, seconds in zip(points, times, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["machine", "phase", "batch_tokens", "layer_s"])
+
+    def serving_limits(self) -> pd.DataFrame:
+        """KV capacity and batch limits, one row for each machine and number of layers it may hold."""
+        rows = []
+        for profile in self.profiles.values():
+            for k in range(1, profile.max_layers + 1):
+                limits = profile.batch_limits(k)
+                rows.append(
+                    {
+                        "machine": profile.machine,
+                        "layers_on_node": k,
+                        "kv_capacity_token_layers": profile.kv_capacity_token_layers(k),
+                        **{f"max_{f.name}": getattr(limits, f.name) for f in fields(limits)},
+                    }
+                )
+        return pd.DataFrame(rows)

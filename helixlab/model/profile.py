@@ -1,0 +1,228 @@
+"""Measured behaviour of one machine type under one model: layer times and serving limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab.cluster.checks import LARGEST, shown
+from helixlab.errors import ModelError
+
+__all__ = ["KV_BLOCK_TOKENS", "BatchLimits", "MachineProfile", "check_number", "check_whole"]
+
+KV_BLOCK_TOKENS: Final = 16
+"""Tokens in one block of the paged KV cache."""
+PROMPT_TOKENS_PER_REQUEST: Final = 2048
+"""Prompt tokens that one prompt request of the batch limit stands for."""
+CONTEXT_TOKENS_PER_DECODE: Final = 1000
+"""KV-cache tokens that one decode token of the batch limit stands for."""
+MOST_BATCH_TOKENS: Final = 10_000_000
+"""Largest batch whose times are tabulated, `MachineProfile.prompt_table_s`."""
+MOST_PER_LAYERS: Final = 10**12
+"""Largest serving limit that is taken for meant."""
+
+_PER_LAYERS: Final = ("kv_blocks", "max_prompt_requests", "max_decode_tokens")
+_COLUMNS: Final = (
+    "prompt_batch_tokens",
+    "prompt_layer_s",
+    "decode_batch_tokens",
+    "decode_layer_s",
+    *_PER_LAYERS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The most that one batch may hold on a node.
+
+    Parameters
+    ----------
+    prompt_requests : int
+        Requests in their prompt phase.
+    prompt_tokens : int
+        Tokens of those requests.
+    decode_tokens : int
+        Tokens of requests in their decode phase, one a request.
+    decode_context_tokens : int
+        Tokens that the requests in decode already have in the KV cache.
+    """
+
+    prompt_requests: int
+    prompt_tokens: int
+    decode_tokens: int
+    decode_context_tokens: int
+
+
+def check_number(value: object, what: str) -> None:
+    """Refuse what is not a plain number above 0; `what` names the value."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
+        raise ModelError(f"{what} is {shown(value)}; give a number above 0 and at most {LARGEST:g}")
+
+
+def check_whole(value: object, what: str, most: int, least: int = 1) -> None:
+    """Refuse what is not a whole number from `least` to `most`; `what` names the value."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ModelError(f"{what} is {shown(value)}; give a whole number from {least} to {most}")
+
+
+def _check_curve(what: str, tokens: tuple[int, ...], seconds: tuple[float, ...]) -> None:
+    if len(tokens) != len(seconds) or len(tokens) < 2:
+        raise ModelError(
+            f"{what}: {len(tokens)} batch sizes and {len(seconds)} times; give two or more of each"
+        )
+    for size in tokens:
+        check_whole(size, f"{what}: a batch size", MOST_BATCH_TOKENS, least=0)
+    if tokens[0] != 0 or any(after <= before for before, after in pairwise(tokens)):
+        raise ModelError(f"{what}: batch sizes {shown(tokens)} do not start at 0 and rise; sort them")
+    if isinstance(seconds[0], bool) or seconds[0] != 0:
+        raise ModelError(f"{what}: 0 tokens take {shown(seconds[0])} s; give 0")
+    for time in seconds[1:]:
+        check_number(time, f"{what}: a time")
+
+
+@dataclass(frozen=True)
+class MachineProfile:
+    """What was measured for one machine type running layers of one model.
+
+    Parameters
+    ----------
+    machine : str
+        Name of the machine type.
+    prompt_batch_tokens, prompt_layer_s : tuple
+        Points of the time of one layer (seconds) over the prompt tokens in the batch; the first
+        point is 0 tokens, 0 s. Linear in between.
+    decode_batch_tokens, decode_layer_s : tuple
+        The same for decode tokens.
+    kv_blocks : tuple of int
+        ``kv_blocks[k - 1]``: blocks of 16 tokens in the KV cache of a node that holds k layers.
+    max_prompt_requests, max_decode_tokens : tuple of int
+        ``[k - 1]``: most prompt requests and decode tokens in a batch on a node with k layers.
+    typical_layers, typical_layers_when_tight : int
+        Layers such a machine typically holds, in a roomy and in a tight cluster.
+    initial_relative_speed : float
+        Start value of the throughput estimate, see `helixlab.model.throughput`.
+
+    Examples
+    --------
+    >>> from helixlab.model import load_model
+    >>> a100 = load_model("llama-2-70b").profile("A100")
+    >>> a100.max_layers, a100.kv_capacity_token_layers(12)
+    (12, 3377472)
+    >>> round(a100.layer_time_s(prompt_tokens=750, decode_tokens=4), 6)
+    0.0064
+    """
+
+    machine: str
+    prompt_batch_tokens: tuple[int, ...]
+    prompt_layer_s: tuple[float, ...]
+    decode_batch_tokens: tuple[int, ...]
+    decode_layer_s: tuple[float, ...]
+    kv_blocks: tuple[int, ...]
+    max_prompt_requests: tuple[int, ...]
+    max_decode_tokens: tuple[int, ...]
+    typical_layers: int
+    typical_layers_when_tight: int
+    initial_relative_speed: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.machine, str) or not self.machine.strip() or not self.machine.isprintable():
+            raise ModelError(
+                f"a profile is of machine {shown(self.machine)}; give a printable, non-empty name"
+            )
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if not isinstance(column, list | tuple):
+                raise ModelError(f"{name} of {self.machine} is {shown(column)}; give a sequence of numbers")
+            object.__setattr__(self, name, tuple(column))
+        _check_curve(f"prompt times of {self.machine}", self.prompt_batch_tokens, self.prompt_layer_s)
+        _check_curve(f"decode times of {self.machine}", self.decode_batch_tokens, self.decode_layer_s)
+        counts = {len(self.kv_blocks), len(self.max_prompt_requests), len(self.max_decode_tokens)}
+        if len(counts) != 1 or 0 in counts:
+            raise ModelError(f"serving limits of {self.machine}: give every limit for 1, 2, ... layers")
+        for name in _PER_LAYERS:
+            for value in getattr(self, name):
+                check_whole(value, f"{name} of {self.machine}", MOST_PER_LAYERS)
+        for name in ("typical_layers", "typical_layers_when_tight"):
+            check_whole(getattr(self, name), f"{name} of {self.machine}", self.max_layers)
+        check_number(self.initial_relative_speed, f"initial_relative_speed of {self.machine}")
+
+    @property
+    def max_layers(self) -> int:
+        """The most layers that a node of this type may hold."""
+        return len(self.kv_blocks)
+
+    def kv_capacity_token_layers(self, layers: int) -> int:
+        """KV-cache room of a node that holds `layers` layers, in tokens times layers."""
+        self._check_layers(layers)
+        return KV_BLOCK_TOKENS * self.kv_blocks[layers - 1] * layers
+
+    def batch_limits(self, layers: int) -> BatchLimits:
+        """Limits of one batch on a node with `layers` layers; those of the largest measured beyond it."""
+        if layers < 1:
+            self._check_layers(layers)
+        k = min(layers, self.max_layers)
+        requests, decodes = self.max_prompt_requests[k - 1], self.max_decode_tokens[k - 1]
+        return BatchLimits(
+            prompt_requests=requests,
+            prompt_tokens=PROMPT_TOKENS_PER_REQUEST * requests,
+            decode_tokens=decodes,
+            decode_context_tokens=CONTEXT_TOKENS_PER_DECODE * decodes,
+        )
+
+    def layer_time_s(self, prompt_tokens: float, decode_tokens: float) -> float:
+        """Time of one layer for a batch, in seconds.
+
+        A batch with a single decode token takes what two decode tokens take: it is bound by
+        reading the weights.
+
+        Raises
+        ------
+        ModelError
+            The batch is larger than what was measured.
+        """
+        single = 2.0 if decode_tokens == 1 else 1.0
+        return self.prompt_time_s(prompt_tokens) + single * self.decode_time_s(decode_tokens)
+
+    def prompt_time_s(self, tokens: float) -> float:
+        """Time of one layer for the prompt tokens of a batch, in seconds."""
+        return self._interpolate("prompt", tokens, self.prompt_batch_tokens, self.prompt_layer_s)
+
+    def decode_time_s(self, tokens: float) -> float:
+        """Time of one layer for the decode tokens of a batch, in seconds (a single one not doubled)."""
+        return self._interpolate("decode", tokens, self.decode_batch_tokens, self.decode_layer_s)
+
+    @cached_property
+    def prompt_table_s(self) -> NDArray[np.float64]:
+        """``[tokens]``: time of one layer for 0, 1, ... prompt tokens, in seconds."""
+        tokens = np.arange(self.prompt_batch_tokens[-1] + 1)
+        return np.interp(tokens, self.prompt_batch_tokens, self.prompt_layer_s)
+
+    @cached_property
+    def decode_table_s(self) -> NDArray[np.float64]:
+        """``[tokens]``: time of one layer for 0, 1, ... decode tokens, in seconds, a single one doubled."""
+        tokens = np.arange(self.decode_batch_tokens[-1] + 1)
+        table = np.interp(tokens, self.decode_batch_tokens, self.decode_layer_s)
+        table[1] *= 2
+        return table
+
+    def _interpolate(
+        self, phase: str, tokens: float, points: tuple[int, ...], times_s: tuple[float, ...]
+    ) -> float:
+        if not 0 <= tokens <= points[-1]:
+            raise ModelError(
+                f"a batch of {tokens} {phase} tokens on {self.machine} is outside the measured 0 to"
+                f" {points[-1]}; use smaller batches, or a profile that covers them"
+            )
+        return float(np.interp(tokens, points, times_s))
+
+    def _check_layers(self, layers: int) -> None:
+        if not 1 <= layers <= self.max_layers:
+            raise ModelError(
+                f"{self.machine} is measured with 1 to {self.max_layers} layers, not with {layers};"
+                " hold fewer, or state the KV capacity in the placement"
+            )

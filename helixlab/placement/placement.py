@@ -1,0 +1,271 @@
+"""Placement: which layers each node holds, and which links queries may take between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.errors import PlacementError
+from helixlab.model import Model
+
+__all__ = ["End", "NodeLayers", "Placement", "PlanReport", "held_by", "usable_links"]
+
+End = int | str
+"""A node's index, or the coordinator as ``"source"`` or ``"sink"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLayers:
+    """The layers ``[first_layer, end_layer)`` that one node holds."""
+
+    node: int
+    first_layer: int
+    end_layer: int
+
+    @property
+    def count(self) -> int:
+        """Number of layers held."""
+        return self.end_layer - self.first_layer
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a planner did.
+
+    Parameters
+    ----------
+    status : str
+        ``"heuristic"`` for planners without a proof, else what the solver proved.
+    objective_tokens_per_s : float or None
+        The planner's own objective for this placement; None where it has none.
+    upper_bound_tokens_per_s : float or None
+        No placement exceeds this; None where the planner proves nothing.
+    wall_s : float
+        Seconds spent.
+    trace : tuple of (float, float, float)
+        Seconds, incumbent and bound over time; empty for one-shot planners.
+    """
+
+    status: str
+    objective_tokens_per_s: float | None = None
+    upper_bound_tokens_per_s: float | None = None
+    wall_s: float = 0.0
+    trace: tuple[tuple[float, float, float], ...] = ()
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance from the objective to the bound; None where either is missing."""
+        if not self.objective_tokens_per_s or self.upper_bound_tokens_per_s is None:
+            return None
+        return self.upper_bound_tokens_per_s / self.objective_tokens_per_s - 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Layers per node and the links between them. Nodes that hold nothing are idle.
+
+    Parameters
+    ----------
+    name : str
+        For instance ``"single24/llama-2-70b/helix"``.
+    cluster, model, method : str
+        Names of the cluster and the model this is for, and of the method that made it.
+    layers : sequence of NodeLayers
+        One entry for each node that holds layers; the order is that of the flow graph.
+    links : sequence of (sender, receiver)
+        Links queries may take, ``"source"`` and ``"sink"`` being the coordinator. Their order
+        breaks ties in scheduling.
+    kv_capacity_token_layers : mapping of int to int
+        KV capacity of nodes where it is not the measured one of the machine profile.
+    part : Cluster, optional
+        The nodes and links of its own, for a placement on part of a cluster.
+    source : str
+        Where it comes from.
+    report : PlanReport, optional
+        What the planner did.
+
+    Examples
+    --------
+    >>> from helixlab.placement import load_placement
+    >>> placement = load_placement("single24/llama-2-70b/example-ilp")
+    >>> placement.layers_of(9)
+    NodeLayers(node=9, first_layer=37, end_layer=49)
+    >>> placement.links[0]
+    ('source', 15)
+    """
+
+    name: str
+    cluster: str
+    model: str
+    method: str
+    layers: tuple[NodeLayers, ...]
+    links: tuple[tuple[End, End], ...]
+    kv_capacity_token_layers: Mapping[int, int] = field(default_factory=dict, hash=False)
+    part: Cluster | None = None
+    source: str = ""
+    report: PlanReport | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        capacities = MappingProxyType(dict(self.kv_capacity_token_layers))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "links", tuple((sender, receiver) for sender, receiver in self.links))
+        object.__setattr__(self, "kv_capacity_token_layers", capacities)
+        for held in self.layers:
+            if not 0 <= held.first_layer < held.end_layer:
+                raise PlacementError(
+                    f"node {held.node} holds layers [{held.first_layer}, {held.end_layer}); give"
+                    " 0 <= first < end, or leave the node out if it is idle"
+                )
+        for node, times in Counter(held.node for held in self.layers).items():
+            if times > 1:
+                raise PlacementError(f"node {node} is listed {times} times; a node holds one run of layers")
+        for (sender, receiver), times in Counter(self.links).items():
+            if times > 1:
+                raise PlacementError(f"link {sender} -> {receiver} is listed {times} times; list it once")
+        for node in self.kv_capacity_token_layers:
+            if node not in self._by_node:
+                raise PlacementError(
+                    f"a KV capacity is stated for node {node}, which holds no layers; leave it out"
+                )
+        if self.part is not None and self.part.name != self.cluster:
+            raise PlacementError(
+                f"placement {self.name!r} is for {self.cluster!r} and brings the nodes and links of"
+                f" {self.part.name!r}; name the two alike"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            self.name, self.cluster, self.model, self.method, self.layers, self.links,
+            dict(self.kv_capacity_token_layers), self.part, self.source, self.report,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        spans = f"{len(self.layers)} nodes, {len(self.links)} links"
+        return f"Placement({self.name!r}: {self.method}, {self.model} on {self.cluster}, {spans})"
+
+    @cached_property
+    def _by_node(self) -> dict[End, NodeLayers]:
+        return {held.node: held for held in self.layers}
+
+    def layers_of(self, node: End) -> NodeLayers | None:
+        """The layers a node holds, None if it is idle (or the coordinator)."""
+        return self._by_node.get(node)
+
+    def on(self, cluster: Cluster) -> Cluster:
+        """The cluster this placement runs on when asked for on `cluster`.
+
+        That is `cluster` itself, unless the placement is for part of it (``"single24-a100"`` is
+        part of ``"single24"``) and brings the nodes and links of that part.
+
+        Raises
+        ------
+        PlacementError
+            The placement does not belong to `cluster`.
+        """
+        if self.part is None or cluster.name == self.cluster:
+            return cluster
+        if not self.cluster.startswith(f"{cluster.name}-"):
+            raise PlacementError(
+                f"placement {self.name!r} is for {self.cluster!r}, which is not part of cluster"
+                f" {cluster.name!r}; load cluster {self.cluster!r}, or the whole it is named after"
+            )
+        return self.part
+
+    def kv_capacity(self, cluster: Cluster, model: Model, node: int) -> int:
+        """KV capacity of a node in token-layers: the placement's own, else that of the machine profile.
+
+        Raises
+        ------
+        PlacementError
+            The node holds nothing, or more than was measured without stating its KV capacity.
+        """
+        held = self.layers_of(node)
+        if held is None:
+            raise PlacementError(f"node {node} holds no layers and so has no KV cache")
+        if node in self.kv_capacity_token_layers:
+            return self.kv_capacity_token_layers[node]
+        machine = cluster.machine_of(node).name
+        profile = model.profile(machine)
+        if held.count > profile.max_layers:
+            raise PlacementError(
+                f"node {node} ({machine}) holds {held.count} layers of {model.name}, at most"
+                f" {profile.max_layers} are measured; hold fewer, or state its kv_capacity_token_layers"
+            )
+        return profile.kv_capacity_token_layers(held.count)
+
+    def to_frame(self, cluster: Cluster) -> pd.DataFrame:
+        """One row a node of the cluster, idle ones too.
+
+        Columns: node, machine, region, first_layer, end_layer, layers (how many; 0 if idle).
+        """
+        rows = []
+        for node in self.on(cluster).nodes:
+            held = self.layers_of(node.index)
+            span = (held.first_layer, held.end_layer) if held else (0, 0)
+            rows.append((node.index, node.machine, node.region, *span, span[1] - span[0]))
+        return pd.DataFrame(rows, columns=["node", "machine", "region", "first_layer", "end_layer", "layers"])
+
+
+def usable_links(
+    cluster: Cluster, layers: Sequence[NodeLayers], model_layers: int, *, partial_inference: bool = True
+) -> tuple[tuple[End, End], ...]:
+    """Links of the cluster over which the next layer of a query can be reached.
+
+    A link i -> j is usable when j holds the layer that follows i's last one: as its first layer, or,
+    with partial inference, anywhere (j then runs only from that layer on).
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Its link order is kept.
+    layers : sequence of NodeLayers
+        What each node holds.
+    model_layers : int
+        Layers of the model.
+    partial_inference : bool
+        Whether a query may enter a node behind its first layer.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> halves = [NodeLayers(0, 0, 30), NodeLayers(1, 30, 60)]
+    >>> usable_links(load_cluster("small10"), halves, 60)
+    (('source', 0), (1, 'sink'), (0, 1))
+    """
+    span: dict[End, NodeLayers] = {held.node: held for held in layers}
+
+    def usable(sender: End, receiver: End) -> bool:
+        if sender != SOURCE and sender not in span:
+            return False
+        reached = 0 if sender == SOURCE else span[sender].end_layer
+        if receiver == SINK:
+            return reached == model_layers
+        if receiver not in span:
+            return False
+        held = span[receiver]
+        later = partial_inference and sender != SOURCE and held.first_layer < reached < held.end_layer
+        return reached == held.first_layer or later
+
+    return tuple((link.sender, link.receiver) for link in cluster.links if usable(link.sender, link.receiver))
+
+
+def held_by(layers: Iterable[NodeLayers], model_layers: int) -> list[list[int]]:
+    """``[layer]``: the nodes that hold it, in the order of `layers`.
+
+    Examples
+    --------
+    >>> held_by([NodeLayers(4, 0, 2), NodeLayers(7, 1, 3)], 3)
+    [[4], [4, 7], [7]]
+    """
+    nodes: list[list[int]] = [[] for _ in range(model_layers)]
+    for held in layers:
+        for layer in range(held.first_layer, min(held.end_layer, model_layers)):
+            nodes[layer].append(held.node)
+    return nodes

@@ -1,0 +1,114 @@
+"""Planning by the name of a method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from inspect import Parameter, signature
+from typing import Any, Final
+
+import numpy as np
+
+from helixlab.cluster import Cluster
+from helixlab.cluster.checks import shown
+from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.model import Model
+from helixlab.placement.checks import check_placement
+from helixlab.placement.homogeneous import plan_homogeneous
+from helixlab.placement.petals import plan_petals
+from helixlab.placement.placement import Placement, PlanReport
+from helixlab.placement.separate import plan_separate
+from helixlab.placement.swarm import plan_swarm
+
+__all__ = ["METHODS", "plan"]
+
+METHODS: Final[dict[str, Callable[..., Placement]]] = {
+    "homogeneous": plan_homogeneous,
+    "petals": plan_petals,
+    "separate": plan_separate,
+    "swarm": plan_swarm,
+}
+"""Planners by name: functions of cluster and model, of `rng` and `time_limit_s`, and of their own options.
+
+A planner that proves something or takes its time fills in the placement's `PlanReport` itself.
+"""
+
+
+def plan(
+    cluster: Cluster,
+    model: Model,
+    *,
+    method: str,
+    rng: np.random.Generator | int = 0,
+    time_limit_s: float | None = None,
+    **options: Any,
+) -> Placement:
+    """Plan which node holds which layers.
+
+    Parameters
+    ----------
+    cluster, model
+        What to place on what.
+    method : str
+        One of `METHODS`.
+    rng : numpy.random.Generator or int, default 0
+        Source or seed of the random draws, for the methods that draw.
+    time_limit_s : float, optional
+        For the methods that search: how long. The others are done at once.
+    **options
+        Of the method; its planner describes them: `plan_petals`, `plan_separate` ...
+
+    Returns
+    -------
+    Placement
+        Checked, and with a report.
+
+    Raises
+    ------
+    UnknownNameError
+        No such method.
+    PlacementError
+        The method cannot place the model on the cluster, or an argument makes no sense.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> placement = plan(load_cluster("single24"), load_model("llama-2-70b"), method="swarm")
+    >>> placement
+    Placement('single24/llama-2-70b/swarm': swarm, llama-2-70b on single24, 24 nodes, 32 links)
+    >>> placement.report.status
+    'heuristic'
+    """
+    if method not in METHODS:
+        raise UnknownNameError("placement method", method, METHODS)
+    planner = METHODS[method]
+    _check_options(method, planner, options)
+    if time_limit_s is not None and not time_limit_s > 0:
+        raise PlacementError(
+            f"time_limit_s is {shown(time_limit_s)}; give seconds above 0, or None for no limit"
+        )
+    try:
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise PlacementError(f"rng is {shown(rng)}; give a seed, 0 or more, or a numpy Generator") from None
+    started = time.perf_counter()
+    placement = planner(cluster, model, rng=generator, time_limit_s=time_limit_s, **options)
+    if placement.report is None:
+        report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
+        placement = replace(placement, report=report)
+    check_placement(placement, cluster, model)
+    return placement
+
+
+def _check_options(method: str, planner: Callable[..., Placement], options: dict[str, Any]) -> None:
+    parameters = signature(planner).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    common = ("cluster", "model", "rng", "time_limit_s")
+    known = [parameter.name for parameter in parameters if parameter.name not in common]
+    for name in options:
+        if name not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise PlacementError(f"method {method!r} has no option {name!r}; {has}")

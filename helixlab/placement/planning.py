@@ -1,0 +1,92 @@
+"""What the planners share: the speed of a node by its layers, room for the model, the finished placement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab.cluster import Cluster
+from helixlab.errors import PlacementError
+from helixlab.model import Model, machine_throughput
+from helixlab.placement.placement import End, NodeLayers, Placement
+
+__all__ = ["nodes_by_machine", "placed", "planning_throughput", "require_room"]
+
+
+def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
+    """Tokens/s of a node of each machine type, by the layers it holds.
+
+    The estimate of `helixlab.model.machine_throughput`, capped by what the network card moves of
+    activations.
+
+    Returns
+    -------
+    dict of str to array
+        ``[machine][k]`` for k = 0 (nothing) to the most layers with which the machine has throughput.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> table = planning_throughput(load_cluster("single24"), load_model("llama-2-70b"))
+    >>> {machine: len(values) - 1 for machine, values in table.items()}
+    {'A100': 12, 'L4': 7, 'T4': 4}
+    """
+    estimate = machine_throughput(model, cluster.machine_counts())
+    table = {}
+    for machine in cluster.machines:
+        if machine.name in estimate:
+            network = min(machine.nic_in_bytes_per_s, machine.nic_out_bytes_per_s) / model.activation_bytes
+            values = np.minimum(estimate[machine.name], network)
+            useless = np.flatnonzero(values[1:] <= 0)
+            table[machine.name] = values[: useless[0] + 1] if useless.size else values
+    return table
+
+
+def require_room(cluster: Cluster, model: Model, most_layers: Mapping[str, int]) -> None:
+    """Raise unless the nodes together hold every layer at least once.
+
+    Raises
+    ------
+    PlacementError
+        They do not; it says how many layers fit and how many are needed.
+    """
+    counts = cluster.machine_counts()
+    fits = sum(count * most_layers[machine] for machine, count in counts.items())
+    if fits < model.layers:
+        each = ", ".join(f"{count} {machine} of {most_layers[machine]}" for machine, count in counts.items())
+        raise PlacementError(
+            f"{model.name} needs {model.layers} layers, but at most {fits} fit into cluster {cluster.name!r}"
+            f" ({each}); add nodes, or take a smaller model"
+        )
+
+
+def nodes_by_machine(cluster: Cluster) -> dict[str, list[int]]:
+    """Indices of the nodes of each machine type, types in the order of the cluster."""
+    nodes: dict[str, list[int]] = {machine: [] for machine in cluster.machine_counts()}
+    for node in cluster.nodes:
+        nodes[node.machine].append(node.index)
+    return nodes
+
+
+def placed(
+    cluster: Cluster,
+    model: Model,
+    method: str,
+    layers: Iterable[NodeLayers],
+    links: Iterable[tuple[End, End]],
+    kv_capacity_token_layers: Mapping[int, int] | None = None,
+) -> Placement:
+    """What a planner found, as a placement ``cluster/model/method`` with its nodes in order."""
+    return Placement(
+        name=f"{cluster.name}/{model.name}/{method}",
+        cluster=cluster.name,
+        model=model.name,
+        method=method,
+        layers=tuple(sorted(layers, key=lambda held: held.node)),
+        links=tuple(links),
+        kv_capacity_token_layers=kv_capacity_token_layers or {},
+        source="planned by helixlab",
+    )

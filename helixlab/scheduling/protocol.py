@@ -1,0 +1,123 @@
+"""What a scheduler is: a few small functions that choose links and keep books.
+
+The functions are compiled, so they use numbers and the arrays of
+`helixlab.scheduling.state.View` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from numba import types
+
+from helixlab.errors import SchedulingError
+from helixlab.jit import compiled, from_user
+from helixlab.scheduling.state import link_type, view_type
+
+__all__ = ["CHOOSE", "ON_FINISH", "ON_READY", "ON_START", "Scheduler"]
+
+CHOOSE = types.int64(view_type, types.int64, types.int64)
+ON_START = types.void(view_type, types.int64)
+ON_READY = types.void(link_type, types.float64)
+ON_FINISH = types.void(view_type, types.int64)
+
+
+@compiled(ON_START)
+def _no_start(state, query):  # type: ignore[no-untyped-def]
+    pass
+
+
+@compiled(ON_READY)
+def _no_ready(link, elapsed_s):  # type: ignore[no-untyped-def]
+    pass
+
+
+@compiled(ON_FINISH)
+def _no_finish(state, query):  # type: ignore[no-untyped-def]
+    pass
+
+
+_HOOKS = {
+    "choose": (CHOOSE, None),
+    "on_start": (ON_START, _no_start),
+    "on_ready": (ON_READY, _no_ready),
+    "on_finish": (ON_FINISH, _no_finish),
+}
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """How a prompt picks its next hop. Decodes follow the pipeline of their prompt.
+
+    Parameters
+    ----------
+    name : str
+        Shown in results.
+    choose : function ``(state, sender, query) -> link``
+        Row of the outbound link that `query` takes from node `sender`, or ``NONE`` (-1): with
+        ``plans_ahead`` nothing fits and the query is held or dropped, otherwise it waits until
+        a link of the sender gets free.
+    on_start : function ``(state, query)``, optional
+        An iteration starts at the coordinator; ``state.queries[query].iteration`` says which.
+    on_ready : function ``(link, elapsed_s)``, optional
+        A request that came by `link` (the row itself, not its number) is ready to leave the node,
+        `elapsed_s` after sending it on that link started.
+    on_finish : function ``(state, query)``, optional
+        The query leaves: finished, preempted or refused.
+    plans_ahead : bool
+        Choose the whole pipeline when the query arrives, not hop by hop as the prompt travels.
+    follows_flow : bool
+        Needs the maximum flow in ``links["flow_tokens_per_s"]``; links then send at the rate the flow
+        gives them, otherwise they share the network cards.
+    feeds_by_kv : bool
+        Offline, feed while the expected KV use allows it, not a fixed number in flight.
+    parameters : tuple of float
+        Numbers of its own, ``state.parameters``.
+
+    Examples
+    --------
+    A scheduler that always takes the first link:
+
+    >>> def first(state, sender, query):
+    ...     return state.nodes[sender].first_link
+    >>> Scheduler("first", first)
+    Scheduler('first')
+    """
+
+    name: str
+    choose: Callable[..., Any]
+    on_start: Callable[..., Any] | None = None
+    on_ready: Callable[..., Any] | None = None
+    on_finish: Callable[..., Any] | None = None
+    plans_ahead: bool = False
+    follows_flow: bool = False
+    feeds_by_kv: bool = False
+    parameters: tuple[float, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not callable(self.choose):
+            raise SchedulingError(f"scheduler {self.name!r}: choose must be a function, got {self.choose!r}")
+        if self.feeds_by_kv and not self.plans_ahead:
+            raise SchedulingError(f"scheduler {self.name!r}: feeds_by_kv needs plans_ahead, which books the KV cache")
+
+    def __repr__(self) -> str:
+        return f"Scheduler({self.name!r})"
+
+    def compiled_hooks(self) -> tuple[Any, Any, Any, Any]:
+        """The four functions, compiled.
+
+        Raises
+        ------
+        SchedulingError
+            One of them does not compile.
+        """
+        hooks = []
+        for name, (signature, default) in _HOOKS.items():
+            function = getattr(self, name) or default
+            ready = signature.args in getattr(function, "overloads", {})
+            hooks.append(
+                function if ready else from_user(signature, function, f"{name} of scheduler {self.name!r}")
+            )
+        return tuple(hooks)  # type: ignore[return-value]

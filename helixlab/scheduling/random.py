@@ -1,0 +1,53 @@
+"""Two schedulers that look only at which links are free: any of them, or the shortest queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helixlab.jit import compiled, inlined
+from helixlab.scheduling.protocol import CHOOSE, Scheduler
+from helixlab.scheduling.state import NONE, uniform
+
+__all__ = ["random", "shortest_queue"]
+
+
+@inlined
+def _pick(state, sender, by_length):  # type: ignore[no-untyped-def]
+    """A free link of the sender, uniformly among those with the fewest requests waiting at the receiver."""
+    node = state.nodes[sender]
+    found = 0
+    picked = NONE
+    fewest = 0
+    for row in range(node.first_link, node.first_link + node.links):
+        link = state.links[row]
+        if link.sending:
+            continue
+        length = 0
+        if by_length:
+            length = NONE if link.queue == NONE else state.queues[state.nodes[link.receiver].first_queue].length
+        if found > 0 and length > fewest:
+            continue
+        if length < fewest or found == 0:
+            fewest = length
+            found = 0
+        # Reservoir sampling: the n-th candidate replaces the pick with probability 1 / n.
+        found += 1
+        if uniform(state) * found < 1:
+            picked = row
+    return picked
+
+
+@compiled(CHOOSE)
+def _choose_random(state: Any, sender: int, query: int) -> int:
+    return _pick(state, sender, False)
+
+
+@compiled(CHOOSE)
+def _choose_shortest(state: Any, sender: int, query: int) -> int:
+    return _pick(state, sender, True)
+
+
+random = Scheduler("random", _choose_random)
+"""Any free link, all equally likely."""
+shortest_queue = Scheduler("shortest-queue", _choose_shortest)
+"""The free link whose receiver has the fewest requests waiting at its first layer."""

@@ -1,0 +1,335 @@
+"""The state of a run, as tables: what schedulers and execution policies read and the engine owns.
+
+Every table is a numpy structured array, every row an entity with a whole-number index. Times are in
+seconds of simulated time, sizes in bytes, KV cache in token-layers. The coordinator is the last row
+of ``nodes``: it sends as the source and receives as the sink. Rows of ``links`` are sorted by
+sender, in the order of the placement; a node's outbound links are ``first_link`` to
+``first_link + links`` (exclusive).
+
+Who writes what: the engine writes everything, except the columns of a scheduler (marked S).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab.jit import inlined
+
+__all__ = ["EVENT", "ITERATION", "LINK", "NODE", "NONE", "QUERY", "QUERY_LOG", "QUEUE", "REQUEST", "RUN", "State", "state_type"]
+
+NONE = -1
+"""No row."""
+
+
+def _table(*columns: tuple[str, type]) -> np.dtype[np.void]:
+    return np.dtype([(name, kind) for name, kind in columns], align=True)
+
+
+f8, i8 = np.float64, np.int64
+
+RUN = _table(
+    ("now_s", f8),
+    ("end_of_feeding_s", f8),
+    ("next_sample_s", f8),
+    ("sample_step_s", f8),
+    ("scheduler_kv_high_water_mark", f8),  # part of a KV cache the helix scheduler may fill
+    ("scheduler_output_ratio", f8),  # part of the mean output it expects of a query
+    ("feed_delay_s", f8),
+    ("overhead_s_per_token", f8),  # of starting a node's first layer, per token received
+    ("feed_kv_limit", f8),  # feed on while the bottleneck's expected KV use is at most this
+    ("random_state", np.uint64),
+    ("events_done", i8),
+    ("events", i8),  # waiting in the heap
+    ("next_sequence", i8),
+    ("iterations", i8),  # rows of the iteration log in use
+    ("query_logs", i8),
+    ("samples", i8),
+    ("next_arrival", i8),  # row of the arrivals still to be fed
+    ("arrivals_known", i8),  # rows of the arrivals filled in
+    ("free_query", i8),  # first free row of queries, a linked list through `next`
+    ("first_held", i8),  # first query held at the coordinator, a linked list through `next`
+    ("fed", i8),
+    ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
+    ("held", i8),
+    ("finished", i8),
+    ("dropped", i8),
+    ("refused", i8),
+    ("waited", i8),  # queries that were held at least once
+    ("preempted", i8),
+    ("kv_waits", i8),  # prompts that waited at a node for room in its KV cache
+    ("prompts_finished", i8),
+    ("prompt_tokens", i8),  # of finished iterations
+    ("decode_tokens", i8),
+    ("last_finish_s", f8),
+    ("more_arrivals", i8),  # the driver has more than what is filled in
+    ("marked_send", i8),  # rows of `marked` in use
+    ("marked_start", i8),
+    ("error", i8),  # see Status
+    ("error_subject", i8),
+    ("online", i8),
+    ("drop_on_full", i8),
+    ("plans_ahead", i8),  # the scheduler chooses the whole pipeline when a query arrives
+    ("fixed_rates", i8),  # links send at the rate the flow gives them
+    ("feeds_by_kv", i8),
+    ("keep_iterations", i8),
+)
+
+NODE = _table(
+    ("first_layer", i8),
+    ("layers", i8),
+    ("kv_capacity_token_layers", i8),
+    ("kv_used_token_layers", i8),  # including what the running batch will have stored
+    ("kv_expected_token_layers", i8),  # S: what the helix scheduler expects its queries to need
+    ("max_prompt_requests", i8),
+    ("max_prompt_tokens", i8),
+    ("max_decode_tokens", i8),
+    ("max_decode_context_tokens", i8),
+    ("first_queue", i8),
+    ("queues", i8),
+    ("current_queue", i8),
+    ("profile", i8),  # row of the time tables
+    ("first_link", i8),
+    ("links", i8),
+    ("outbound_flow_tokens_per_s", f8),
+    ("busy", i8),
+    ("busy_since_s", f8),
+    ("batch_head", i8),  # requests of the running batch, a linked list through `next`
+    ("batch_tail", i8),
+    ("batch_prompt_requests", i8),
+    ("batch_prompt_tokens", i8),
+    ("batch_decode_tokens", i8),
+    ("batch_context_tokens", i8),
+    ("batch_layer_s", f8),
+    ("batch_overhead_s", f8),
+    ("received_tokens", i8),  # since the last start of the first layer
+    ("outbox_head", i8),  # requests ready to leave
+    ("outbox_tail", i8),
+    ("marked_send", i8),
+    ("marked_start", i8),
+    ("kv_blocked", i8),
+    ("nic_out_bytes_per_s", f8),
+    ("nic_in_bytes_per_s", f8),
+    ("nic_out_used_bytes_per_s", f8),
+    ("nic_in_used_bytes_per_s", f8),
+    ("senders_blocked", i8),  # some sender waits for this node's network card
+    ("busy_s", f8),
+    ("batches", i8),
+    ("tokens", i8),  # processed, each once per visit
+)
+
+LINK = _table(
+    ("sender", i8),
+    ("receiver", i8),
+    ("queue", i8),  # row of queues it leads to, NONE for the sink
+    ("layers", i8),  # layers a query runs at the receiver when it comes by this link
+    ("latency_s", f8),
+    ("bandwidth_bytes_per_s", f8),
+    ("rate_bytes_per_s", f8),  # fixed, or that of the request being sent
+    ("bytes_per_token", f8),
+    ("flow_tokens_per_s", f8),
+    ("free_at_s", f8),
+    ("sending", i8),
+    ("sent_tokens", i8),
+    ("busy_s", f8),
+    ("load", f8),  # S: helix
+    ("priority", f8),  # S: swarm
+    ("service_s", f8),  # S: swarm, moving average of the time from sending to leaving the receiver
+)
+
+QUEUE = _table(
+    ("node", i8),
+    ("layer", i8),
+    ("layers", i8),  # to the next queue's layer, or to the node's end
+    ("is_first_layer", i8),
+    ("is_last", i8),
+    ("head", i8),
+    ("tail", i8),
+    ("length", i8),
+)
+
+QUERY = _table(
+    ("id", i8),
+    ("input_tokens", i8),
+    ("output_tokens", i8),
+    ("arrival_s", f8),
+    ("iteration", i8),  # 0: prompt, 1..output_tokens: decode
+    ("iteration_start_s", f8),
+    ("prompt_done_s", f8),
+    ("hops", i8),  # links chosen so far
+    ("kv_tokens", i8),  # tokens every completed node of the pipeline holds
+    ("in_use", i8),
+    ("held", i8),
+    ("was_held", i8),
+    ("evicted", i8),
+    ("booked", i8),  # S: the helix scheduler expects its KV cache
+    ("next", i8),
+)
+
+REQUEST = _table(
+    ("query", i8),
+    ("tokens", i8),
+    ("is_prompt", i8),
+    ("context_tokens", i8),  # in the KV cache before this iteration
+    ("hop", i8),  # position in the pipeline of `link`
+    ("link", i8),  # by which it travels or came
+    ("sent_s", f8),  # when sending on that link started
+    ("kv_reserved", i8),  # the node it is at has set room aside for it
+    ("waits_for_kv", i8),
+    ("next", i8),
+)
+
+EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i8), ("subject", i8))
+
+ITERATION = _table(("query", i8), ("iteration", i8), ("tokens", i8), ("start_s", f8), ("end_s", f8))
+
+QUERY_LOG = _table(
+    ("query", i8),
+    ("input_tokens", i8),
+    ("output_tokens", i8),
+    ("arrival_s", f8),
+    ("prompt_done_s", f8),
+    ("end_s", f8),
+    ("outcome", i8),  # see Outcome
+)
+
+ARRIVAL = _table(("arrival_s", f8), ("input_tokens", i8), ("output_tokens", i8))
+
+SAMPLE = _table(
+    ("time_s", f8),
+    ("in_flight", i8),
+    ("held", i8),
+    ("finished", i8),
+    ("prompt_tokens", i8),
+    ("decode_tokens", i8),
+    ("bottleneck_kv_expected_fraction", f8),
+)
+
+
+class View(NamedTuple):
+    """What schedulers see of a State: the tables of the same names.
+
+    Kept small because compiled functions called through pointers copy it.
+    """
+
+    run: NDArray[np.void]
+    nodes: NDArray[np.void]
+    links: NDArray[np.void]
+    queues: NDArray[np.void]
+    queries: NDArray[np.void]
+    pipelines: NDArray[np.int32]
+    parameters: NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """All tables of a run.
+
+    Parameters
+    ----------
+    run : RUN[1]
+        Clock, counters, settings.
+    nodes : NODE[nodes + 1]
+        The coordinator is the last row.
+    links : LINK[links]
+    queues : QUEUE[entry layers of all nodes]
+    queries : QUERY[rows]
+        Queries in flight; rows are used again.
+    requests : REQUEST[rows]
+        The request that query of the same row has under way.
+    pipelines : int32[rows, longest pipeline]
+        Links of each query's pipeline.
+    prompt_s, decode_s : float64[profiles, tokens]
+        Time of one layer by tokens in the batch, NaN outside the profile.
+    parameters : float64[any]
+        The scheduler's own numbers.
+    events : EVENT[rows]
+        Binary heap by (time, created, sequence).
+    marked : int64[2, nodes + 1]
+        Nodes to look at when all events of this instant are done: row 0 to send, row 1 to start.
+    arrivals : ARRIVAL[rows]
+        Requests to be fed.
+    iterations, query_logs, samples : logs that the engine fills and the driver empties.
+    node_samples : float64[samples, 3, nodes]
+        KV tokens used and expected, busy seconds.
+    layer_kv : float64[layers, 2]
+        Scratch: total and free KV cache of each layer.
+    """
+
+    run: NDArray[np.void]
+    nodes: NDArray[np.void]
+    links: NDArray[np.void]
+    queues: NDArray[np.void]
+    queries: NDArray[np.void]
+    requests: NDArray[np.void]
+    pipelines: NDArray[np.int32]
+    prompt_s: NDArray[np.float64]
+    decode_s: NDArray[np.float64]
+    parameters: NDArray[np.float64]
+    events: NDArray[np.void]
+    marked: NDArray[np.int64]
+    arrivals: NDArray[np.void]
+    iterations: NDArray[np.void]
+    query_logs: NDArray[np.void]
+    samples: NDArray[np.void]
+    node_samples: NDArray[np.float64]
+    layer_kv: NDArray[np.float64]
+
+
+def empty_state() -> State:
+    """A state of the right types with one row a table."""
+    return State(
+        run=np.zeros(1, RUN),
+        nodes=np.zeros(1, NODE),
+        links=np.zeros(1, LINK),
+        queues=np.zeros(1, QUEUE),
+        queries=np.zeros(1, QUERY),
+        requests=np.zeros(1, REQUEST),
+        pipelines=np.zeros((1, 1), np.int32),
+        prompt_s=np.zeros((1, 1)),
+        decode_s=np.zeros((1, 1)),
+        parameters=np.zeros(1),
+        events=np.zeros(1, EVENT),
+        marked=np.zeros((2, 1), np.int64),
+        arrivals=np.zeros(1, ARRIVAL),
+        iterations=np.zeros(1, ITERATION),
+        query_logs=np.zeros(1, QUERY_LOG),
+        samples=np.zeros(1, SAMPLE),
+        node_samples=np.zeros((1, 3, 1)),
+        layer_kv=np.zeros((1, 2)),
+    )
+
+
+def _view_of_empty() -> View:
+    state = empty_state()
+    return View(*(getattr(state, name) for name in View._fields))
+
+
+state_type = numba.typeof(empty_state())
+"""The numba type of a State, for signatures."""
+view_type = numba.typeof(_view_of_empty())
+node_type = numba.from_dtype(NODE)
+link_type = numba.from_dtype(LINK)
+request_type = numba.from_dtype(REQUEST)
+
+
+@inlined
+def view(state):  # type: ignore[no-untyped-def]
+    """The View of a State, inside compiled code."""
+    return View(
+        state.run, state.nodes, state.links, state.queues, state.queries, state.pipelines, state.parameters
+    )
+
+
+@inlined
+def uniform(state):  # type: ignore[no-untyped-def]
+    """A uniform number in [0, 1) from the run's own random state (splitmix64)."""
+    run = state.run[0]
+    run.random_state = run.random_state + np.uint64(0x9E3779B97F4A7C15)
+    bits = run.random_state
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = bits ^ (bits >> np.uint64(31))
+    return float(bits >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,191 @@
+"""A node at work: one batch at a time, from one layer at which requests may enter to the next."""
+
+from __future__ import annotations
+
+from helixlab.jit import inlined
+from helixlab.scheduling.state import NONE
+from helixlab.simulation.heap import SEGMENT_DONE, push
+from helixlab.simulation.held import take_back
+from helixlab.simulation.kv_cache import KV_FITS, KV_NEVER, KV_WAITS, reserve_kv
+from helixlab.simulation.marks import START, mark
+from helixlab.simulation.network import to_outbox
+from helixlab.simulation.queries import refuse
+
+__all__ = ["OUTSIDE_PROFILE", "finish_segment", "join_queue", "start_batch"]
+
+OUTSIDE_PROFILE = 2
+"""Error: a batch is larger than the measured layer times cover."""
+
+
+@inlined
+def append(state, row, query):  # type: ignore[no-untyped-def]
+    """Put a request at the end of a queue."""
+    queue = state.queues[row]
+    state.requests[query].next = NONE
+    if queue.head == NONE:
+        queue.head = query
+    else:
+        state.requests[queue.tail].next = query
+    queue.tail = query
+    queue.length += 1
+
+
+@inlined
+def join_queue(state, query, row):  # type: ignore[no-untyped-def]
+    """A request reaches a node."""
+    node = state.queues[row].node
+    append(state, row, query)
+    state.nodes[node].received_tokens += state.requests[query].tokens
+    mark(state, START, node)
+
+
+@inlined
+def _next_waiting(state, node, row):  # type: ignore[no-untyped-def]
+    """The first queue from `row` on, in a circle over the node's layers, that has requests; `row` if none has."""
+    entry = state.nodes[node]
+    at = row
+    for _ in range(entry.queues):
+        if state.queues[at].length > 0:
+            return at
+        at = _following(entry, at)
+    return row
+
+
+@inlined
+def _following(entry, row):  # type: ignore[no-untyped-def]
+    """The next queue of the node, in a circle."""
+    return row + 1 if row + 1 < entry.first_queue + entry.queues else entry.first_queue
+
+
+@inlined
+def start_batch(state, node, admits, on_finish):  # type: ignore[no-untyped-def]
+    """If the node is free, form a batch from its current queue, or the next that has a request that fits."""
+    entry = state.nodes[node]
+    if entry.busy or entry.queues == 0:
+        return
+    entry.kv_blocked = 0
+    for _ in range(entry.queues):
+        row = _next_waiting(state, node, entry.current_queue)
+        entry.current_queue = row
+        if state.queues[row].length == 0:
+            return
+        _form_batch(state, node, row, admits, on_finish)
+        if entry.batch_head != NONE:
+            _run_segment(state, node, row)
+            return
+        # Nothing fits here: all of them wait for room in the KV cache.
+        entry.current_queue = _following(entry, row)
+
+
+@inlined
+def _form_batch(state, node, row, admits, on_finish):  # type: ignore[no-untyped-def]
+    entry = state.nodes[node]
+    queue = state.queues[row]
+    entry.batch_head = NONE
+    entry.batch_tail = NONE
+    entry.batch_prompt_requests = 0
+    entry.batch_prompt_tokens = 0
+    entry.batch_decode_tokens = 0
+    entry.batch_context_tokens = 0
+    query = queue.head
+    queue.head = NONE
+    queue.tail = NONE
+    queue.length = 0
+    while query != NONE:
+        request = state.requests[query]
+        following = request.next
+        if state.queries[query].evicted:
+            take_back(state, query)
+            query = following
+            continue
+        lone = entry.batch_head == NONE and request.is_prompt and state.queries[query].iteration > 0
+        fits = KV_WAITS
+        if admits(entry, request) or lone:
+            fits = reserve_kv(state, node, query, on_finish)
+            if state.queries[query].evicted:
+                take_back(state, query)
+                query = following
+                continue
+        elif entry.batch_head == NONE:
+            fits = KV_NEVER  # alone in a batch and still over a limit
+        if fits == KV_NEVER:
+            refuse(state, query, on_finish)
+        elif fits == KV_FITS:
+            request.next = NONE
+            if entry.batch_head == NONE:
+                entry.batch_head = query
+            else:
+                state.requests[entry.batch_tail].next = query
+            entry.batch_tail = query
+            if request.is_prompt:
+                entry.batch_prompt_requests += 1
+                entry.batch_prompt_tokens += request.tokens
+            else:
+                entry.batch_decode_tokens += request.tokens
+                entry.batch_context_tokens += request.context_tokens
+        else:
+            append(state, row, query)
+        query = following
+
+
+@inlined
+def _run_segment(state, node, row):  # type: ignore[no-untyped-def]
+    run = state.run[0]
+    entry = state.nodes[node]
+    queue = state.queues[row]
+    prompts, decodes = entry.batch_prompt_tokens, entry.batch_decode_tokens
+    if prompts >= state.prompt_s.shape[1] or decodes >= state.decode_s.shape[1]:
+        run.error = OUTSIDE_PROFILE
+        run.error_subject = node
+        return
+    layer_s = state.prompt_s[entry.profile, prompts] + state.decode_s[entry.profile, decodes]
+    if not layer_s > 0:
+        run.error = OUTSIDE_PROFILE
+        run.error_subject = node
+        return
+    overhead_s = 0.0
+    if queue.is_first_layer:
+        overhead_s = entry.received_tokens * run.overhead_s_per_token
+        entry.received_tokens = 0
+    # One layer after the other, as the reference adds them, so that times are equal to the last digit.
+    started_s = run.now_s
+    end_s = started_s + (layer_s + overhead_s)
+    for _ in range(queue.layers - 1):
+        started_s = end_s
+        end_s = started_s + layer_s
+    entry.busy = 1
+    entry.busy_since_s = run.now_s
+    entry.batch_layer_s = layer_s
+    entry.batch_overhead_s = overhead_s
+    entry.batches += 1
+    push(state, end_s, started_s, SEGMENT_DONE, node)
+
+
+@inlined
+def finish_segment(state, node, on_ready):  # type: ignore[no-untyped-def]
+    """The batch has run its segment: its requests join the next queue of the node, or leave."""
+    run = state.run[0]
+    entry = state.nodes[node]
+    row = entry.current_queue
+    queue = state.queues[row]
+    entry.busy = 0
+    entry.busy_s += run.now_s - entry.busy_since_s
+    query = entry.batch_head
+    entry.batch_head = NONE
+    while query != NONE:
+        request = state.requests[query]
+        following = request.next
+        if state.queries[query].evicted:
+            take_back(state, query)
+        elif queue.is_last:
+            entry.tokens += request.tokens
+            on_ready(state.links[request.link], run.now_s - request.sent_s)
+            to_outbox(state, node, query)
+        else:
+            append(state, row + 1, query)
+        query = following
+    # The node stands at the segment's last layer and looks from the one after it on. If nothing waits
+    # it stays; that is a queue's layer only if the segment was that one layer.
+    ahead = _next_waiting(state, node, _following(entry, row))
+    entry.current_queue = row if queue.layers == 1 and state.queues[ahead].length == 0 else ahead
+    mark(state, START, node)

@@ -1,0 +1,173 @@
+"""The driver: feeds the engine, empties its logs, enlarges its tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab.errors import SchedulingError, SimulationError
+from helixlab.execution import Execution
+from helixlab.scheduling import Scheduler
+from helixlab.scheduling.state import ARRIVAL, NONE, State
+from helixlab.simulation.batches import OUTSIDE_PROFILE
+from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, PAUSED, add_event, advance
+from helixlab.simulation.heap import FEED
+from helixlab.simulation.network import BAD_LINK
+from helixlab.simulation.setup import enlarged
+from helixlab.workload import Workload
+
+__all__ = ["Recording", "drive"]
+
+FEED_DELAY_S = 0.1
+"""From the end of a prompt or query to the next one it lets in."""
+FEED_KV_LIMIT = 0.8
+EVENTS_A_CALL = 1_000_000
+"""The engine comes back after this many events, so that Ctrl-C is heard and progress is shown."""
+
+
+@dataclass
+class Recording:
+    """What a run left behind.
+
+    Parameters
+    ----------
+    state : State
+        At the end.
+    window_s : tuple of float
+        Start and end of the measured window.
+    nodes_at_window : list of arrays
+        The node table when the window started and ended.
+    iterations, query_logs, samples, node_samples : list of arrays
+        Pieces of the logs, in order.
+    """
+
+    state: State
+    window_s: tuple[float, float]
+    nodes_at_window: list[NDArray[np.void]] = field(default_factory=list)
+    links_at_window: list[NDArray[np.void]] = field(default_factory=list)
+    iterations: list[NDArray[np.void]] = field(default_factory=list)
+    query_logs: list[NDArray[np.void]] = field(default_factory=list)
+    samples: list[NDArray[np.void]] = field(default_factory=list)
+    node_samples: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def empty_logs(self) -> None:
+        """Move what the engine logged out of its tables."""
+        state, run = self.state, self.state.run[0]
+        self.iterations.append(state.iterations[: run["iterations"]].copy())
+        self.query_logs.append(state.query_logs[: run["query_logs"]].copy())
+        self.samples.append(state.samples[: run["samples"]].copy())
+        self.node_samples.append(state.node_samples[: run["samples"]].copy())
+        run["iterations"] = run["query_logs"] = run["samples"] = 0
+
+
+class _Arrivals:
+    """Fills the engine's arrival table batch by batch."""
+
+    def __init__(self, workload: Workload, start_s: float) -> None:
+        self._batches = workload.batches()
+        self._start_s = start_s
+        self._next = next(self._batches, None)
+
+    def fill(self, state: State) -> State:
+        batch = self._next if self._next is not None else np.zeros((0, 3))
+        self._next = next(self._batches, None)
+        arrivals = np.zeros(max(len(batch), 1), ARRIVAL)
+        arrivals["arrival_s"][: len(batch)] = batch[:, 0] + self._start_s
+        arrivals["input_tokens"][: len(batch)], arrivals["output_tokens"][: len(batch)] = batch[:, 1], batch[:, 2]
+        run = state.run[0]
+        run["next_arrival"], run["arrivals_known"] = 0, len(batch)
+        run["more_arrivals"] = self._next is not None
+        return state._replace(arrivals=arrivals)
+
+
+def drive(
+    state: State,
+    workload: Workload,
+    scheduler: Scheduler,
+    execution: Execution,
+    start_s: float,
+    *,
+    sample_step_s: float,
+    keep_iterations: bool,
+    progress: Callable[[float], None],
+) -> Recording:
+    """Run a fresh state to the end of the workload.
+
+    Offline that is the end of the window; online, when all queries have ended.
+
+    Raises
+    ------
+    SchedulingError
+        The scheduler chose a link that is not the sender's.
+    SimulationError
+        A batch was larger than the profile covers.
+    """
+    run = state.run[0]
+    end_s = start_s + workload.warmup_s + workload.duration_s
+    if workload.online:
+        end_s = start_s + workload.duration_s
+    window_s = (start_s + workload.warmup_s, end_s)
+    run["now_s"] = start_s
+    run["end_of_feeding_s"] = end_s
+    run["feed_delay_s"], run["feed_kv_limit"] = FEED_DELAY_S, FEED_KV_LIMIT
+    run["online"] = workload.online
+    run["keep_iterations"] = keep_iterations
+    run["random_state"] = np.random.SeedSequence([workload.seed, 1]).generate_state(1, np.uint64)[0]
+    run["sample_step_s"] = sample_step_s
+    run["next_sample_s"] = start_s if sample_step_s > 0 else math.inf
+    arrivals = _Arrivals(workload, start_s)
+    state = arrivals.fill(state)
+    if workload.online:
+        if run["arrivals_known"]:
+            add_event(state, float(state.arrivals["arrival_s"][0]), start_s, FEED, NONE)
+    else:
+        if workload.initial_queries + 64 > len(state.queries):
+            state = enlarged(state, workload.initial_queries + 64)
+        for query in range(workload.initial_queries):
+            add_event(state, start_s + FEED_DELAY_S * query, start_s, FEED, NONE)
+    recording = Recording(state, window_s)
+    hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
+    for until_s in (*window_s, math.inf if workload.online else end_s):
+        for status in _advanced(recording, until_s, hooks, arrivals):
+            progress(float(run["now_s"]))
+            if status == ERROR:
+                _raise(recording.state, scheduler)
+        recording.nodes_at_window.append(recording.state.nodes.copy())
+        recording.links_at_window.append(recording.state.links.copy())
+    recording.empty_logs()
+    return recording
+
+
+def _advanced(recording: Recording, until_s: float, hooks: tuple[object, ...], arrivals: _Arrivals) -> Iterator[int]:
+    """Call the engine until it has nothing left to do before `until_s`; give each status it returns."""
+    while True:
+        status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
+        if status == NEEDS_ARRIVALS:
+            recording.state = arrivals.fill(recording.state)
+        elif status == FULL:
+            recording.empty_logs()
+            state = recording.state
+            if state.run["free_query"][0] == NONE or state.run["events"][0] > len(state.events) // 2:
+                recording.state = enlarged(state, 2 * len(state.queries))
+        yield status
+        if status not in (NEEDS_ARRIVALS, FULL):
+            return
+
+
+def _raise(state: State, scheduler: Scheduler) -> None:
+    error, subject = int(state.run["error"][0]), int(state.run["error_subject"][0])
+    node = "the coordinator" if subject == len(state.nodes) - 1 else f"node {subject}"
+    if error == BAD_LINK:
+        raise SchedulingError(
+            f"scheduler {scheduler.name!r} chose a link that does not leave {node}; choose from first_link to"
+            " first_link + links of the sender, or NONE"
+        )
+    if error == OUTSIDE_PROFILE:
+        raise SimulationError(
+            f"{node} formed a batch larger than its profile was measured for; lower its batch limits or measure further"
+        )
+    raise SimulationError(f"the engine stopped with unknown error {error}")

@@ -1,0 +1,141 @@
+"""The Result of a simulation: tidy tables, and all that is needed to run it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helixlab.errors import FileFormatError, SimulationError
+from helixlab.files import json_ready, read_json, write_text
+
+__all__ = ["Result", "load_result"]
+
+FORMAT, VERSION = "helixlab-result", 1
+_TABLES = ("summary", "iterations", "queries", "nodes", "links", "timeline", "node_timeline")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a simulation gave.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        One row: what ran, throughput, latencies, counts. Figures are of the measured window.
+    iterations : DataFrame
+        One row a finished iteration: query, iteration (0 is the prompt), tokens, start_s, end_s, latency_s.
+        Empty if they were not kept.
+    queries : DataFrame
+        One row a query that ended: query, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
+        outcome (``"finished"``, ``"dropped"``, ``"refused"``).
+    nodes : DataFrame
+        One row a node: node, machine, first_layer, end_layer, KV capacity and use at the end, and of the
+        window: busy_fraction, batches, tokens.
+    links : DataFrame
+        One row a link: sender, receiver, flow_tokens_per_s, and of the window: tokens_per_s, busy_fraction.
+    timeline : DataFrame
+        One row a sample: time_s, queries in flight, held and finished, prompt and decode tokens so
+        far, prompt and decode tokens/s since the last sample, expected KV use of the bottleneck layer.
+    node_timeline : DataFrame
+        One row a sample and node: time_s, node, kv_used_fraction, kv_expected_fraction, busy_fraction since
+        the last sample.
+    provenance : dict
+        Cluster, model, placement, scheduler, workload, versions, with content hashes.
+
+    Notes
+    -----
+    Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
+    """
+
+    summary: pd.DataFrame
+    iterations: pd.DataFrame
+    queries: pd.DataFrame
+    nodes: pd.DataFrame
+    links: pd.DataFrame
+    timeline: pd.DataFrame
+    node_timeline: pd.DataFrame
+    provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        row = self.summary.iloc[0]
+        return (
+            f"Result({row['placement']} with {row['scheduler']}, {row['mode']}:"
+            f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
+            f" decode {row['decode_latency_mean_s']:.3f} s)"
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
+        plain = json.loads(self.summary.to_json(orient="records", double_precision=15))[0]
+        exact = {key: value.item() if hasattr(value, "item") else value for key, value in self.summary.iloc[0].items()}
+        plain |= exact
+        plain["nodes"] = self.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]].to_dict("records")
+        plain["provenance"] = self.provenance
+        return json_ready(plain)  # type: ignore[no-any-return]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the tables as parquet and the provenance as JSON into folder `path`, at once.
+
+        Raises
+        ------
+        SimulationError
+            `path` exists and is not a result folder.
+        """
+        target = Path(path)
+        if target.exists() and not (target / "result.json").is_file() and (not target.is_dir() or any(target.iterdir())):
+            raise SimulationError(f"{target} exists and is not a result folder; give another path")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            for name in _TABLES:
+                _storable(getattr(self, name)).to_parquet(beside / f"{name}.parquet", index=False)
+            content = {"format": FORMAT, "version": VERSION, "provenance": self.provenance}
+            write_text(beside / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
+            beside.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(beside, target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return target
+
+
+def _storable(table: pd.DataFrame) -> pd.DataFrame:
+    """Ends of links are numbers or the coordinator; as text they fit one column."""
+    ends = [name for name in ("sender", "receiver") if name in table]
+    return table.assign(**{name: table[name].astype(str) for name in ends})
+
+
+def _restored(table: pd.DataFrame) -> pd.DataFrame:
+    ends = [name for name in ("sender", "receiver") if name in table]
+    number = {name: [int(end) if end.isdecimal() else end for end in table[name]] for name in ends}
+    return table.assign(**{name: pd.Series(column, index=table.index, dtype=object) for name, column in number.items()})
+
+
+def load_result(path: str | os.PathLike[str]) -> Result:
+    """Load what `Result.save` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        The folder is not a result, or part of it is missing or broken.
+    """
+    folder = Path(path)
+    content = read_json(folder / "result.json")
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise FileFormatError(f"{folder} is not a result of this version of helixlab; write it again with Result.save")
+    tables = {}
+    for name in _TABLES:
+        try:
+            tables[name] = _restored(pd.read_parquet(folder / f"{name}.parquet"))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise FileFormatError(f"{folder}: table {name!r} is missing or broken ({reason}); simulate again") from None
+    return Result(**tables, provenance=content["provenance"])

@@ -1,0 +1,37 @@
+"""The timeline: one row every sample step, written by the engine."""
+
+from __future__ import annotations
+
+from helixlab.jit import inlined
+from helixlab.simulation.queries import bottleneck_kv_expected
+
+__all__ = ["NODE_SAMPLES", "take_sample"]
+
+NODE_SAMPLES = ("kv_used_token_layers", "kv_expected_token_layers", "busy_s")
+"""What is noted of every node, in the order of the rows of ``node_samples``."""
+
+
+@inlined
+def take_sample(state):  # type: ignore[no-untyped-def]
+    """Note the counters and every node's KV use and busy time as they are at the next sample time."""
+    run = state.run[0]
+    time_s = run.next_sample_s
+    row = state.samples[run.samples]
+    row.time_s = time_s
+    row.in_flight = run.in_flight
+    row.held = run.held
+    row.finished = run.finished
+    row.prompt_tokens = run.prompt_tokens
+    row.decode_tokens = run.decode_tokens
+    row.bottleneck_kv_expected_fraction = bottleneck_kv_expected(state)
+    count = len(state.nodes) - 1
+    for at in range(count):
+        node = state.nodes[at]
+        busy_s = node.busy_s
+        if node.busy:
+            busy_s += time_s - node.busy_since_s
+        state.node_samples[run.samples, 0, at] = node.kv_used_token_layers
+        state.node_samples[run.samples, 1, at] = node.kv_expected_token_layers
+        state.node_samples[run.samples, 2, at] = busy_s
+    run.samples += 1
+    run.next_sample_s = time_s + run.sample_step_s

@@ -1,0 +1,244 @@
+"""From objects to tables: the State at the start of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.errors import SimulationError
+from helixlab.model import Model
+from helixlab.placement import Placement
+from helixlab.scheduling import Scheduler
+from helixlab.scheduling.state import (
+    ARRIVAL,
+    EVENT,
+    ITERATION,
+    LINK,
+    NODE,
+    NONE,
+    QUERY,
+    QUERY_LOG,
+    QUEUE,
+    REQUEST,
+    RUN,
+    SAMPLE,
+    State,
+)
+from helixlab.simulation.samples import NODE_SAMPLES
+
+__all__ = ["enlarged", "loading_time_s", "new_state"]
+
+End = int | str
+
+OVERHEAD_S_PER_BYTE = 1 / 4e9 + 1 / 5e9
+"""Time to bring a received activation onto the device, measured by the Helix authors."""
+FIRST_PRIORITY = 0.05
+"""Start value of the swarm scheduler's priorities and moving averages."""
+LOG_ROWS = 1 << 16
+
+
+def loading_time_s(cluster: Cluster, model: Model, placement: Placement) -> float:
+    """When the run starts: the slowest node has read its layers from disk, rounded up, and one second."""
+    seconds = [
+        held.count * model.layer_bytes / cluster.machine_of(held.node).disk_bytes_per_s for held in placement.layers
+    ]
+    return math.ceil(max(seconds)) + 1
+
+
+def new_state(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    scheduler: Scheduler,
+    flow: Mapping[tuple[End, End], float] | None,
+    *,
+    query_rows: int,
+) -> State:
+    """Tables of an idle system with room for `query_rows` queries at first.
+
+    Parameters
+    ----------
+    cluster, model, placement
+        Checked to fit each other.
+    scheduler : Scheduler
+        Decides how links share the network cards.
+    flow : mapping, optional
+        Flow on each link of the placement, for schedulers that follow it.
+    query_rows : int
+        Rows of the query tables to start with.
+    """
+    nodes, profiles = _nodes(cluster, model, placement)
+    links = _links(cluster, model, placement, nodes, flow)
+    queues = _queues(placement, model, nodes, links)
+    prompt_s, decode_s = (_padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s"))
+    run = np.zeros(1, RUN)
+    run["first_held"] = run["free_query"] = NONE
+    run["next_sample_s"] = np.inf
+    run["overhead_s_per_token"] = model.activation_bytes * OVERHEAD_S_PER_BYTE
+    run["plans_ahead"] = scheduler.plans_ahead
+    run["fixed_rates"] = scheduler.follows_flow
+    run["feeds_by_kv"] = scheduler.feeds_by_kv
+    longest = min(len(placement.layers), model.layers) + 1
+    state = State(
+        run=run,
+        nodes=nodes,
+        links=links,
+        queues=queues,
+        queries=np.zeros(0, QUERY),
+        requests=np.zeros(0, REQUEST),
+        pipelines=np.zeros((0, longest), np.int32),
+        prompt_s=prompt_s,
+        decode_s=decode_s,
+        parameters=np.array(scheduler.parameters or (0.0,), np.float64),
+        events=np.zeros(0, EVENT),
+        marked=np.zeros((2, len(nodes)), np.int64),
+        arrivals=np.zeros(0, ARRIVAL),
+        iterations=np.zeros(LOG_ROWS, ITERATION),
+        query_logs=np.zeros(LOG_ROWS, QUERY_LOG),
+        samples=np.zeros(256, SAMPLE),
+        node_samples=np.zeros((256, len(NODE_SAMPLES), len(cluster.nodes))),
+        layer_kv=np.zeros((model.layers, 2)),
+    )
+    return enlarged(state, query_rows)
+
+
+def enlarged(state: State, query_rows: int) -> State:
+    """The same state with more rows for queries and events."""
+    before = len(state.queries)
+
+    def longer(table: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
+        result = np.zeros((rows, *table.shape[1:]), table.dtype)
+        result[: len(table)] = table
+        return result
+
+    queries = longer(state.queries, query_rows)
+    # The new rows go in front of the list of free ones.
+    queries["next"][before:] = np.arange(before + 1, query_rows + 1)
+    queries["next"][-1] = state.run["free_query"][0]
+    state.run["free_query"] = before
+    event_rows = 8 * query_rows + 2 * (len(state.links) + len(state.nodes)) + 64
+    return state._replace(
+        queries=queries,
+        requests=longer(state.requests, query_rows),
+        pipelines=longer(state.pipelines, query_rows),
+        events=longer(state.events, max(event_rows, len(state.events))),
+    )
+
+
+def _nodes(cluster: Cluster, model: Model, placement: Placement) -> tuple[NDArray[np.void], list]:  # type: ignore[type-arg]
+    nodes = np.zeros(len(cluster.nodes) + 1, NODE)
+    nodes["outbox_head"] = nodes["outbox_tail"] = nodes["batch_head"] = nodes["batch_tail"] = NONE
+    machines = sorted({cluster.machine_of(held.node).name for held in placement.layers})
+    profiles = [model.profile(machine) for machine in machines]
+    for node in cluster.nodes:
+        machine = cluster.machine_of(node.index)
+        nodes[node.index]["nic_in_bytes_per_s"] = machine.nic_in_bytes_per_s
+        nodes[node.index]["nic_out_bytes_per_s"] = machine.nic_out_bytes_per_s
+    nodes[-1]["nic_in_bytes_per_s"] = cluster.coordinator.nic_in_bytes_per_s
+    nodes[-1]["nic_out_bytes_per_s"] = cluster.coordinator.nic_out_bytes_per_s
+    for held in placement.layers:
+        row = nodes[held.node]
+        machine = cluster.machine_of(held.node)
+        profile = model.profile(machine.name)
+        limits = profile.batch_limits(held.count)
+        most = (len(profile.prompt_table_s) - 1, len(profile.decode_table_s) - 1)
+        if limits.prompt_tokens > most[0] or limits.decode_tokens > most[1]:
+            raise SimulationError(
+                f"batches of {limits.prompt_tokens} prompt and {limits.decode_tokens} decode tokens are allowed on"
+                f" {machine.name}, but its layer times are measured to {most[0]} and {most[1]} only; measure further or"
+                " lower the limits of the profile"
+            )
+        row["first_layer"], row["layers"] = held.first_layer, held.count
+        row["kv_capacity_token_layers"] = placement.kv_capacity(cluster, model, held.node)
+        row["max_prompt_requests"], row["max_prompt_tokens"] = limits.prompt_requests, limits.prompt_tokens
+        row["max_decode_tokens"], row["max_decode_context_tokens"] = limits.decode_tokens, limits.decode_context_tokens
+        row["profile"] = machines.index(machine.name)
+    return nodes, profiles
+
+
+def _links(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    nodes: NDArray[np.void],
+    flow: Mapping[tuple[End, End], float] | None,
+) -> NDArray[np.void]:
+    coordinator = len(nodes) - 1
+    row_of = {SOURCE: coordinator, SINK: coordinator}
+    ordered = sorted(placement.links, key=lambda link: row_of.get(link[0], link[0]))  # type: ignore[call-overload, arg-type]
+    links = np.zeros(len(ordered), LINK)
+    for row, (sender, receiver) in zip(links, ordered, strict=True):
+        link = cluster.link(sender, receiver)
+        row["sender"], row["receiver"] = row_of.get(sender, sender), row_of.get(receiver, receiver)  # type: ignore[call-overload]
+        row["latency_s"], row["bandwidth_bytes_per_s"] = link.latency_s, link.bandwidth_bytes_per_s
+        at_coordinator = sender == SOURCE or receiver == SINK
+        row["bytes_per_token"] = model.token_bytes + (0 if at_coordinator else model.activation_bytes)
+        row["priority"] = row["service_s"] = FIRST_PRIORITY
+        if flow is not None:
+            row["flow_tokens_per_s"] = flow[sender, receiver]
+    for node in range(len(nodes)):
+        own = np.flatnonzero(links["sender"] == node)
+        nodes[node]["first_link"], nodes[node]["links"] = (own[0], len(own)) if len(own) else (0, 0)
+    if flow is not None:
+        _fix_rates(nodes, links)
+    return links
+
+
+def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
+    """Each link gets its share, by flow, of both network cards, and no more than its bandwidth."""
+    carried = links["flow_tokens_per_s"]
+    sent = np.bincount(links["sender"], weights=carried, minlength=len(nodes))
+    received = np.bincount(links["receiver"], weights=carried, minlength=len(nodes))
+    nodes["outbound_flow_tokens_per_s"] = sent
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate = np.minimum.reduce(
+            [
+                links["bandwidth_bytes_per_s"],
+                nodes["nic_out_bytes_per_s"][links["sender"]] * carried / sent[links["sender"]],
+                nodes["nic_in_bytes_per_s"][links["receiver"]] * carried / received[links["receiver"]],
+            ]
+        )
+    links["rate_bytes_per_s"] = np.where(carried > 0, np.floor(rate), 0)
+
+
+def _queues(placement: Placement, model: Model, nodes: NDArray[np.void], links: NDArray[np.void]) -> NDArray[np.void]:
+    coordinator = len(nodes) - 1
+    rows = []
+    for held in placement.layers:
+        inbound = links[links["receiver"] == held.node]
+        ends = {
+            0 if sender == coordinator else int(nodes[sender]["first_layer"] + nodes[sender]["layers"])
+            for sender in inbound["sender"].tolist()
+        }
+        entries = sorted(ends)
+        nodes[held.node]["first_queue"] = nodes[held.node]["current_queue"] = len(rows)
+        nodes[held.node]["queues"] = len(entries)
+        for layer, following in zip(entries, [*entries, held.end_layer][1:], strict=True):
+            rows.append((held.node, layer, following - layer, layer == held.first_layer, layer == entries[-1]))
+    queues = np.zeros(len(rows), QUEUE)
+    queues["head"] = queues["tail"] = NONE
+    for name, column in zip(("node", "layer", "layers", "is_first_layer", "is_last"), zip(*rows, strict=True), strict=True):
+        queues[name] = column
+    row_of = {(node, layer): row for row, (node, layer, *_) in enumerate(rows)}
+    for link in links:
+        if link["receiver"] == coordinator:
+            link["queue"] = NONE
+            continue
+        sender = nodes[link["sender"]]
+        layer = 0 if link["sender"] == coordinator else int(sender["first_layer"] + sender["layers"])
+        receiver = nodes[link["receiver"]]
+        link["queue"] = row_of[int(link["receiver"]), layer]
+        link["layers"] = receiver["first_layer"] + receiver["layers"] - layer
+    return queues
+
+
+def _padded(tables: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Time tables of different lengths as rows of one array, NaN behind their ends."""
+    padded = np.full((len(tables), max(map(len, tables))), np.nan)
+    for row, table in zip(padded, tables, strict=True):
+        row[: len(table)] = table
+    return padded

@@ -1,0 +1,81 @@
+"""Traces of real requests that ship with helixlab: lengths, and arrivals over an hour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from helixlab.errors import UnknownNameError
+from helixlab.tables import names_in, read_table
+
+__all__ = ["arrival_names", "arrivals_per_interval", "trace_lengths", "trace_names"]
+
+MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS, MIN_TOKENS = 2048, 1024, 4
+"""Requests outside are left out, as the Helix paper does (section 6.1)."""
+INTERVAL_S = 3.0
+"""Length of the intervals in which arrivals were counted."""
+_LENGTHS, _ARRIVALS = "-lengths.csv.gz", "-arrivals-per-3s.csv"
+
+
+def trace_names() -> list[str]:
+    """Traces with request lengths.
+
+    Examples
+    --------
+    >>> trace_names()
+    ['alpaca', 'azure-code', 'azure-conv', 'sharegpt']
+    """
+    return names_in("workloads", ending=_LENGTHS)
+
+
+def arrival_names() -> list[str]:
+    """Traces with arrivals over time.
+
+    Examples
+    --------
+    >>> arrival_names()
+    ['azure-code', 'azure-conv']
+    """
+    return names_in("workloads", ending=_ARRIVALS)
+
+
+def trace_lengths(name: str) -> pd.DataFrame:
+    """Input and output tokens of a trace's requests that are within the paper's limits.
+
+    Raises
+    ------
+    UnknownNameError
+        No such trace.
+
+    Examples
+    --------
+    >>> lengths = trace_lengths("azure-conv")
+    >>> len(lengths), round(lengths["input_tokens"].mean()), round(lengths["output_tokens"].mean())
+    (16657, 763, 232)
+    """
+    if name not in trace_names():
+        raise UnknownNameError("trace", name, trace_names())
+    table = read_table(f"workloads/{name}{_LENGTHS}")
+    usable = table["input_tokens"].between(MIN_TOKENS, MAX_INPUT_TOKENS) & table["output_tokens"].between(
+        MIN_TOKENS, MAX_OUTPUT_TOKENS
+    )
+    return table[usable].reset_index(drop=True)
+
+
+def arrivals_per_interval(name: str) -> NDArray[np.int64]:
+    """Requests in each 3 s interval of a trace's hour.
+
+    Raises
+    ------
+    UnknownNameError
+        No such trace.
+
+    Examples
+    --------
+    >>> int(arrivals_per_interval("azure-conv").sum())
+    16657
+    """
+    if name not in arrival_names():
+        raise UnknownNameError("arrivals", name, arrival_names())
+    return read_table(f"workloads/{name}{_ARRIVALS}")["requests"].to_numpy(np.int64)

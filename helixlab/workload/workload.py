@@ -1,0 +1,237 @@
+"""Workloads: which requests come, and when they are fed.
+
+Offline, the system is kept busy: queries are fed as fast as it takes them. Online, they arrive at
+times of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from helixlab.errors import WorkloadError
+from helixlab.workload.requests import check_requests, read_requests
+from helixlab.workload.traces import INTERVAL_S, arrivals_per_interval, arrival_names, trace_lengths
+
+__all__ = ["Workload", "offline", "online"]
+
+BATCH_ROWS = 4096
+Requests = pd.DataFrame | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked of the system. Make one with `offline` or `online`.
+
+    Parameters
+    ----------
+    mode : str
+        ``"offline"`` or ``"online"``.
+    warmup_s, duration_s : float
+        Figures are taken from the end of the warm-up, for the duration.
+    seed : int
+        Of the lengths, the arrivals, and schedulers that draw.
+    trace : str
+        Where lengths are drawn from; empty with requests of your own.
+    initial_queries : int
+        Offline: queries fed at first. Schedulers that do not watch the KV cache keep that many in
+        flight.
+    rate_tokens_per_s : float
+        Online: prompt and decode tokens that arrive per second, on average.
+    arrivals : str
+        Online: trace of the arrivals, or ``"poisson"``.
+    requests : DataFrame, optional
+        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s.
+    """
+
+    mode: str
+    warmup_s: float
+    duration_s: float
+    seed: int
+    trace: str = ""
+    initial_queries: int = 0
+    rate_tokens_per_s: float = math.nan
+    arrivals: str = ""
+    requests: pd.DataFrame | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.duration_s < math.inf):
+            raise WorkloadError(f"duration_s must be positive, got {self.duration_s!r}; the paper measures 600 s offline")
+        if not (0 <= self.warmup_s < math.inf):
+            raise WorkloadError(f"warmup_s must be 0 or more, got {self.warmup_s!r}")
+        if self.mode == "offline" and self.initial_queries < 1:
+            raise WorkloadError(f"initial_queries must be at least 1, got {self.initial_queries!r}")
+        if self.mode == "online" and self.requests is None and not (0 < self.rate_tokens_per_s < math.inf):
+            raise WorkloadError(f"rate_tokens_per_s must be positive, got {self.rate_tokens_per_s!r}")
+
+    @property
+    def online(self) -> bool:
+        """Whether queries arrive at times of their own."""
+        return self.mode == "online"
+
+    def batches(self) -> Iterator[NDArray[np.float64]]:
+        """Requests in the order they are fed, in arrays ``[requests, (arrival_s, input, output)]``.
+
+        Offline the arrival is 0 and, unless the requests are given, there is no end to them.
+        """
+        if self.requests is not None:
+            arrival = self.requests["arrival_s"] if self.online else np.zeros(len(self.requests))
+            yield np.column_stack([arrival, self.requests["input_tokens"], self.requests["output_tokens"]])
+            return
+        rng = np.random.default_rng(self.seed)
+        lengths = trace_lengths(self.trace).to_numpy(np.float64)
+        if self.online:
+            times = _arrival_times(self, lengths.sum(axis=1).mean(), rng)
+            yield np.column_stack([times, lengths[rng.integers(len(lengths), size=len(times))]])
+            return
+        while True:
+            drawn = lengths[rng.integers(len(lengths), size=BATCH_ROWS)]
+            yield np.column_stack([np.zeros(BATCH_ROWS), drawn])
+
+
+def _arrival_times(workload: Workload, mean_tokens: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Arrivals in seconds, rising: a count for every interval, spread evenly inside it."""
+    intervals = math.ceil(workload.duration_s / INTERVAL_S)
+    mean_requests = workload.rate_tokens_per_s * INTERVAL_S / mean_tokens
+    if workload.arrivals == "poisson":
+        counts = rng.poisson(mean_requests, size=intervals)
+    else:
+        seen = arrivals_per_interval(workload.arrivals)
+        wanted = rng.choice(seen, size=intervals) * (mean_requests / seen.mean())
+        counts = np.floor(wanted + rng.random(intervals)).astype(np.int64)  # rounds up by chance, so the mean holds
+    times = (np.repeat(np.arange(intervals), counts) + rng.random(int(counts.sum()))) * INTERVAL_S
+    return np.sort(times[times < workload.duration_s])
+
+
+def _seed(rng: int | np.random.Generator) -> int:
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**62))
+    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
+        raise WorkloadError(f"rng must be a numpy Generator or a seed of 0 or more, got {rng!r}")
+    return int(rng)
+
+
+def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
+    if requests is None:
+        return None
+    if isinstance(requests, pd.DataFrame):
+        return check_requests(requests, "requests", with_arrivals=with_arrivals)
+    return read_requests(Path(requests), with_arrivals=with_arrivals)
+
+
+def offline(
+    *,
+    initial_queries: int = 20,
+    warmup_s: float = 60.0,
+    duration_s: float = 600.0,
+    rng: int | np.random.Generator = 0,
+    trace: str = "azure-conv",
+    requests: Requests | None = None,
+) -> Workload:
+    """Serve as much as possible, as in the paper's offline experiments.
+
+    Parameters
+    ----------
+    initial_queries : int
+        Queries fed at first, 0.1 s apart. The helix scheduler then feeds while the KV cache
+        allows it; with the others this many stay in flight.
+    warmup_s, duration_s : float
+        Figures are taken from the end of the warm-up, for the duration; nothing is fed after that.
+    rng : int or numpy Generator
+        For the lengths, and for schedulers that draw.
+    trace : str
+        Where lengths are drawn from, see `helixlab.workload.trace_names`.
+    requests : DataFrame or path, optional
+        Requests of your own instead, columns input_tokens and output_tokens, used in their order.
+
+    Raises
+    ------
+    WorkloadError, UnknownNameError, FileFormatError
+        A value makes no sense; the message says which.
+
+    Examples
+    --------
+    >>> workload = offline(duration_s=60, rng=7)
+    >>> next(workload.batches()).shape
+    (4096, 3)
+    """
+    own = _own(requests, with_arrivals=False)
+    if own is None:
+        trace_lengths(trace)
+    return Workload(
+        "offline",
+        float(warmup_s),
+        float(duration_s),
+        _seed(rng),
+        trace="" if own is not None else trace,
+        initial_queries=initial_queries,
+        requests=own,
+    )
+
+
+def online(
+    *,
+    rate_tokens_per_s: float | None = None,
+    duration_s: float = 1800.0,
+    warmup_s: float = 0.0,
+    rng: int | np.random.Generator = 0,
+    trace: str = "azure-conv",
+    arrivals: str | None = None,
+    requests: Requests | None = None,
+) -> Workload:
+    """Serve queries that arrive over time, as in the paper's online experiments.
+
+    Parameters
+    ----------
+    rate_tokens_per_s : float
+        Prompt and decode tokens of the arriving queries per second, on average.
+    duration_s : float
+        How long queries arrive; the run goes on until all have ended.
+    warmup_s : float
+        Figures are taken from here to the end of the duration.
+    rng : int or numpy Generator
+        For the lengths and arrivals, and for schedulers that draw.
+    trace : str
+        Where lengths are drawn from.
+    arrivals : str, optional
+        Trace of the arrivals, or ``"poisson"``; by default the trace's own, or that of azure-conv.
+    requests : DataFrame or path, optional
+        Requests of your own instead, columns arrival_s, input_tokens, output_tokens.
+
+    Raises
+    ------
+    WorkloadError, UnknownNameError, FileFormatError
+        A value makes no sense; the message says which.
+
+    Examples
+    --------
+    >>> requests = next(online(rate_tokens_per_s=700, rng=0).batches())
+    >>> bool(abs(requests[:, 1:].sum() / 1800 / 700 - 1) < 0.1)
+    True
+    """
+    own = _own(requests, with_arrivals=True)
+    if own is not None:
+        return Workload("online", float(warmup_s), float(duration_s), _seed(rng), requests=own)
+    if rate_tokens_per_s is None:
+        raise WorkloadError("an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests")
+    if arrivals is None:
+        arrivals = trace if trace in arrival_names() else "azure-conv"
+    if arrivals != "poisson":
+        arrivals_per_interval(arrivals)
+    trace_lengths(trace)
+    return Workload(
+        "online",
+        float(warmup_s),
+        float(duration_s),
+        _seed(rng),
+        trace=trace,
+        rate_tokens_per_s=float(rate_tokens_per_s),
+        arrivals=arrivals,
+    )
