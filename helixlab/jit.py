@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 """Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed."""
 
-inlined = numba.njit(**OPTIONS)
+inlined = numba.njit(forceinline=True, **OPTIONS)
 """Decorator of the engine's small functions: compiled as part of what calls them."""
 
 

@@ -68,7 +68,7 @@ def plan_petals(
         raise PlacementError(f"order must name the nodes 0 to {len(cluster.nodes) - 1}, each once")
     reached = np.zeros(model.layers)
     layers = []
-    for node in order:
+    for node in map(int, order):
         own = table[cluster.nodes[node].machine]
         if count := len(own) - 1:
             first = _neediest(reached, count)

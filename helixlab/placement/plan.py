@@ -85,7 +85,7 @@ def plan(
         raise UnknownNameError("placement method", method, METHODS)
     planner = METHODS[method]
     _check_options(method, planner, options)
-    if time_limit_s is not None and not time_limit_s > 0:
+    if time_limit_s is not None and not (isinstance(time_limit_s, int | float) and time_limit_s > 0):
         raise PlacementError(
             f"time_limit_s is {shown(time_limit_s)}; give seconds above 0, or None for no limit"
         )

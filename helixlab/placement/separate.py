@@ -140,6 +140,7 @@ def extrapolated_kv_capacity(profile: MachineProfile, layers: int) -> int:
     if layers <= most:
         return profile.kv_capacity_token_layers(layers)
     last = profile.kv_capacity_token_layers(most)
+    # A single measured number of layers says nothing of the next: no room is taken to be left.
     before = profile.kv_capacity_token_layers(most - 1) if most > 1 else 2 * last
     return last + (layers - most) * (last - before)
 

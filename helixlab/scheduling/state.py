@@ -45,6 +45,7 @@ RUN = _table(
     ("events_done", i8),
     ("events", i8),  # waiting in the heap
     ("next_sequence", i8),
+    ("next_ready_order", i8),
     ("iterations", i8),  # rows of the iteration log in use
     ("query_logs", i8),
     ("samples", i8),
@@ -106,7 +107,7 @@ NODE = _table(
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("received_tokens", i8),  # since the last start of the first layer
-    ("outbox_head", i8),  # requests ready to leave
+    ("outbox_head", i8),  # requests ready to leave whose link is not chosen yet (fixed rates: all of them)
     ("outbox_tail", i8),
     ("marked_send", i8),
     ("marked_start", i8),
@@ -133,6 +134,9 @@ LINK = _table(
     ("flow_tokens_per_s", f8),
     ("free_at_s", f8),
     ("sending", i8),
+    ("waiting_head", i8),  # requests that wait for it, a linked list through `next`
+    ("waiting_tail", i8),
+    ("waits_for_card", i8),  # looked at already, the receiver's network card is used up
     ("sent_tokens", i8),
     ("busy_s", f8),
     ("load", f8),  # S: helix
@@ -176,6 +180,7 @@ REQUEST = _table(
     ("context_tokens", i8),  # in the KV cache before this iteration
     ("hop", i8),  # position in the pipeline of `link`
     ("link", i8),  # by which it travels or came
+    ("ready_order", i8),  # rises with every request that gets ready to leave a node
     ("sent_s", f8),  # when sending on that link started
     ("kv_reserved", i8),  # the node it is at has set room aside for it
     ("waits_for_kv", i8),

@@ -17,75 +17,140 @@ BAD_LINK = 1
 @inlined
 def to_outbox(state, node, query):  # type: ignore[no-untyped-def]
     """A request is ready to leave `node` on the next hop of its pipeline, which may not be chosen yet."""
+    run = state.run[0]
     sender = state.nodes[node]
     request = state.requests[query]
     request.hop += 1
     request.kv_reserved = 0
-    request.link = state.pipelines[query, request.hop] if request.hop < state.queries[query].hops else NONE
     request.next = NONE
-    if sender.outbox_head == NONE:
+    request.ready_order = run.next_ready_order
+    run.next_ready_order += 1
+    request.link = state.pipelines[query, request.hop] if request.hop < state.queries[query].hops else NONE
+    if request.link != NONE and not run.fixed_rates:
+        _wait_for_link(state, query)
+    elif sender.outbox_head == NONE:
         sender.outbox_head = query
+        sender.outbox_tail = query
     else:
         state.requests[sender.outbox_tail].next = query
-    sender.outbox_tail = query
+        sender.outbox_tail = query
     mark(state, SEND, node)
 
 
 @inlined
+def _wait_for_link(state, query):  # type: ignore[no-untyped-def]
+    """Queue a request at its link, in order of readiness."""
+    request = state.requests[query]
+    link = state.links[request.link]
+    before = NONE
+    after = link.waiting_head
+    if after != NONE and state.requests[link.waiting_tail].ready_order < request.ready_order:
+        before = link.waiting_tail
+        after = NONE
+    while after != NONE and state.requests[after].ready_order < request.ready_order:
+        before = after
+        after = state.requests[after].next
+    request.next = after
+    if before == NONE:
+        link.waiting_head = query
+    else:
+        state.requests[before].next = query
+    if after == NONE:
+        link.waiting_tail = query
+
+
+@inlined
 def send(state, node, choose):  # type: ignore[no-untyped-def]
-    """Send what can be sent from a node's outbox, in the order it became ready."""
+    """Send what can be sent from a node, in the order it became ready."""
+    run = state.run[0]
     sender = state.nodes[node]
     query = sender.outbox_head
     sender.outbox_head = NONE
-    sender.outbox_tail = NONE
     while query != NONE:
         request = state.requests[query]
         following = request.next
         request.next = NONE
         if state.queries[query].evicted:
             take_back(state, query)
-        elif not _send_one(state, node, query, choose):
-            if sender.outbox_head == NONE:
-                sender.outbox_head = query
-            else:
-                state.requests[sender.outbox_tail].next = query
-            sender.outbox_tail = query
+        elif run.fixed_rates:
+            # The rate never changes, so when the link will be free is known at once.
+            _transmit(state, query, max(run.now_s, state.links[request.link].free_at_s))
+        else:
+            _start_links(state, node, request.ready_order)
+            row = choose(view(state), node, query)
+            if row == NONE:
+                if sender.outbox_head == NONE:
+                    sender.outbox_head = query
+                else:
+                    state.requests[sender.outbox_tail].next = query
+                sender.outbox_tail = query
+            elif belongs(state, node, row):
+                _take_link(state, query, row)
         query = following
+    if not run.fixed_rates:
+        _start_links(state, node, run.next_ready_order)
 
 
 @inlined
-def _send_one(state, node, query, choose):  # type: ignore[no-untyped-def]
-    """Send one request if its link can be chosen and is free; tell whether that was so."""
+def _take_link(state, query, row):  # type: ignore[no-untyped-def]
+    """The link of a request is chosen: it goes at once if the link is free, else it waits its turn."""
+    request = state.requests[query]
+    link = state.links[row]
+    request.link = row
+    state.pipelines[query, request.hop] = row
+    state.queries[query].hops = request.hop + 1
+    if not link.sending and _take_rate(state, link):
+        _transmit(state, query, state.run[0].now_s)
+    else:
+        _wait_for_link(state, query)
+
+
+@inlined
+def _start_links(state, node, before):  # type: ignore[no-untyped-def]
+    """Let free links of a node send requests that got ready earlier than `before`, in that order."""
+    sender = state.nodes[node]
+    while True:
+        first = NONE
+        for row in range(sender.first_link, sender.first_link + sender.links):
+            link = state.links[row]
+            head = link.waiting_head
+            if head == NONE or link.sending or link.waits_for_card:
+                continue
+            order = state.requests[head].ready_order
+            if order < before and (first == NONE or order < state.requests[first].ready_order):
+                first = head
+        if first == NONE:
+            break
+        request = state.requests[first]
+        link = state.links[request.link]
+        if not state.queries[first].evicted and not _take_rate(state, link):
+            link.waits_for_card = 1
+            continue
+        link.waiting_head = request.next
+        request.next = NONE
+        if state.queries[first].evicted:
+            take_back(state, first)
+        else:
+            _transmit(state, first, state.run[0].now_s)
+    for row in range(sender.first_link, sender.first_link + sender.links):
+        state.links[row].waits_for_card = 0
+
+
+@inlined
+def _transmit(state, query, start_s):  # type: ignore[no-untyped-def]
+    """Put a request on its link, which sends it from `start_s` on."""
     run = state.run[0]
     request = state.requests[query]
-    if request.link == NONE:
-        row = choose(view(state), node, query)
-        if row == NONE:
-            return False
-        if not belongs(state, node, row):
-            return True
-        request.link = row
-        state.pipelines[query, request.hop] = row
-        state.queries[query].hops = request.hop + 1
     link = state.links[request.link]
-    size = request.tokens * link.bytes_per_token
-    if run.fixed_rates:
-        # The rate never changes, so when the link will be free is known at once.
-        start_s = max(run.now_s, link.free_at_s)
-    else:
-        start_s = run.now_s
-        if link.sending or not _take_rate(state, link):
-            return False
-        link.sending = 1
-    seconds = size / link.rate_bytes_per_s
+    seconds = request.tokens * link.bytes_per_token / link.rate_bytes_per_s
     link.free_at_s = start_s + seconds
     link.busy_s += seconds
     link.sent_tokens += request.tokens
     request.sent_s = start_s
     if not run.fixed_rates:
+        link.sending = 1
         push(state, link.free_at_s, run.now_s, LINK_FREE, request.link)
     push(state, start_s + (seconds + link.latency_s), start_s, ARRIVE, query)
-    return True
 
 
 @inlined

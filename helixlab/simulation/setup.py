@@ -171,6 +171,7 @@ def _links(
     row_of = {SOURCE: coordinator, SINK: coordinator}
     ordered = sorted(placement.links, key=lambda link: row_of.get(link[0], link[0]))  # type: ignore[call-overload, arg-type]
     links = np.zeros(len(ordered), LINK)
+    links["waiting_head"] = links["waiting_tail"] = NONE
     for row, (sender, receiver) in zip(links, ordered, strict=True):
         link = cluster.link(sender, receiver)
         row["sender"], row["receiver"] = row_of.get(sender, sender), row_of.get(receiver, receiver)  # type: ignore[call-overload]

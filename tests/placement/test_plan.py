@@ -101,7 +101,7 @@ class TestPlan:
         with pytest.raises(PlacementError, match=r"rng is .*; give a seed, 0 or more, or a numpy Generator"):
             plan(SMALL10, LLAMA30, method="petals", rng=rng)
 
-    @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+    @pytest.mark.parametrize("limit", [0, -1.0, float("nan"), "60"])
     def test_wrong_time_limit(self, limit):
         with pytest.raises(PlacementError, match=r"time_limit_s is .*; give seconds above 0"):
             plan(SMALL10, LLAMA30, method="petals", time_limit_s=limit)

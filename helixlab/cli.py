@@ -1,0 +1,294 @@
+"""The command line: every verb is a call of the library, its answer a table or one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+import pandas as pd
+
+import helixlab as hx
+from helixlab.cluster import Cluster
+from helixlab.errors import HelixlabError, UnknownNameError, WorkloadError
+from helixlab.experiments import reproduce
+from helixlab.files import json_ready
+from helixlab.model import Model
+from helixlab.placement import METHODS, Placement, read_placement_ini
+from helixlab.workload import Workload
+
+__all__ = ["main"]
+
+SCHEDULER_NAMES: Final = ("helix", "random", "shortest-queue", "swarm")
+EXECUTION_NAMES: Final = ("greedy",)
+"""Stated here because asking the library would load the compiler; a test compares."""
+WARMUP_S: Final = {"offline": 60.0, "online": 0.0}
+DURATION_S: Final = {"offline": 600.0, "online": 1800.0}
+"""What the paper measures."""
+OK, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+
+
+class UsageError(HelixlabError):
+    """The command line itself is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows ``helixlab``; by default those of the process.
+
+    Returns
+    -------
+    int
+        0; 2 after an error, which is one line on stderr; 130 after Ctrl-C; 141 if nobody reads the output.
+
+    Examples
+    --------
+    >>> main(["flow", "--cluster", "small10", "--model", "llama-1-30b", "--placement", "small10/llama-1-30b/helix"])
+    286.6 tokens/s through small10/llama-1-30b/helix, bound by:
+        kind sender receiver  capacity_tokens_per_s
+     compute      0        0                  286.6
+    0
+    """
+    try:
+        asked = _parser().parse_args(arguments)
+        asked.run(asked)
+        sys.stdout.flush()
+    except HelixlabError as error:
+        return _failed(str(error))
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        _drop_output()
+        return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except MemoryError:
+        return _failed("out of memory; ask for a shorter duration or fewer queries")
+    except KeyboardInterrupt:
+        print("helixlab: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return OK
+
+
+def _failed(message: str) -> int:
+    print("helixlab:", " ".join(message.splitlines()), file=sys.stderr)
+    return FAILED
+
+
+def _drop_output() -> None:
+    """What could not be written would be tried once more, and noisily, when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# The verbs
+
+
+def _list(asked: argparse.Namespace) -> None:
+    del asked
+    for what, names in {
+        "clusters": hx.cluster_names(),
+        "models": hx.model_names(),
+        "placements": hx.placement_names(),
+        "traces": hx.trace_names(),
+        "schedulers": SCHEDULER_NAMES,
+        "planners": sorted(METHODS),
+    }.items():
+        print(f"{what}:", *names, sep="\n  ")
+
+
+def _plan(asked: argparse.Namespace) -> None:
+    cluster, model = hx.load_cluster(asked.cluster), hx.load_model(asked.model)
+    placement = hx.plan(cluster, model, method=asked.method, time_limit_s=asked.time_limit, rng=asked.seed)
+    value, report = hx.max_flow(cluster, model, placement).value_tokens_per_s, placement.report
+    assert report is not None, "plan reports"
+    bound = report.upper_bound_tokens_per_s
+    if bound is None and not placement.kv_capacity_token_layers:  # it does not cover overfilled nodes
+        bound = hx.upper_bound(cluster, model)
+    nodes = placement.to_frame(cluster)
+    figures = {
+        "placement": placement.name,
+        "max_flow_tokens_per_s": value,
+        "upper_bound_tokens_per_s": bound,
+        "gap": bound / value - 1 if bound is not None and value > 0 else None,
+        "status": report.status,
+        "wall_s": report.wall_s,
+    }
+    if asked.output:
+        hx.save_placement(placement, asked.output)
+    if asked.json:
+        _print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
+    else:
+        _print_figures(figures)
+        _print_table(nodes)
+
+
+def _flow(asked: argparse.Namespace) -> None:
+    cluster, model = hx.load_cluster(asked.cluster), hx.load_model(asked.model)
+    flow = hx.max_flow(cluster, model, _placement(asked.placement, cluster, model))
+    if asked.json:
+        tables = {name: getattr(flow, name).to_dict("records") for name in ("bottlenecks", "nodes", "links")}
+        value = flow.value_tokens_per_s
+        named = {"placement": flow.placement, "value_tokens_per_s": value, "max_flow_tokens_per_s": value}
+        _print_json(named | tables)
+    else:
+        print(f"{flow.value_tokens_per_s:.1f} tokens/s through {flow.placement}, bound by:")
+        _print_table(flow.bottlenecks)
+
+
+def _simulate(asked: argparse.Namespace) -> None:
+    cluster, model = hx.load_cluster(asked.cluster), hx.load_model(asked.model)
+    result = hx.simulate(
+        cluster,
+        model,
+        _placement(asked.placement, cluster, model),
+        scheduler=_known("scheduler", asked.scheduler, SCHEDULER_NAMES),
+        workload=_workload(asked),
+        execution=_known("execution policy", asked.execution, EXECUTION_NAMES),
+        on_full=asked.on_full,
+        progress=sys.stderr.isatty(),
+    )
+    if asked.output:
+        result.save(asked.output)
+    if asked.json:
+        _print_json(result.figures())
+    else:
+        _print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
+        _print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
+
+
+def _reproduce(asked: argparse.Namespace) -> None:
+    _print_table(reproduce(asked.notebooks, scale=asked.scale, output=asked.output))
+
+
+def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
+    return read_placement_ini(name, cluster, model) if name.endswith(".ini") else hx.load_placement(name)
+
+
+def _known(what: str, name: str, names: Sequence[str]) -> str:
+    """A wrong name is told before anything is loaded or compiled."""
+    if name not in names:
+        raise UnknownNameError(what, name, names)
+    return name
+
+
+def _workload(asked: argparse.Namespace) -> Workload:
+    warmup_s = WARMUP_S[asked.mode] if asked.warmup is None else asked.warmup
+    duration_s = DURATION_S[asked.mode] if asked.duration is None else asked.duration
+    common: dict[str, Any] = {"warmup_s": warmup_s, "duration_s": duration_s, "rng": asked.seed}
+    if asked.mode == "online":
+        if asked.initial is not None:
+            raise WorkloadError(
+                "--initial is for --mode offline; online queries arrive at --rate or by --requests"
+            )
+        return hx.online(rate_tokens_per_s=asked.rate, requests=asked.requests, **common)
+    if asked.rate is not None:
+        raise WorkloadError("--rate is for --mode online; offline the system is kept busy, see --initial")
+    initial = 20 if asked.initial is None else asked.initial
+    return hx.offline(initial_queries=initial, requests=asked.requests, **common)
+
+
+# What is printed
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"{name:{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
+
+
+def _print_table(table: pd.DataFrame) -> None:
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+
+
+# The options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="helixlab", description="Plan, simulate and compare LLM serving over mixed GPUs and networks."
+    )
+    parser.add_argument("--version", action="version", version=f"helixlab {hx.__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def verb(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        added.set_defaults(run=run)
+        return added
+
+    def add_subject(added: argparse.ArgumentParser, *, placed: bool) -> None:
+        added.add_argument("--cluster", required=True, help="a bundled name, or a .json or .ini file")
+        added.add_argument("--model", required=True, help="a bundled name, or a .json file")
+        if placed:
+            added.add_argument("--placement", required=True, help="a bundled name, or a .json or .ini file")
+        added.add_argument("--json", action="store_true", help="print one JSON object")
+
+    verb("list", _list, "What helixlab brings along.")
+
+    plan = verb("plan", _plan, "Plan which node holds which layers.")
+    add_subject(plan, placed=False)
+    plan.add_argument("--method", default="helix", help="a planner, see helixlab list (default: helix)")
+    plan.add_argument("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
+    plan.add_argument("--seed", type=int, default=0, help="of random draws (default: 0)")
+    plan.add_argument("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
+
+    flow = verb("flow", _flow, "Maximum flow of a placement, and what binds it.")
+    add_subject(flow, placed=True)
+
+    simulate = verb("simulate", _simulate, "Simulate serving a workload.")
+    add_subject(simulate, placed=True)
+    simulate.add_argument(
+        "--scheduler", default="helix", help=f"{', '.join(SCHEDULER_NAMES)} (default: helix)"
+    )
+    simulate.add_argument(
+        "--mode", choices=("offline", "online"), default="offline", help="(default: offline)"
+    )
+    simulate.add_argument(
+        "--initial",
+        type=int,
+        help="offline: queries at the start with the helix scheduler, in flight with the others (default: 20)",
+    )
+    simulate.add_argument(
+        "--warmup", type=float, help="seconds before the window (default: 60 offline, 0 online)"
+    )
+    simulate.add_argument(
+        "--duration", type=float, help="seconds of the window (default: 600 offline, 1800 online)"
+    )
+    simulate.add_argument(
+        "--seed", type=int, default=0, help="of lengths, arrivals, random schedulers (default: 0)"
+    )
+    requests = simulate.add_mutually_exclusive_group()
+    requests.add_argument("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
+    requests.add_argument("--rate", type=float, help="online: tokens/s that arrive, prompt and decode")
+    simulate.add_argument(
+        "--on-full",
+        choices=("wait", "drop"),
+        default="wait",
+        help="queries that find no room (default: wait)",
+    )
+    simulate.add_argument(
+        "--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)"
+    )
+    simulate.add_argument("-o", dest="output", metavar="DIR", help="write the result into this folder")
+
+    again = verb("reproduce", _reproduce, "Run the numbered notebooks, which make every figure and number.")
+    again.add_argument("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
+    again.add_argument("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
+    again.add_argument("--output", metavar="DIR", default="figures", help="(default: figures)")
+    return parser
