@@ -8,18 +8,28 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any, Final, NoReturn
 
 import pandas as pd
 
-import helixlab as hx
-from helixlab.cluster import Cluster
-from helixlab.errors import HelixlabError, UnknownNameError, WorkloadError
+from helixlab.cluster import Cluster, cluster_names, load_cluster
+from helixlab.errors import HelixlabError, UnknownNameError
 from helixlab.experiments import reproduce
 from helixlab.files import json_ready
-from helixlab.model import Model
-from helixlab.placement import METHODS, Placement, read_placement_ini
-from helixlab.workload import Workload
+from helixlab.flow import max_flow, upper_bound
+from helixlab.model import Model, load_model, model_names
+from helixlab.placement import (
+    METHODS,
+    Placement,
+    load_placement,
+    placement_names,
+    plan,
+    read_placement_ini,
+    save_placement,
+)
+from helixlab.workload import Workload, offline, online, trace_names
 
 __all__ = ["main"]
 
@@ -56,10 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Examples
     --------
-    >>> main(["flow", "--cluster", "small10", "--model", "llama-1-30b", "--placement", "small10/llama-1-30b/helix"])
+    >>> subject = ["--cluster", "small10", "--model", "llama-1-30b"]
+    >>> main(["flow", *subject, "--placement", "small10/llama-1-30b/helix"])
     286.6 tokens/s through small10/llama-1-30b/helix, bound by:
         kind sender receiver  capacity_tokens_per_s
-     compute      0        0                  286.6
+     compute      8        8                  286.6
     0
     """
     try:
@@ -99,10 +110,10 @@ def _drop_output() -> None:
 def _list(asked: argparse.Namespace) -> None:
     del asked
     for what, names in {
-        "clusters": hx.cluster_names(),
-        "models": hx.model_names(),
-        "placements": hx.placement_names(),
-        "traces": hx.trace_names(),
+        "clusters": cluster_names(),
+        "models": model_names(),
+        "placements": placement_names(),
+        "traces": trace_names(),
         "schedulers": SCHEDULER_NAMES,
         "planners": sorted(METHODS),
     }.items():
@@ -110,13 +121,13 @@ def _list(asked: argparse.Namespace) -> None:
 
 
 def _plan(asked: argparse.Namespace) -> None:
-    cluster, model = hx.load_cluster(asked.cluster), hx.load_model(asked.model)
-    placement = hx.plan(cluster, model, method=asked.method, time_limit_s=asked.time_limit, rng=asked.seed)
-    value, report = hx.max_flow(cluster, model, placement).value_tokens_per_s, placement.report
+    cluster, model = load_cluster(asked.cluster), load_model(asked.model)
+    placement = plan(cluster, model, method=asked.method, time_limit_s=asked.time_limit, rng=asked.seed)
+    value, report = max_flow(cluster, model, placement).value_tokens_per_s, placement.report
     assert report is not None, "plan reports"
     bound = report.upper_bound_tokens_per_s
     if bound is None and not placement.kv_capacity_token_layers:  # it does not cover overfilled nodes
-        bound = hx.upper_bound(cluster, model)
+        bound = upper_bound(cluster, model)
     nodes = placement.to_frame(cluster)
     figures = {
         "placement": placement.name,
@@ -127,7 +138,7 @@ def _plan(asked: argparse.Namespace) -> None:
         "wall_s": report.wall_s,
     }
     if asked.output:
-        hx.save_placement(placement, asked.output)
+        save_placement(placement, asked.output)
     if asked.json:
         _print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
     else:
@@ -136,8 +147,8 @@ def _plan(asked: argparse.Namespace) -> None:
 
 
 def _flow(asked: argparse.Namespace) -> None:
-    cluster, model = hx.load_cluster(asked.cluster), hx.load_model(asked.model)
-    flow = hx.max_flow(cluster, model, _placement(asked.placement, cluster, model))
+    cluster, model = load_cluster(asked.cluster), load_model(asked.model)
+    flow = max_flow(cluster, model, _placement(asked.placement, cluster, model))
     if asked.json:
         tables = {name: getattr(flow, name).to_dict("records") for name in ("bottlenecks", "nodes", "links")}
         value = flow.value_tokens_per_s
@@ -149,16 +160,21 @@ def _flow(asked: argparse.Namespace) -> None:
 
 
 def _simulate(asked: argparse.Namespace) -> None:
-    cluster, model = hx.load_cluster(asked.cluster), hx.load_model(asked.model)
-    result = hx.simulate(
+    cluster, model = load_cluster(asked.cluster), load_model(asked.model)
+    placement, workload = _placement(asked.placement, cluster, model), _workload(asked)
+    policies = {
+        "scheduler": _known("scheduler", asked.scheduler, SCHEDULER_NAMES),
+        "execution": _known("execution policy", asked.execution, EXECUTION_NAMES),
+    }
+    simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
+    result = simulation.simulate(
         cluster,
         model,
-        _placement(asked.placement, cluster, model),
-        scheduler=_known("scheduler", asked.scheduler, SCHEDULER_NAMES),
-        workload=_workload(asked),
-        execution=_known("execution policy", asked.execution, EXECUTION_NAMES),
+        placement,
+        workload=workload,
         on_full=asked.on_full,
         progress=sys.stderr.isatty(),
+        **policies,
     )
     if asked.output:
         result.save(asked.output)
@@ -174,7 +190,7 @@ def _reproduce(asked: argparse.Namespace) -> None:
 
 
 def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
-    return read_placement_ini(name, cluster, model) if name.endswith(".ini") else hx.load_placement(name)
+    return read_placement_ini(name, cluster, model) if name.endswith(".ini") else load_placement(name)
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> str:
@@ -188,16 +204,16 @@ def _workload(asked: argparse.Namespace) -> Workload:
     warmup_s = WARMUP_S[asked.mode] if asked.warmup is None else asked.warmup
     duration_s = DURATION_S[asked.mode] if asked.duration is None else asked.duration
     common: dict[str, Any] = {"warmup_s": warmup_s, "duration_s": duration_s, "rng": asked.seed}
+    if asked.rate is not None and asked.requests is not None:
+        raise UsageError("--rate and --requests exclude each other; give one")
     if asked.mode == "online":
         if asked.initial is not None:
-            raise WorkloadError(
-                "--initial is for --mode offline; online queries arrive at --rate or by --requests"
-            )
-        return hx.online(rate_tokens_per_s=asked.rate, requests=asked.requests, **common)
+            raise UsageError("--initial is for --mode offline; online, queries come by --rate or --requests")
+        return online(rate_tokens_per_s=asked.rate, requests=asked.requests, **common)
     if asked.rate is not None:
-        raise WorkloadError("--rate is for --mode online; offline the system is kept busy, see --initial")
+        raise UsageError("--rate is for --mode online; offline, the system is kept busy, see --initial")
     initial = 20 if asked.initial is None else asked.initial
-    return hx.offline(initial_queries=initial, requests=asked.requests, **common)
+    return offline(initial_queries=initial, requests=asked.requests, **common)
 
 
 # What is printed
@@ -222,73 +238,64 @@ def _print_table(table: pd.DataFrame) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="helixlab", description="Plan, simulate and compare LLM serving over mixed GPUs and networks."
+        prog="helixlab", description="Plan and simulate LLM serving over mixed GPUs and networks."
     )
-    parser.add_argument("--version", action="version", version=f"helixlab {hx.__version__}")
+    parser.add_argument("--version", action="version", version=f"helixlab {version('helixlab')}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-
-    def verb(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        added.set_defaults(run=run)
-        return added
-
-    def add_subject(added: argparse.ArgumentParser, *, placed: bool) -> None:
-        added.add_argument("--cluster", required=True, help="a bundled name, or a .json or .ini file")
-        added.add_argument("--model", required=True, help="a bundled name, or a .json file")
-        if placed:
-            added.add_argument("--placement", required=True, help="a bundled name, or a .json or .ini file")
-        added.add_argument("--json", action="store_true", help="print one JSON object")
-
-    verb("list", _list, "What helixlab brings along.")
-
-    plan = verb("plan", _plan, "Plan which node holds which layers.")
-    add_subject(plan, placed=False)
-    plan.add_argument("--method", default="helix", help="a planner, see helixlab list (default: helix)")
-    plan.add_argument("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
-    plan.add_argument("--seed", type=int, default=0, help="of random draws (default: 0)")
-    plan.add_argument("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
-
-    flow = verb("flow", _flow, "Maximum flow of a placement, and what binds it.")
-    add_subject(flow, placed=True)
-
-    simulate = verb("simulate", _simulate, "Simulate serving a workload.")
-    add_subject(simulate, placed=True)
-    simulate.add_argument(
-        "--scheduler", default="helix", help=f"{', '.join(SCHEDULER_NAMES)} (default: helix)"
-    )
-    simulate.add_argument(
-        "--mode", choices=("offline", "online"), default="offline", help="(default: offline)"
-    )
-    simulate.add_argument(
-        "--initial",
-        type=int,
-        help="offline: queries at the start with the helix scheduler, in flight with the others (default: 20)",
-    )
-    simulate.add_argument(
-        "--warmup", type=float, help="seconds before the window (default: 60 offline, 0 online)"
-    )
-    simulate.add_argument(
-        "--duration", type=float, help="seconds of the window (default: 600 offline, 1800 online)"
-    )
-    simulate.add_argument(
-        "--seed", type=int, default=0, help="of lengths, arrivals, random schedulers (default: 0)"
-    )
-    requests = simulate.add_mutually_exclusive_group()
-    requests.add_argument("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
-    requests.add_argument("--rate", type=float, help="online: tokens/s that arrive, prompt and decode")
-    simulate.add_argument(
-        "--on-full",
-        choices=("wait", "drop"),
-        default="wait",
-        help="queries that find no room (default: wait)",
-    )
-    simulate.add_argument(
-        "--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)"
-    )
-    simulate.add_argument("-o", dest="output", metavar="DIR", help="write the result into this folder")
-
-    again = verb("reproduce", _reproduce, "Run the numbered notebooks, which make every figure and number.")
-    again.add_argument("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
-    again.add_argument("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
-    again.add_argument("--output", metavar="DIR", default="figures", help="(default: figures)")
+    for name, run, options, summary in (
+        ("list", _list, _no_options, "What helixlab brings along."),
+        ("plan", _plan, _plan_options, "Plan which node holds which layers."),
+        ("flow", _flow, _flow_options, "Maximum flow of a placement, and what binds it."),
+        ("simulate", _simulate, _simulate_options, "Simulate serving a workload."),
+        ("reproduce", _reproduce, _reproduce_options, "Run the notebooks that make every figure and number."),
+    ):
+        verb = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        verb.set_defaults(run=run)
+        options(verb.add_argument)
     return parser
+
+
+def _no_options(option: Any) -> None:
+    del option
+
+
+def _plan_options(option: Any) -> None:
+    _subject_options(option)
+    option("--method", default="helix", help="a planner, see helixlab list (default: helix)")
+    option("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
+    option("--seed", type=int, default=0, help="of random draws (default: 0)")
+    option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
+
+
+def _flow_options(option: Any) -> None:
+    _subject_options(option)
+    option("--placement", required=True, help="a bundled name, or a .json or .ini file")
+
+
+def _simulate_options(option: Any) -> None:
+    _flow_options(option)
+    option("--scheduler", default="helix", help="see helixlab list (default: helix)")
+    option("--mode", choices=("offline", "online"), default="offline", help="(default: offline)")
+    option(
+        "--initial", type=int, help="offline: queries at the start, or in flight but for helix (default: 20)"
+    )
+    option("--warmup", type=float, help="seconds before the window (default: offline 60, online 0)")
+    option("--duration", type=float, help="seconds of the window (default: offline 600, online 1800)")
+    option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
+    option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
+    option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
+    option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
+    option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
+    option("-o", dest="output", metavar="DIR", help="write the result into this folder")
+
+
+def _reproduce_options(option: Any) -> None:
+    option("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
+    option("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
+    option("--output", metavar="DIR", default="figures", help="(default: figures)")
+
+
+def _subject_options(option: Any) -> None:
+    option("--cluster", required=True, help="a bundled name, or a .json or .ini file")
+    option("--model", required=True, help="a bundled name, or a .json file")
+    option("--json", action="store_true", help="print one JSON object")

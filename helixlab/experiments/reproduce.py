@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -19,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from helixlab.errors import HelixlabError
-from helixlab.files import replacing
+from helixlab.files import read_json, replacing
 
 __all__ = ["NotebookError", "numbered_notebooks", "reproduce"]
 
@@ -51,8 +52,8 @@ def numbered_notebooks(folder: str | os.PathLike[str]) -> list[Path]:
     found = [path for path in Path(folder).glob("*.ipynb") if _NUMBERED.fullmatch(path.name)]
     if not found:
         raise NotebookError(
-            f"{os.fspath(folder)} holds no notebooks with names like 01_topology.ipynb; call this in the top folder of"
-            " the project, or name the folder they are in"
+            f"{os.fspath(folder)} holds no notebooks with names like 01_topology.ipynb; call this in the top"
+            " folder of the project, or name the folder they are in"
         )
     return sorted(found, key=lambda path: (int(path.name.split("_")[0]), path.name))
 
@@ -89,17 +90,18 @@ def reproduce(
     Raises
     ------
     NotebookError
-        A notebook is broken, does not take the parameters, or fails; its copy shows where.
+        There is no notebook, or one does not take the parameters or fails; its copy shows where.
+    FileFormatError
+        A notebook cannot be read.
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
-    papermill = _papermill()
+    found = [path.resolve() for path in numbered_notebooks(notebooks)]
     target = Path(output).resolve()
     parameters = {"scale": scale, "seed": seed, "output": str(target)}
-    found = [path.resolve() for path in numbered_notebooks(notebooks)]
     for path in found:
-        _check_parameters(papermill, path, parameters)
-    rows = []
+        _check_parameters(path, parameters)
+    papermill, rows = _papermill(), []
     with _this_python(), tqdm(found, unit="notebook", disable=None) as bar:
         for path in bar:
             bar.set_description(path.stem)
@@ -123,7 +125,7 @@ def _papermill() -> ModuleType:
 @contextlib.contextmanager
 def _this_python() -> Iterator[None]:
     """Let the kernel be this interpreter, whatever kernels the user has installed under the same name."""
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory(prefix="helixlab-kernel-") as folder:
         kernel = Path(folder, "kernels", KERNEL)
@@ -140,11 +142,8 @@ def _this_python() -> Iterator[None]:
                 os.environ["JUPYTER_PATH"] = before
 
 
-def _check_parameters(papermill: ModuleType, path: Path, parameters: dict[str, Any]) -> None:
-    try:
-        known = papermill.inspect_notebook(str(path))
-    except Exception as error:  # nbformat and papermill have no common base class
-        raise NotebookError(f"{path} is not a notebook ({_first_line(error)}); write it again") from None
+def _check_parameters(path: Path, parameters: dict[str, Any]) -> None:
+    known = _parameters_of(path)
     for name in parameters:
         if name not in known:
             raise NotebookError(
@@ -152,8 +151,21 @@ def _check_parameters(papermill: ModuleType, path: Path, parameters: dict[str, A
             )
 
 
+def _parameters_of(path: Path) -> set[str]:
+    """Names assigned in the cell with the tag ``parameters``."""
+    try:
+        tagged = [
+            cell for cell in read_json(path)["cells"] if "parameters" in cell["metadata"].get("tags", ())
+        ]
+        lines = ast.parse("".join(tagged[0]["source"])).body if tagged else []
+    except (KeyError, TypeError, AttributeError, SyntaxError) as error:
+        raise NotebookError(f"{path} is not a notebook ({_first_line(error)}); write it again") from None
+    targets = [target for line in lines if isinstance(line, ast.Assign) for target in line.targets]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
 def _run(papermill: ModuleType, path: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    failure = None
+    failure = ""
     with replacing(executed) as beside:
         try:
             papermill.execute_notebook(
@@ -165,12 +177,12 @@ def _run(papermill: ModuleType, path: Path, executed: Path, parameters: dict[str
                 cwd=str(path.parent),
                 progress_bar=False,
             )
-        except papermill.PapermillExecutionError as error:
-            failure = error  # the copy is whole and shows the traceback, so it is kept
-    if failure is not None:
-        raise NotebookError(
-            f"{path.name} failed with {failure.ename}: {_first_line(failure.evalue)}; its copy {executed} shows where"
-        )
+        except papermill.PapermillExecutionError as error:  # the copy is whole and shows the traceback
+            failure = f"{error.ename}: {_first_line(error.evalue)}; {executed} shows where"
+        except (RuntimeError, ValueError, LookupError) as error:  # what Jupyter raises has no base of its own
+            raise NotebookError(f"{path} cannot be run: {_first_line(error)}; write it again") from None
+    if failure:
+        raise NotebookError(f"{path.name} failed with {failure}")
 
 
 def _first_line(error: object) -> str:

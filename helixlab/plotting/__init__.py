@@ -1,0 +1,50 @@
+"""Figures from tidy tables and from helixlab's objects.
+
+Every function that draws takes ``ax=None``, returns the Axes, and never shows or saves. The style applies
+inside these functions and inside ``with style():`` only.
+"""
+
+from helixlab.plotting.clusters import topology_picture
+from helixlab.plotting.flows import link_flow_picture
+from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
+from helixlab.plotting.latency import latency_boxes, latency_cdf
+from helixlab.plotting.placements import placement_picture
+from helixlab.plotting.profiles import kv_capacity_curves, layer_time_curves, throughput_curves
+from helixlab.plotting.saving import save_figure
+from helixlab.plotting.style import (
+    COLUMN_WIDTH_IN,
+    MACHINE_COLOURS,
+    METHOD_COLOURS,
+    METHOD_LABELS,
+    PAGE_WIDTH_IN,
+    panels,
+    style,
+)
+from helixlab.plotting.throughput import legend_above, throughput_bars
+from helixlab.plotting.timeline import node_use_picture, tokens_over_time
+
+__all__ = [
+    "COLUMN_WIDTH_IN",
+    "MACHINE_COLOURS",
+    "METHOD_COLOURS",
+    "METHOD_LABELS",
+    "PAGE_WIDTH_IN",
+    "comparison_table",
+    "kv_capacity_curves",
+    "latency_boxes",
+    "latency_cdf",
+    "latency_quantiles",
+    "layer_time_curves",
+    "legend_above",
+    "link_flow_picture",
+    "node_use_picture",
+    "panels",
+    "placement_picture",
+    "save_figure",
+    "style",
+    "throughput_bars",
+    "throughput_curves",
+    "tokens_over_time",
+    "topology_picture",
+    "window_latencies",
+]

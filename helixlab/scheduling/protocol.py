@@ -57,8 +57,8 @@ class Scheduler:
         Shown in results.
     choose : function ``(state, sender, query) -> link``
         Row of the outbound link that `query` takes from node `sender`, or ``NONE`` (-1): with
-        ``plans_ahead`` nothing fits and the query is held or dropped, otherwise it waits until
-        a link of the sender gets free.
+        ``plans_ahead`` nothing fits and the query is held or dropped, otherwise it waits and is
+        asked for again when something happens to the sender.
     on_start : function ``(state, query)``, optional
         An iteration starts at the coordinator; ``state.queries[query].iteration`` says which.
     on_ready : function ``(link, elapsed_s)``, optional
@@ -68,6 +68,10 @@ class Scheduler:
         The query leaves: finished, preempted or refused.
     plans_ahead : bool
         Choose the whole pipeline when the query arrives, not hop by hop as the prompt travels.
+    picks_free_links : bool
+        Looks at which links are free (``links["sending"]``): a sender's requests are then gone through
+        in the order they got ready. Otherwise a prompt joins the queue of its link at once, and
+        links send in their order.
     follows_flow : bool
         Needs the maximum flow in ``links["flow_tokens_per_s"]``; links then send at the rate the flow
         gives them, otherwise they share the network cards.
@@ -92,6 +96,7 @@ class Scheduler:
     on_ready: Callable[..., Any] | None = None
     on_finish: Callable[..., Any] | None = None
     plans_ahead: bool = False
+    picks_free_links: bool = False
     follows_flow: bool = False
     feeds_by_kv: bool = False
     parameters: tuple[float, ...] = field(default=())

@@ -47,7 +47,7 @@ def _choose_shortest(state: Any, sender: int, query: int) -> int:
     return _pick(state, sender, True)
 
 
-random = Scheduler("random", _choose_random)
+random = Scheduler("random", _choose_random, picks_free_links=True)
 """Any free link, all equally likely."""
-shortest_queue = Scheduler("shortest-queue", _choose_shortest)
+shortest_queue = Scheduler("shortest-queue", _choose_shortest, picks_free_links=True)
 """The free link whose receiver has the fewest requests waiting at its first layer."""

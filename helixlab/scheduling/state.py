@@ -29,7 +29,7 @@ def _table(*columns: tuple[str, type]) -> np.dtype[np.void]:
     return np.dtype([(name, kind) for name, kind in columns], align=True)
 
 
-f8, i8 = np.float64, np.int64
+f8, i8, i4 = np.float64, np.int64, np.int32
 
 RUN = _table(
     ("now_s", f8),
@@ -74,6 +74,7 @@ RUN = _table(
     ("online", i8),
     ("drop_on_full", i8),
     ("plans_ahead", i8),  # the scheduler chooses the whole pipeline when a query arrives
+    ("picks_free_links", i8),  # the scheduler looks at which links are free
     ("fixed_rates", i8),  # links send at the rate the flow gives them
     ("feeds_by_kv", i8),
     ("keep_iterations", i8),
@@ -107,8 +108,8 @@ NODE = _table(
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("received_tokens", i8),  # since the last start of the first layer
-    ("outbox_head", i8),  # requests ready to leave whose link is not chosen yet (fixed rates: all of them)
-    ("outbox_tail", i8),
+    ("undecided_head", i8),  # requests ready to leave whose link is not chosen yet
+    ("undecided_tail", i8),
     ("marked_send", i8),
     ("marked_start", i8),
     ("kv_blocked", i8),
@@ -136,7 +137,6 @@ LINK = _table(
     ("sending", i8),
     ("waiting_head", i8),  # requests that wait for it, a linked list through `next`
     ("waiting_tail", i8),
-    ("waits_for_card", i8),  # looked at already, the receiver's network card is used up
     ("sent_tokens", i8),
     ("busy_s", f8),
     ("load", f8),  # S: helix
@@ -189,7 +189,7 @@ REQUEST = _table(
 
 EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i8), ("subject", i8))
 
-ITERATION = _table(("query", i8), ("iteration", i8), ("tokens", i8), ("start_s", f8), ("end_s", f8))
+ITERATION = _table(("query", i8), ("iteration", i4), ("tokens", i4), ("start_s", f8), ("end_s", f8))
 
 QUERY_LOG = _table(
     ("query", i8),

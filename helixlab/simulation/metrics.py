@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = ["PERCENTILES", "latency_figures", "percentile"]
@@ -26,14 +25,14 @@ def percentile(ordered: NDArray[np.float64], percent: float) -> float:
     return float(ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)])
 
 
-def latency_figures(latency_s: pd.Series, what: str) -> dict[str, float]:
+def latency_figures(latency_s: NDArray[np.float64], what: str) -> dict[str, float]:
     """Mean and percentiles as ``{what}_latency_mean_s``, ``{what}_latency_p5_s`` ...
 
     Examples
     --------
-    >>> latency_figures(pd.Series([0.2, 0.4]), "decode")["decode_latency_p95_s"]
+    >>> latency_figures(np.array([0.2, 0.4]), "decode")["decode_latency_p95_s"]
     0.4
     """
-    ordered = np.sort(latency_s.to_numpy(np.float64))
+    ordered = np.sort(latency_s)
     figures = {f"{what}_latency_mean_s": float(ordered.mean()) if len(ordered) else float("nan")}
     return figures | {f"{what}_latency_p{p}_s": percentile(ordered, p) for p in PERCENTILES}

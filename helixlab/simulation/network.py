@@ -25,16 +25,23 @@ def to_outbox(state, node, query):  # type: ignore[no-untyped-def]
     request.next = NONE
     request.ready_order = run.next_ready_order
     run.next_ready_order += 1
-    request.link = state.pipelines[query, request.hop] if request.hop < state.queries[query].hops else NONE
-    if request.link != NONE and not run.fixed_rates:
+    if request.hop < state.queries[query].hops:
+        request.link = state.pipelines[query, request.hop]
         _wait_for_link(state, query)
-    elif sender.outbox_head == NONE:
-        sender.outbox_head = query
-        sender.outbox_tail = query
     else:
-        state.requests[sender.outbox_tail].next = query
-        sender.outbox_tail = query
+        request.link = NONE
+        _undecided(state, node, query)
     mark(state, SEND, node)
+
+
+@inlined
+def _undecided(state, node, query):  # type: ignore[no-untyped-def]
+    sender = state.nodes[node]
+    if sender.undecided_head == NONE:
+        sender.undecided_head = query
+    else:
+        state.requests[sender.undecided_tail].next = query
+    sender.undecided_tail = query
 
 
 @inlined
@@ -61,79 +68,77 @@ def _wait_for_link(state, query):  # type: ignore[no-untyped-def]
 
 @inlined
 def send(state, node, choose):  # type: ignore[no-untyped-def]
-    """Send what can be sent from a node, in the order it became ready."""
+    """Let a node choose links for its prompts, then let its links send."""
     run = state.run[0]
     sender = state.nodes[node]
-    query = sender.outbox_head
-    sender.outbox_head = NONE
+    query = sender.undecided_head
+    sender.undecided_head = NONE
     while query != NONE:
         request = state.requests[query]
         following = request.next
         request.next = NONE
         if state.queries[query].evicted:
             take_back(state, query)
-        elif run.fixed_rates:
-            # The rate never changes, so when the link will be free is known at once.
-            _transmit(state, query, max(run.now_s, state.links[request.link].free_at_s))
         else:
-            _start_links(state, node, request.ready_order)
+            if run.picks_free_links:
+                _send_ready(state, node, request.ready_order)
             row = choose(view(state), node, query)
             if row == NONE:
-                if sender.outbox_head == NONE:
-                    sender.outbox_head = query
-                else:
-                    state.requests[sender.outbox_tail].next = query
-                sender.outbox_tail = query
+                _undecided(state, node, query)
             elif belongs(state, node, row):
-                _take_link(state, query, row)
+                request.link = row
+                state.pipelines[query, request.hop] = row
+                state.queries[query].hops = request.hop + 1
+                _wait_for_link(state, query)
+                if run.picks_free_links:
+                    _send_from(state, row)
         query = following
-    if not run.fixed_rates:
-        _start_links(state, node, run.next_ready_order)
-
-
-@inlined
-def _take_link(state, query, row):  # type: ignore[no-untyped-def]
-    """The link of a request is chosen: it goes at once if the link is free, else it waits its turn."""
-    request = state.requests[query]
-    link = state.links[row]
-    request.link = row
-    state.pipelines[query, request.hop] = row
-    state.queries[query].hops = request.hop + 1
-    if not link.sending and _take_rate(state, link):
-        _transmit(state, query, state.run[0].now_s)
+    if run.picks_free_links:
+        _send_ready(state, node, run.next_ready_order)
     else:
-        _wait_for_link(state, query)
+        for row in range(sender.first_link, sender.first_link + sender.links):
+            _send_from(state, row)
 
 
 @inlined
-def _start_links(state, node, before):  # type: ignore[no-untyped-def]
-    """Let free links of a node send requests that got ready earlier than `before`, in that order."""
+def _send_ready(state, node, before):  # type: ignore[no-untyped-def]
+    """Let free links send requests that got ready earlier than `before`, in that order."""
     sender = state.nodes[node]
     while True:
         first = NONE
         for row in range(sender.first_link, sender.first_link + sender.links):
             link = state.links[row]
-            head = link.waiting_head
-            if head == NONE or link.sending or link.waits_for_card:
+            if link.waiting_head == NONE or link.sending:
                 continue
-            order = state.requests[head].ready_order
+            order = state.requests[link.waiting_head].ready_order
             if order < before and (first == NONE or order < state.requests[first].ready_order):
-                first = head
-        if first == NONE:
-            break
-        request = state.requests[first]
-        link = state.links[request.link]
-        if not state.queries[first].evicted and not _take_rate(state, link):
-            link.waits_for_card = 1
+                first = link.waiting_head
+        if first == NONE or not _send_from(state, state.requests[first].link):
+            return
+
+
+@inlined
+def _send_from(state, row):  # type: ignore[no-untyped-def]
+    """Let a link send what waits for it, if it is free; tell whether it took anything."""
+    run = state.run[0]
+    link = state.links[row]
+    took = False
+    while link.waiting_head != NONE and not link.sending:
+        query = link.waiting_head
+        request = state.requests[query]
+        if state.queries[query].evicted:
+            link.waiting_head = request.next
+            take_back(state, query)
+            took = True
             continue
+        if not run.fixed_rates and not _take_rate(state, link):
+            return took
         link.waiting_head = request.next
         request.next = NONE
-        if state.queries[first].evicted:
-            take_back(state, first)
-        else:
-            _transmit(state, first, state.run[0].now_s)
-    for row in range(sender.first_link, sender.first_link + sender.links):
-        state.links[row].waits_for_card = 0
+        # At a fixed rate it is known at once when the link will be free.
+        _transmit(state, query, max(run.now_s, link.free_at_s) if run.fixed_rates else run.now_s)
+        took = True
+    return took
 
 
 @inlined

@@ -158,14 +158,16 @@ def _result(
     start_s: float,
     wall_s: float,
 ) -> Result:
+    first_s, last_s = recording.window_s
     iterations = _frame(recording.iterations)
-    iterations["latency_s"] = iterations["end_s"] - iterations["start_s"]
+    latency_s = (iterations["end_s"] - iterations["start_s"]).to_numpy()
+    iterations["latency_s"] = latency_s
+    in_window = iterations["end_s"].between(first_s, last_s).to_numpy()
+    is_prompt = (iterations["iteration"] == 0).to_numpy()
+    prompt_latency_s, decode_latency_s = latency_s[in_window & is_prompt], latency_s[in_window & ~is_prompt]
     queries = _frame(recording.query_logs)
     queries["outcome"] = OUTCOMES[queries["outcome"].to_numpy(np.int64)]
     run = recording.state.run[0]
-    first_s, last_s = recording.window_s
-    window = iterations[iterations["end_s"].between(first_s, last_s)]
-    decodes, prompts = window[window["iteration"] > 0], window[window["iteration"] == 0]
     accepted = np.concatenate(
         [
             queries.loc[queries["outcome"] != "dropped", "input_tokens"].to_numpy(),
@@ -183,10 +185,10 @@ def _result(
         "mode": workload.mode,
         "on_full": source["settings"]["on_full"],
         "seed": workload.seed,
-        "decode_tokens_per_s": len(decodes) / (last_s - first_s),
-        **latency_figures(prompts["latency_s"], "prompt"),
-        **latency_figures(decodes["latency_s"], "decode"),
-        "prompts_finished_in_window": len(prompts),
+        "decode_tokens_per_s": len(decode_latency_s) / (last_s - first_s),
+        **latency_figures(prompt_latency_s, "prompt"),
+        **latency_figures(decode_latency_s, "decode"),
+        "prompts_finished_in_window": len(prompt_latency_s),
         "total_tokens": total_tokens,
         "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,
         "start_s": float(start_s),
@@ -220,8 +222,8 @@ def _result(
 
 
 def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
-    table = np.concatenate(pieces)
-    return pd.DataFrame({name: table[name] for name in table.dtype.names or ()})
+    """Log pieces as a table, column by column so that no second copy of the whole is made."""
+    return pd.DataFrame({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()})
 
 
 def _in_flight(recording: Recording) -> NDArray[np.void]:

@@ -80,6 +80,7 @@ def new_state(
     run["next_sample_s"] = np.inf
     run["overhead_s_per_token"] = model.activation_bytes * OVERHEAD_S_PER_BYTE
     run["plans_ahead"] = scheduler.plans_ahead
+    run["picks_free_links"] = scheduler.picks_free_links
     run["fixed_rates"] = scheduler.follows_flow
     run["feeds_by_kv"] = scheduler.feeds_by_kv
     longest = min(len(placement.layers), model.layers) + 1
@@ -131,7 +132,7 @@ def enlarged(state: State, query_rows: int) -> State:
 
 def _nodes(cluster: Cluster, model: Model, placement: Placement) -> tuple[NDArray[np.void], list]:  # type: ignore[type-arg]
     nodes = np.zeros(len(cluster.nodes) + 1, NODE)
-    nodes["outbox_head"] = nodes["outbox_tail"] = nodes["batch_head"] = nodes["batch_tail"] = NONE
+    nodes["undecided_head"] = nodes["undecided_tail"] = nodes["batch_head"] = nodes["batch_tail"] = NONE
     machines = sorted({cluster.machine_of(held.node).name for held in placement.layers})
     profiles = [model.profile(machine) for machine in machines]
     for node in cluster.nodes:

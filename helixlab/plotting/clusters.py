@@ -1,0 +1,182 @@
+"""A cluster as a picture: its nodes by region, and what the links between them offer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+
+from helixlab.cluster import Cluster, Link
+from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, styled
+
+__all__ = ["topology_picture"]
+
+_RIM: Final = 0.12
+"""Between a ring of nodes and the edge of its disc."""
+_DOTS: Final = {12: (62, 4.6), 26: (50, 4.6), 10**9: (38, 3.8)}
+"""Area and letter size of a node by the most nodes on a ring, in points."""
+_WHITE: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.9}
+_DOTTED: Final = (0, (2, 1.5))
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Where a region stands in the picture, and its links inside."""
+
+    name: str
+    nodes: list[int]
+    x: float
+    y: float
+    ring: float
+    links: list[Link]
+
+    def places(self) -> dict[int, tuple[float, float]]:
+        """Where its nodes stand."""
+        angles = [math.pi / 2 - 2 * math.pi * place / len(self.nodes) for place in range(len(self.nodes))]
+        ring = self.ring if len(self.nodes) > 1 else 0.0
+        return {
+            node: (self.x + ring * math.cos(angle), self.y + ring * math.sin(angle))
+            for node, angle in zip(self.nodes, angles, strict=True)
+        }
+
+    def edge_towards(self, x: float, y: float) -> tuple[float, float]:
+        """The point of the edge of its disc that is nearest to (x, y)."""
+        distance = math.hypot(x - self.x, y - self.y)
+        share = (self.ring + _RIM) / distance
+        return self.x + share * (x - self.x), self.y + share * (y - self.y)
+
+
+@styled
+def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
+    """Nodes on a ring for each region, links inside a region one by one, links between regions as one.
+
+    The square is the coordinator. Labels say the bandwidth and latency of the links they stand for.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        What to draw.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> ax = topology_picture(load_cluster("small10"))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['4 L4', '6 T4']
+    """
+    ax = axes_or_new(ax, height_in=2.9)
+    between: dict[tuple[str, str], list[Link]] = {}
+    for link in cluster.links:
+        if isinstance(link.sender, int) and isinstance(link.receiver, int):
+            one, other = sorted(cluster.nodes[end].region for end in (link.sender, link.receiver))
+            between.setdefault((one, other), []).append(link)
+    regions = _layout(cluster, between)
+    at = {node: place for region in regions.values() for node, place in region.places().items()}
+    for region in regions.values():
+        _draw_region(ax, region, at, alone=len(regions) == 1)
+    for (one, other), links in between.items():
+        if one != other:
+            _draw_between(ax, regions[one], regions[other], links)
+    _draw_coordinator(ax, regions, at)
+    types = machine_colours(node.machine for node in cluster.nodes)
+    most = max(len(region.nodes) for region in regions.values())
+    area, letters = next(dot for limit, dot in _DOTS.items() if most <= limit)
+    for node in cluster.nodes:
+        x, y = at[node.index]
+        colour = types[node.machine]
+        ax.scatter(x, y, s=area, color=colour, edgecolor="black", linewidth=0.4, zorder=3)
+        name = ax.text(x, y, str(node.index), ha="center", va="center_baseline", fontsize=letters, zorder=4)
+        name.set_color(ink_on(colour))
+    counts = cluster.machine_counts()
+    dot = {"marker": "o", "markeredgecolor": "black", "markeredgewidth": 0.4, "linestyle": "none"}
+    handles = [
+        Line2D([], [], color=colour, label=f"{counts[machine]} {machine}", **dot)  # type: ignore[arg-type]
+        for machine, colour in types.items()
+    ]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=0.8)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.margins(0.06)
+    return ax
+
+
+def _layout(cluster: Cluster, between: dict[tuple[str, str], list[Link]]) -> dict[str, _Region]:
+    """Regions on a circle, clockwise from the top; two of them side by side, a single one in the middle."""
+    nodes = {name: [n.index for n in cluster.nodes if n.region == name] for name in cluster.regions}
+    number, most = len(nodes), max(len(held) for held in nodes.values())
+    radius = 1.0 if number == 1 else min(0.5, 0.9 * math.sin(math.pi / number))
+    start = math.pi if number == 2 else math.pi / 2
+    regions = {}
+    for place, (name, held) in enumerate(nodes.items()):
+        angle = start - 2 * math.pi * place / number
+        away = 0.0 if number == 1 else 1.15
+        ring = radius * math.sqrt(max(len(held), 3) / most) if number > 1 else radius
+        x, y = away * math.cos(angle), away * math.sin(angle)
+        regions[name] = _Region(name, held, x, y, ring, between.get((name, name), []))
+    return regions
+
+
+def _draw_region(ax: Axes, region: _Region, at: dict[int, tuple[float, float]], *, alone: bool) -> None:
+    if not alone:
+        disc = Circle(
+            (region.x, region.y), region.ring + _RIM, facecolor="#f2f4f7", edgecolor="none", zorder=0
+        )
+        ax.add_patch(disc)
+    pairs = {frozenset((link.sender, link.receiver)) for link in region.links}
+    for pair in sorted(sorted(pair, key=str) for pair in pairs):
+        (x0, y0), (x1, y1) = (at[int(end)] for end in pair)
+        ax.plot([x0, x1], [y0, y1], color="#8899aa", linewidth=0.35, alpha=0.35, zorder=1)
+    words = "\n".join(filter(None, (region.name, _offer(region.links, ", "))))
+    above = region.y > 0.2
+    y = region.y + (1 if above else -1) * (region.ring + _RIM + 0.03)
+    ax.text(region.x, y, words, ha="center", va="bottom" if above else "top", fontsize=6)
+
+
+def _draw_between(ax: Axes, one: _Region, other: _Region, links: list[Link]) -> None:
+    start, end = one.edge_towards(other.x, other.y), other.edge_towards(one.x, one.y)
+    (x0, y0), (x1, y1) = start, end
+    ax.plot([x0, x1], [y0, y1], color="#333333", linewidth=1.4, zorder=1)
+    middle = (x0 + x1) / 2, (y0 + y1) / 2
+    ax.text(*middle, _offer(links, "\n"), ha="center", va="center", fontsize=5.5, zorder=5, bbox=_WHITE)
+
+
+def _draw_coordinator(ax: Axes, regions: dict[str, _Region], at: dict[int, tuple[float, float]]) -> None:
+    """The coordinator in the middle (below it between two regions), with links to nodes or to regions."""
+    x, y = (0.0, -0.9) if len(regions) == 2 else (0.0, 0.0)
+    ends = (
+        [region.edge_towards(x, y) for region in regions.values()] if len(regions) > 1 else list(at.values())
+    )
+    for end_x, end_y in ends:
+        width = 0.6 if len(regions) > 1 else 0.3
+        ax.plot([x, end_x], [y, end_y], color="#555555", linewidth=width, linestyle=_DOTTED, zorder=1)
+    ax.plot(x, y, "s", color="white", markeredgecolor="black", markersize=6, zorder=3)
+    ax.annotate(
+        "coordinator", (x, y), xytext=(0, -6), textcoords="offset points", ha="center", va="top", fontsize=6,
+        bbox=_WHITE, zorder=4,
+    )  # fmt: skip
+
+
+def _offer(links: list[Link], between: str) -> str:
+    """Bandwidth and latency of links, in words; nothing where there are none."""
+    if not links:
+        return ""
+    rates = np.array([link.bandwidth_bytes_per_s for link in links])
+    unit, scale = ("GB/s", 1e9) if rates.max() >= 1e9 else ("MB/s", 1e6)
+    latencies_ms = np.array([1e3 * link.latency_s for link in links])
+    return f"{_span(rates / scale)} {unit}{between}{_span(latencies_ms)} ms"
+
+
+def _span(values: np.ndarray) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,134 @@
+"""Tables for figures: runs side by side, several runs of one method pooled.
+
+A method may be several runs at once: separate pipelines are placements on parts of a cluster, each run on its
+own. Their throughputs add up, and their latencies are those of one pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from helixlab.errors import SimulationError
+from helixlab.plotting.style import in_order
+from helixlab.simulation import Result
+from helixlab.simulation.metrics import latency_figures
+
+__all__ = ["comparison_table", "latency_quantiles", "window_latencies"]
+
+Runs = Mapping[str, Result | Sequence[Result]]
+_SUMS: Final = (
+    "decode_tokens_per_s",
+    "max_flow_tokens_per_s",
+    "queries_fed",
+    "queries_finished",
+    "queries_waited",
+    "queries_dropped",
+)
+
+
+def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series:
+    """Latencies in seconds of the iterations that ended in the measured window, of all the runs.
+
+    Parameters
+    ----------
+    result : Result or sequence of Result
+        One run, or the runs of one method.
+    phase : str
+        ``"prompt"`` or ``"decode"``.
+
+    Raises
+    ------
+    SimulationError
+        The phase is unknown, or a run kept no iterations.
+    """
+    if phase not in ("prompt", "decode"):
+        raise SimulationError(f"phase must be 'prompt' or 'decode', got {phase!r}")
+    pieces = []
+    for run in _listed(result):
+        first_s, last_s = (run.summary[f"window_{end}_s"].item() for end in ("start", "end"))
+        if run.iterations.empty and run.summary["queries_finished"].item() > 0:
+            raise SimulationError(
+                f"{run!r} kept no iterations and so no latencies; simulate with keep_iterations=True"
+            )
+        of_phase = (run.iterations["iteration"] == 0) == (phase == "prompt")
+        in_window = run.iterations["end_s"].between(first_s, last_s)
+        pieces.append(run.iterations.loc[of_phase & in_window, "latency_s"])
+    return pd.concat(pieces, ignore_index=True)
+
+
+def comparison_table(runs: Runs) -> pd.DataFrame:
+    """One row a method: throughput, maximum flow and queries summed over its runs, latencies pooled.
+
+    Parameters
+    ----------
+    runs : mapping of str to Result or sequence of Result
+        The runs of each method.
+
+    Returns
+    -------
+    DataFrame
+        Columns: method, runs, decode_tokens_per_s, max_flow_tokens_per_s, queries_fed, queries_finished,
+        queries_waited, queries_dropped, and for prompt and decode latency the mean and percentiles, as in
+        `Result.summary`. Methods in the order in which figures show them.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=30, rng=0))
+    >>> table = comparison_table({"helix": result, "twice": [result, result]})
+    >>> one, two = table["decode_tokens_per_s"]
+    >>> bool(two == 2 * one), bool(table["prompt_latency_p50_s"].nunique() == 1)
+    (True, True)
+    """
+    rows = []
+    for method in in_order(runs):
+        several = _listed(runs[method])
+        sums = {name: sum(run.summary[name].item() for run in several) for name in _SUMS}
+        figures = {
+            name: value
+            for phase in ("prompt", "decode")
+            for name, value in latency_figures(window_latencies(several, phase).to_numpy(), phase).items()
+        }
+        rows.append({"method": method, "runs": len(several), **sums, **figures})
+    return pd.DataFrame(rows)
+
+
+def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFrame:
+    """The distribution of latencies, small enough to draw: what `latency_cdf` takes.
+
+    Parameters
+    ----------
+    runs : mapping of str to Result or sequence of Result
+        The runs of each method.
+    phase : str
+        ``"prompt"`` or ``"decode"``.
+    points : int, default 201
+        Quantiles of each method, evenly from 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        Columns: method, quantile, latency_s. A method without a latency has no rows.
+    """
+    quantiles = np.linspace(0, 1, points)
+    pieces = []
+    for method in in_order(runs):
+        latency_s = window_latencies(runs[method], phase)
+        if len(latency_s):
+            values = np.quantile(latency_s.to_numpy(), quantiles)
+            pieces.append(pd.DataFrame({"method": method, "quantile": quantiles, "latency_s": values}))
+    return (
+        pd.concat(pieces, ignore_index=True)
+        if pieces
+        else pd.DataFrame(columns=["method", "quantile", "latency_s"])
+    )
+
+
+def _listed(result: Result | Sequence[Result]) -> list[Result]:
+    return [result] if isinstance(result, Result) else list(result)

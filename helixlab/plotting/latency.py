@@ -1,0 +1,137 @@
+"""Latency: boxes from percentiles, and whole distributions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from helixlab.plotting.style import axes_or_new, in_order, ink_on, method_colours, method_label, styled
+from helixlab.plotting.throughput import hollow, label_platforms
+
+__all__ = ["latency_boxes", "latency_cdf"]
+
+_BOX: Final = {"whislo": 5, "q1": 25, "med": 50, "q3": 75, "whishi": 95}
+_LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (7, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+_SIDE: Final = 0.36
+
+
+@styled
+def latency_boxes(
+    table: pd.DataFrame,
+    phase: str = "prompt",
+    *,
+    published: pd.DataFrame | None = None,
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """One box a method: the 5th, 25th, 50th, 75th and 95th percentile, and the mean as a dot.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a method: ``method`` and ``{phase}_latency_p5_s`` to ``{phase}_latency_p95_s`` and
+        ``{phase}_latency_mean_s``, as `comparison_table` gives them.
+    phase : str, default "prompt"
+        ``"prompt"`` or ``"decode"``.
+    published : DataFrame, optional
+        The same columns and ``platform``, values that are not known being NaN. Percentiles are drawn as
+        hollow circles beside the box, the mean as a hollow diamond.
+    legend : bool, default True
+        Say what the markers mean.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = axes_or_new(ax, height_in=2.0)
+    rows = table.drop_duplicates("method").set_index("method")
+    methods = in_order(table["method"])
+    colours = method_colours(methods)
+    columns = {what: f"{phase}_latency_p{percent}_s" for what, percent in _BOX.items()}
+    boxes: list[dict[str, Any]] = [
+        {what: float(rows.loc[method, column]) for what, column in columns.items()} | {"fliers": []}  # type: ignore[arg-type]
+        for method in methods
+    ]
+    black = {"color": "black", "linewidth": 0.7}
+    drawn = ax.bxp(
+        boxes, positions=range(len(methods)), widths=0.42, patch_artist=True, showfliers=False,
+        boxprops={"edgecolor": "black", "linewidth": 0.5}, whiskerprops=black, capprops=black,
+    )  # fmt: skip
+    for method, box, median in zip(methods, drawn["boxes"], drawn["medians"], strict=True):
+        box.set_facecolor(colours[method])
+        median.set(color=ink_on(colours[method]), linewidth=1.2)
+    for place, method in enumerate(methods):
+        mean = float(rows.loc[method, f"{phase}_latency_mean_s"])  # type: ignore[arg-type]
+        ink = ink_on(colours[method])
+        other = "black" if ink == "white" else "white"
+        ax.plot(
+            place, mean, "o", color=ink, markersize=2.6, markeredgecolor=other, markeredgewidth=0.4, zorder=4
+        )
+    platforms = _published_latencies(ax, methods, phase, published) if published is not None else []
+    ax.set_xticks(range(len(methods)), [method_label(method) for method in methods])
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlim(-0.55, len(methods) - 0.35)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(f"{phase} latency (s)")
+    label_platforms(ax, platforms, legend=legend)
+    return ax
+
+
+def _published_latencies(ax: Axes, methods: list[str], phase: str, published: pd.DataFrame) -> list[str]:
+    platforms = set()
+    for row in published.to_dict("records"):
+        if row["method"] not in methods:
+            continue
+        place, platform = methods.index(row["method"]) + _SIDE, row["platform"]
+        values = [
+            row.get(f"{phase}_latency_{what}_s", np.nan)
+            for what in (*(f"p{p}" for p in _BOX.values()), "mean")
+        ]
+        known = [value for value in values if np.isfinite(value)]
+        if known:
+            marker = hollow(platform) | {"markersize": 2.8, "markeredgewidth": 0.6}
+            ax.plot([place] * len(known), known, **marker)
+            platforms.add(platform)
+    return sorted(platforms)
+
+
+@styled
+def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | None = None) -> Axes:
+    """The part of the iterations that took at most so long, one line a method, latency on a log scale.
+
+    Parameters
+    ----------
+    quantiles : DataFrame
+        Columns ``method``, ``quantile`` (0 to 1) and ``latency_s``, as `latency_quantiles` gives them.
+    phase : str, default "prompt"
+        What the axis is called.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = axes_or_new(ax, height_in=2.0)
+    methods = in_order(quantiles["method"])
+    colours = method_colours(methods)
+    handles = []
+    for place, method in enumerate(methods):
+        of_method = quantiles[quantiles["method"] == method]
+        line: dict[str, Any] = {"color": colours[method], "linestyle": _LINES[place % len(_LINES)]}
+        ax.plot(of_method["latency_s"], of_method["quantile"], **line)
+        handles.append(Line2D([], [], label=method_label(method).replace("\n", " "), **line))
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(0, 1)
+    ax.set_xlabel(f"{phase} latency (s)")
+    ax.set_ylabel(f"part of {phase}s" if phase == "prompt" else "part of decode iterations")
+    ax.grid(visible=True, axis="both")
+    ax.legend(handles=handles, loc="lower right")
+    return ax

@@ -1,0 +1,72 @@
+"""Writing a figure: the picture, the picture for print, and the table behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from helixlab.errors import FileFormatError
+from helixlab.files import replacing
+from helixlab.plotting.style import styled
+
+__all__ = ["save_figure"]
+
+
+@styled
+def save_figure(
+    fig: Figure, name: str, folder: str | os.PathLike[str], table: pd.DataFrame
+) -> dict[str, Path]:
+    """Write ``name.png``, ``name.pdf`` and ``name.csv`` into a folder.
+
+    Each file is written whole or not at all, and the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        The figure, ``ax.figure``.
+    name : str
+        Name of the files, without ending.
+    folder : path
+        Made if it is not there.
+    table : DataFrame
+        What was drawn; its index is left out.
+
+    Returns
+    -------
+    dict of str to Path
+        The files, by their ending.
+
+    Raises
+    ------
+    FileFormatError
+        The name is not that of a file, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from helixlab.plotting import panels
+    >>> figure, ax = panels()
+    >>> files = save_figure(figure, "empty", tempfile.mkdtemp(), pd.DataFrame({"x": []}))
+    >>> [path.name for path in files.values()]
+    ['empty.png', 'empty.pdf', 'empty.csv']
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise FileFormatError(
+            f"cannot call a figure {name!r}; give a plain name such as 'comparison', the folder apart"
+        )
+    files = {ending: Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+    try:
+        with replacing(files["png"]) as beside:
+            fig.savefig(beside, format="png")
+        with replacing(files["pdf"]) as beside:
+            fig.savefig(beside, format="pdf", metadata={"CreationDate": None})
+        with replacing(files["csv"]) as beside:
+            table.to_csv(beside, index=False, lineterminator="\n")
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot write figure {name!r} into {folder} ({error.strerror or error}); give another folder"
+        ) from None
+    return files

@@ -1,0 +1,229 @@
+"""One look for all figures: the style file, fixed colours and order of methods and machines."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Final, ParamSpec, TypeVar
+
+import matplotlib.pyplot as plt
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = [
+    "COLUMN_WIDTH_IN",
+    "MACHINE_COLOURS",
+    "METHOD_COLOURS",
+    "METHOD_LABELS",
+    "PAGE_WIDTH_IN",
+    "axes_or_new",
+    "in_order",
+    "ink_on",
+    "legible",
+    "machine_colours",
+    "method_colours",
+    "method_label",
+    "panels",
+    "style",
+    "styled",
+]
+
+STYLE: Final = "helixlab.plotting.helixlab"
+COLUMN_WIDTH_IN: Final = 3.3
+"""Width of a column of a two-column paper, in inches."""
+PAGE_WIDTH_IN: Final = 7.0
+"""Width of both columns, in inches."""
+
+METHOD_COLOURS: Final[dict[str, str]] = {
+    "helix": "#004488",
+    "helix-without-pruning": "#5b8fc7",
+    "petals": "#b5485d",
+    "swarm": "#ddaa33",
+    "separate": "#66b2a3",
+    "separate-plus": "#b9dcc9",
+    "homogeneous": "#7a5230",
+    "random": "#a6a6a6",
+    "shortest-queue": "#6f4c9b",
+}
+"""Colour of each method or scheduler, in the order in which they are shown.
+
+Neighbours differ in lightness as well as in hue, so that they can be told apart without colours.
+"""
+METHOD_LABELS: Final[dict[str, str]] = {
+    "helix": "Helix",
+    "helix-without-pruning": "Helix,\nnot pruned",
+    "petals": "Petals",
+    "swarm": "Swarm",
+    "separate": "Separate",
+    "separate-plus": "Separate+",
+    "homogeneous": "Homogen.",
+    "random": "Random",
+    "shortest-queue": "Shortest\nqueue",
+}
+MACHINE_COLOURS: Final[dict[str, str]] = {
+    "A100": "#46136b",
+    "V100": "#9a4ea0",
+    "L4x2": "#15616d",
+    "L4": "#2a9d8f",
+    "T4x4": "#a8760a",
+    "T4x2": "#d19f2a",
+    "T4": "#f0cf65",
+}
+"""Colour of each machine type, the strongest first."""
+OTHER_COLOURS: Final = ("#222222", "#cc6677", "#88ccee", "#999933", "#aa4499", "#dddddd")
+"""For names that have no colour of their own, in the order in which they come."""
+
+_LIGHTEST_TEXT: Final = 0.42
+
+_Arguments = ParamSpec("_Arguments")
+_Returned = TypeVar("_Returned")
+
+
+def style() -> AbstractContextManager[None]:
+    """The style of helixlab's figures, as a context; outside of it nothing changes.
+
+    Examples
+    --------
+    >>> with style():
+    ...     plt.rcParams["font.size"]
+    7.0
+    """
+    return plt.style.context(STYLE)
+
+
+def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
+    """Decorator: whatever the function draws, it draws in the style."""
+
+    @functools.wraps(function)
+    def in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Returned:
+        with style():
+            return function(*args, **kwargs)
+
+    return in_style
+
+
+@styled
+def panels(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    width_in: float = COLUMN_WIDTH_IN,
+    height_in: float = 2.4,
+    **options: Any,
+) -> tuple[Figure, Any]:
+    """A figure of several panels, in the style.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Number of panels.
+    width_in, height_in : float
+        Size of the figure in inches.
+    **options
+        Of `matplotlib.pyplot.subplots`, for instance ``sharey=True`` or ``width_ratios=(2, 1)``.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : Axes or array of Axes
+
+    Examples
+    --------
+    >>> figure, (left, right) = panels(1, 2)
+    >>> figure.get_size_inches().tolist()
+    [3.3, 2.4]
+    >>> plt.close(figure)
+    """
+    figure, axes = plt.subplots(rows, columns, figsize=(width_in, height_in), **options)
+    return figure, axes
+
+
+def axes_or_new(ax: Axes | None, *, width_in: float = COLUMN_WIDTH_IN, height_in: float = 2.4) -> Axes:
+    """The axes that were given, or those of a figure of that size."""
+    return plt.subplots(figsize=(width_in, height_in))[1] if ax is None else ax
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the order in which they are always shown; names that are not known come last, as they come.
+
+    Examples
+    --------
+    >>> in_order(["swarm", "mine", "helix"])
+    ['helix', 'swarm', 'mine']
+    """
+    found = list(dict.fromkeys(methods))
+    known = list(METHOD_COLOURS)
+    return sorted(found, key=lambda method: known.index(method) if method in known else len(known))
+
+
+def _with_others(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
+    found = list(dict.fromkeys(names))
+    others = [name for name in found if name not in known]
+    extra = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+    return {name: known.get(name) or extra[name] for name in found}
+
+
+def method_colours(methods: Iterable[str]) -> dict[str, str]:
+    """Colour of each method, those without a fixed one included.
+
+    Examples
+    --------
+    >>> method_colours(["helix", "mine"])
+    {'helix': '#004488', 'mine': '#222222'}
+    """
+    return _with_others(in_order(methods), METHOD_COLOURS)
+
+
+def machine_colours(machines: Iterable[str]) -> dict[str, str]:
+    """Colour of each machine type in the fixed order, those without a fixed one last.
+
+    Examples
+    --------
+    >>> list(machine_colours(["T4", "H100", "A100"]))
+    ['A100', 'T4', 'H100']
+    """
+    known = list(MACHINE_COLOURS)
+    found = list(dict.fromkeys(machines))
+    found.sort(key=lambda machine: known.index(machine) if machine in known else len(known))
+    return _with_others(found, MACHINE_COLOURS)
+
+
+def method_label(method: str) -> str:
+    """What a method is called in a figure.
+
+    Examples
+    --------
+    >>> method_label("helix"), method_label("mine")
+    ('Helix', 'mine')
+    """
+    return METHOD_LABELS.get(method, method)
+
+
+def ink_on(colour: Any) -> str:
+    """Black or white, whichever is legible on that colour.
+
+    Examples
+    --------
+    >>> ink_on("#004488"), ink_on("#f0cf65")
+    ('white', 'black')
+    """
+    red, green, blue = colors.to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+def legible(colour: Any) -> Any:
+    """That colour, or a darker one if it is too light for text on white.
+
+    Examples
+    --------
+    >>> legible("#004488"), legible("#f0cf65")
+    ('#004488', '#7b6a34')
+    """
+    red, green, blue = colors.to_rgb(colour)
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    if luminance <= _LIGHTEST_TEXT:
+        return colour
+    share = _LIGHTEST_TEXT / luminance
+    return colors.to_hex((share * red, share * green, share * blue))

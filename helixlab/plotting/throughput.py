@@ -1,0 +1,147 @@
+"""Bars of throughput, one a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helixlab.plotting.style import axes_or_new, in_order, ink_on, method_colours, method_label, styled
+
+__all__ = ["PLATFORM_MARKERS", "hollow", "label_platforms", "legend_above", "throughput_bars"]
+
+PLATFORM_MARKERS: Final[dict[str, str]] = {"simulation": "o", "prototype": "D", "solver": "s"}
+"""Marker of a published value by where it was measured."""
+_PLATFORM_LABELS: Final = {
+    "simulation": "published, simulated",
+    "prototype": "published, measured",
+    "solver": "published, solver",
+}
+_LEAST_SHARE_FOR_INSIDE: Final = 0.22
+_OFFSETS: Final = {"simulation": -0.18, "prototype": 0.18}
+
+
+def hollow(platform: str) -> dict[str, Any]:
+    """How a published value is drawn: an empty marker in black."""
+    return {
+        "marker": PLATFORM_MARKERS[platform],
+        "linestyle": "none",
+        "markerfacecolor": "white",
+        "markeredgecolor": "black",
+        "markersize": 4 if platform == "simulation" else 3.6,
+        "zorder": 5,
+        "clip_on": False,
+    }
+
+
+def label_platforms(ax: Axes, platforms: Iterable[str], *, legend: bool) -> None:
+    """Name the published values of the axes for a legend, and draw it above them if asked for."""
+    for platform in PLATFORM_MARKERS:
+        if platform in platforms:
+            ax.plot([], [], label=_PLATFORM_LABELS[platform], **hollow(platform))
+    if legend and ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1, columnspacing=1.2)
+
+
+@styled
+def legend_above(figure: Figure) -> Figure:
+    """Draw one legend above all panels of a figure, each entry once.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Of panels drawn with ``legend=False``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    entries: dict[Any, Any] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside upper right",
+            ncols=len(entries),
+            handlelength=1,
+        )
+    return figure
+
+
+@styled
+def throughput_bars(
+    table: pd.DataFrame,
+    *,
+    published: pd.DataFrame | None = None,
+    value: str = "decode_tokens_per_s",
+    label: str = "decode tokens/s",
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """One bar a method, with its value, and published values as hollow markers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a method: ``method`` and the column `value`; several rows of a method are averaged.
+    published : DataFrame, optional
+        Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"`` or ``"solver"``) and `value`; only
+        the methods of `table` are drawn.
+    value, label : str
+        The column to draw, and what it is called on the axis, with its unit.
+    legend : bool, default True
+        Say what the markers mean.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"method": ["swarm", "helix"], "decode_tokens_per_s": [120.0, 250.0]})
+    >>> ax = throughput_bars(table)
+    >>> [tick.get_text() for tick in ax.get_xticklabels()]
+    ['Helix', 'Swarm']
+    """
+    ax = axes_or_new(ax, height_in=2.0)
+    means = table.groupby("method")[value].mean()
+    methods = in_order(table["method"])
+    colours = method_colours(methods)
+    shown = pd.DataFrame(columns=["method", "platform", value]) if published is None else published
+    shown = shown[shown["method"].isin(methods) & shown[value].notna()]
+    highest = max([float(means.max()), *shown[value].astype(float)])
+    for place, method in enumerate(methods):
+        height = float(means[method])
+        ax.bar(place, height, width=0.68, color=colours[method], edgecolor="black", linewidth=0.4)
+        above = max([height, *shown.loc[shown["method"] == method, value].astype(float)])
+        inside = height >= _LEAST_SHARE_FOR_INSIDE * highest
+        ax.annotate(
+            f"{height:.0f}" if height >= 10 else f"{height:.1f}",
+            (place, 0 if inside else above),
+            xytext=(0, 3 if inside else 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=ink_on(colours[method]) if inside else "black",
+        )
+    platforms = list(dict.fromkeys(shown["platform"]))
+    for platform in platforms:
+        of_platform = shown[shown["platform"] == platform]
+        shift = _OFFSETS.get(platform, 0.0) if len(platforms) > 1 else 0.0
+        places = [methods.index(method) + shift for method in of_platform["method"]]
+        ax.plot(places, of_platform[value].astype(float), **hollow(platform))
+    ax.set_xticks(range(len(methods)), [method_label(method) for method in methods])
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlim(-0.6, len(methods) - 0.4)
+    ax.set_ylim(0, 1.08 * highest if highest > 0 else 1)
+    ax.set_ylabel(label)
+    label_platforms(ax, platforms, legend=legend)
+    return ax

@@ -1,0 +1,146 @@
+"""What happened over time: tokens per second, and how busy or full each node was."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from helixlab.errors import SimulationError
+from helixlab.plotting.style import axes_or_new, legible, styled
+from helixlab.simulation import Result
+
+__all__ = ["node_use_picture", "tokens_over_time"]
+
+DECODE_COLOUR, TOTAL_COLOUR, BOUND_COLOUR = "#004488", "#66a3d2", "#b5485d"
+_USES: Final = {
+    "busy_fraction": "part of the time busy",
+    "kv_used_fraction": "part of the KV cache in use",
+    "kv_expected_fraction": "part of the KV cache expected to be used",
+}
+
+
+@styled
+def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = None) -> Axes:
+    """Tokens per second of a run: decode tokens and all tokens, with the maximum flow of the placement.
+
+    The maximum flow counts prompt and decode tokens, so it is to be compared with all tokens. The time before
+    the measured window is shaded.
+
+    Parameters
+    ----------
+    result : Result
+        A run with a timeline.
+    smooth_s : float, default 30
+        Length of the moving average, in seconds.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    SimulationError
+        The run has no timeline.
+    """
+    timeline, summary = result.timeline, result.summary.iloc[0]
+    if len(timeline) < 2:
+        raise SimulationError("the run has no timeline to draw; simulate with sample_step_s above 0")
+    ax = axes_or_new(ax, height_in=2.0)
+    start_s, last_s = float(summary["window_start_s"]), float(summary["window_end_s"])
+    origin_s = float(summary["start_s"])
+    timeline = timeline[timeline["time_s"].between(origin_s, last_s)]
+    time_s = timeline["time_s"] - origin_s
+    samples = max(1, round(smooth_s / max(float(timeline["time_s"].diff().median()), 1e-9)))
+    total = timeline["prompt_tokens_per_s"] + timeline["decode_tokens_per_s"]
+    for values, colour, label in (
+        (total, TOTAL_COLOUR, "prompt + decode"),
+        (timeline["decode_tokens_per_s"], DECODE_COLOUR, "decode"),
+    ):
+        smooth = values.rolling(samples, min_periods=1, center=True).mean()
+        ax.plot(time_s, values, color=colour, linewidth=0.4, alpha=0.45)
+        ax.plot(time_s, smooth, color=colour, label=label)
+        ax.annotate(
+            label, (1, float(smooth.iloc[-1])), xycoords=("axes fraction", "data"), xytext=(3, 0),
+            textcoords="offset points", color=legible(colour), va="center", fontsize=6.5,
+            annotation_clip=False,
+        )  # fmt: skip
+    bound = float(summary["max_flow_tokens_per_s"])
+    ax.axhline(bound, color=BOUND_COLOUR, linestyle=(0, (4, 1.5)), linewidth=1, label="max flow")
+    ax.annotate(
+        "max flow", (1, bound), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
+        color=BOUND_COLOUR, va="center", fontsize=6.5, annotation_clip=False,
+    )  # fmt: skip
+    if start_s > origin_s:
+        ax.axvspan(0, start_s - origin_s, color="#eeeeee", linewidth=0, zorder=0)
+        ax.annotate(
+            "warm-up", ((start_s - origin_s) / 2, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+            textcoords="offset points", ha="center", va="bottom", fontsize=6, color="#666666",
+        )  # fmt: skip
+    ax.set_xlim(0, last_s - origin_s)
+    ax.set_ylim(0, 1.08 * max(bound, float(total.max())))
+    ax.set_xlabel("time since the model is loaded (s)")
+    ax.set_ylabel("tokens/s")
+    return ax
+
+
+@styled
+def node_use_picture(
+    result: Result, what: str = "busy_fraction", *, colourbar: bool = True, ax: Axes | None = None
+) -> Axes:
+    """How busy, or how full, each node was over time: one row a node, by machine type and first layer.
+
+    Parameters
+    ----------
+    result : Result
+        A run with a timeline.
+    what : str, default "busy_fraction"
+        ``"busy_fraction"``, ``"kv_used_fraction"`` or ``"kv_expected_fraction"``.
+    colourbar : bool, default True
+        Draw the scale.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    SimulationError
+        `what` is unknown, or the run has no timeline.
+    """
+    if what not in _USES:
+        raise SimulationError(f"what must be one of {', '.join(_USES)}, got {what!r}")
+    if len(result.timeline) < 2:
+        raise SimulationError("the run has no timeline to draw; simulate with sample_step_s above 0")
+    summary = result.summary.iloc[0]
+    origin_s = float(summary["start_s"])
+    samples = result.node_timeline
+    samples = samples[samples["time_s"].between(origin_s, float(summary["window_end_s"]))]
+    wide = samples.pivot(index="node", columns="time_s", values=what)
+    nodes = result.nodes.sort_values(["machine", "first_layer", "node"])
+    nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
+    ax = axes_or_new(ax, height_in=0.7 + 0.085 * len(nodes))
+    # A sample stands for the time since the one before it.
+    times = wide.columns.to_numpy(dtype=float) - origin_s
+    values = wide.loc[nodes["node"]].to_numpy(dtype=float)[:, 1:]
+    mesh = ax.pcolormesh(
+        times, np.arange(len(nodes) + 1), values, cmap="YlGnBu", vmin=0, vmax=1, rasterized=True
+    )
+    ax.set_ylim(len(nodes), 0)
+    ax.set_yticks(
+        np.arange(len(nodes)) + 0.5,
+        [f"{machine} {node}" for machine, node in zip(nodes["machine"], nodes["node"], strict=True)],
+        fontsize=5,
+    )
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("time since the model is loaded (s)")
+    if colourbar:
+        bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02, aspect=30)
+        bar.set_label(_USES[what])
+        bar.outline.set_linewidth(0.4)
+    return ax

@@ -1,0 +1,579 @@
+"""What a user of `simulate` can rely on, whatever the scheduler."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import helixlab as hx
+from helixlab.errors import (
+    FileFormatError,
+    PlacementError,
+    SchedulingError,
+    SimulationError,
+    UnknownNameError,
+)
+from helixlab.scheduling import NONE, SCHEDULERS
+
+CHAIN = (
+    hx.load_cluster("small10"),
+    hx.load_model("llama-1-30b"),
+    hx.load_placement("small10/llama-1-30b/helix"),
+)
+WIDE = (
+    hx.load_cluster("single24"),
+    hx.load_model("llama-2-70b"),
+    hx.load_placement("single24/llama-2-70b/swarm"),
+)
+TABLES = ("summary", "iterations", "queries", "nodes", "links", "timeline", "node_timeline")
+MEASURED = ["wall_s", "peak_rss_mb"]  # of this machine, not of the simulated one
+
+every_scheduler = pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+
+
+def short(seed=0, **changes):
+    return hx.offline(**{"warmup_s": 5, "duration_s": 20, "rng": seed, **changes})
+
+
+def own(input_tokens, output_tokens, arrival_s=None, duration_s=30):
+    """An online workload of these requests, all at once or at these times."""
+    requests = pd.DataFrame({"input_tokens": input_tokens, "output_tokens": output_tokens})
+    requests.insert(0, "arrival_s", 0.0 if arrival_s is None else arrival_s)
+    return hx.online(requests=requests, duration_s=duration_s)
+
+
+def with_kv(placement, tokens):
+    """The placement with room for so many tokens in every layer, and no more."""
+    return replace(placement, kv_capacity_token_layers={h.node: h.count * tokens for h in placement.layers})
+
+
+def figures(result):
+    return result.summary.iloc[0]
+
+
+def check_accounts(result):
+    """Nothing is lost, nothing is counted twice, no cache holds more than it can."""
+    row, queries, iterations = figures(result), result.queries, result.iterations
+    ended = queries["outcome"].value_counts()
+    assert row["queries_fed"] == len(queries) + row["queries_in_flight"]
+    for outcome in ("finished", "dropped", "refused"):
+        assert row[f"queries_{outcome}"] == ended.get(outcome, 0)
+    assert set(ended.index) <= {"finished", "dropped", "refused"}
+    assert queries["query"].is_unique
+    assert row["total_tokens"] == iterations["tokens"].sum()
+    assert not iterations.duplicated(["query", "iteration"]).any()
+    assert (iterations.loc[iterations["iteration"] > 0, "tokens"] == 1).all()
+    assert (iterations["latency_s"] > 0).all()
+
+    done = iterations.groupby("query")["iteration"].agg(["size", "max"])
+    finished = queries[queries["outcome"] == "finished"].set_index("query")
+    assert (done.loc[finished.index, "size"] == finished["output_tokens"] + 1).all()
+    assert (done["size"] == done["max"] + 1).all()
+    prompts = iterations[iterations["iteration"] == 0].set_index("query")
+    known = prompts.index.intersection(finished.index)
+    assert (prompts.loc[known, "tokens"] == finished.loc[known, "input_tokens"]).all()
+    assert (finished["arrival_s"] < finished["prompt_done_s"]).all()
+    assert (finished["prompt_done_s"] < finished["end_s"]).all()
+
+    assert result.nodes["kv_used_fraction"].between(0, 1).all()
+    assert result.nodes["busy_fraction"].between(0, 1 + 1e-9).all()
+    assert result.links["busy_fraction"].between(0, 1 + 1e-9).all()
+    if len(result.node_timeline):
+        assert result.node_timeline["kv_used_fraction"].between(0, 1).all()
+
+
+def check_all_done(result):
+    check_accounts(result)
+    assert figures(result)["queries_in_flight"] == 0
+    assert (result.nodes["kv_used_token_layers"] == 0).all()
+
+
+# Accounts
+
+
+@every_scheduler
+@pytest.mark.parametrize("system", [CHAIN, WIDE], ids=["chain", "wide"])
+def test_offline(system, scheduler):
+    result = hx.simulate(*system, scheduler=scheduler, workload=short())
+    check_accounts(result)
+    row = figures(result)
+    assert row["decode_tokens_per_s"] > 0
+    if scheduler != "helix":
+        assert row["queries_fed"] - len(result.queries) == row["queries_in_flight"] <= 20
+
+
+@every_scheduler
+@pytest.mark.parametrize("system", [CHAIN, WIDE], ids=["chain", "wide"])
+def test_online_ends_when_all_is_served(system, scheduler):
+    workload = hx.online(rate_tokens_per_s=300, duration_s=20, rng=3)
+    result = hx.simulate(*system, scheduler=scheduler, workload=workload)
+    check_all_done(result)
+    asked = next(workload.batches())
+    assert figures(result)["queries_finished"] == len(asked)
+    served = result.queries.sort_values("query")
+    np.testing.assert_array_equal(served[["input_tokens", "output_tokens"]], asked[:, 1:])
+    np.testing.assert_allclose(served["arrival_s"] - figures(result)["start_s"], asked[:, 0])
+    assert figures(result)["total_tokens"] == asked[:, 1:].sum()
+
+
+def test_each_iteration_starts_when_the_one_before_ends():
+    result = hx.simulate(*CHAIN, workload=own([100, 50, 70], [5, 9, 2]))
+    for _, own_iterations in result.iterations.groupby("query"):
+        ordered = own_iterations.sort_values("iteration")
+        np.testing.assert_array_equal(ordered["start_s"].iloc[1:], ordered["end_s"].iloc[:-1])
+
+
+def test_an_online_run_without_any_query():
+    result = hx.simulate(*CHAIN, workload=hx.online(rate_tokens_per_s=1e-6, duration_s=10))
+    check_all_done(result)
+    assert figures(result)["queries_fed"] == 0
+    assert np.isnan(figures(result)["prompt_latency_mean_s"])
+    assert figures(result)["decode_tokens_per_s"] == 0
+    assert result.figures()["prompt_latency_mean_s"] is None
+
+
+def test_without_iterations_and_samples():
+    result = hx.simulate(*CHAIN, workload=short(), keep_iterations=False, sample_step_s=0)
+    whole = hx.simulate(*CHAIN, workload=short())
+    assert len(result.iterations) == len(result.timeline) == len(result.node_timeline) == 0
+    same = ["queries_fed", "queries_in_flight", "total_tokens", "total_tokens_per_s"]
+    assert figures(result)[same].tolist() == figures(whole)[same].tolist()
+
+
+# The same again
+
+
+@every_scheduler
+def test_same_seed_same_result(scheduler):
+    first, second = (hx.simulate(*WIDE, scheduler=scheduler, workload=short(seed=5)) for _ in range(2))
+    for name in TABLES:
+        tables = [getattr(result, name) for result in (first, second)]
+        if name == "summary":
+            tables = [table.drop(columns=MEASURED) for table in tables]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert first.provenance == second.provenance
+
+
+@every_scheduler
+def test_another_seed_another_result(scheduler):
+    first, second = (hx.simulate(*WIDE, scheduler=scheduler, workload=short(seed=seed)) for seed in (1, 2))
+    assert not first.iterations.equals(second.iterations)
+    assert first.provenance["workload"]["seed"] != second.provenance["workload"]["seed"]
+
+
+@pytest.mark.parametrize("scheduler", ["random", "shortest-queue"])
+def test_the_seed_draws_for_schedulers_too(scheduler):
+    lengths = pd.DataFrame({"input_tokens": [300] * 40, "output_tokens": [20] * 40})
+    one, other = (
+        hx.simulate(*WIDE, scheduler=scheduler, workload=short(seed=seed, requests=lengths))
+        for seed in (1, 2)
+    )
+    assert not one.iterations.equals(other.iterations)
+
+
+# Figures
+
+
+@every_scheduler
+def test_window_figures_are_those_of_the_iterations(scheduler):
+    result = hx.simulate(*CHAIN, scheduler=scheduler, workload=short())
+    row = figures(result)
+    assert row["window_start_s"] == row["start_s"] + 5
+    assert row["window_end_s"] == row["window_start_s"] + 20
+    inside = result.iterations["end_s"].between(row["window_start_s"], row["window_end_s"])
+    window = result.iterations[inside]
+    for phase, rows in (("prompt", window["iteration"] == 0), ("decode", window["iteration"] > 0)):
+        ordered = np.sort((window["end_s"] - window["start_s"])[rows])
+        assert row[f"{phase}_latency_mean_s"] == pytest.approx(ordered.mean())
+        for percent in (5, 25, 50, 75, 95):
+            assert row[f"{phase}_latency_p{percent}_s"] == ordered[int(len(ordered) * percent / 100)]
+    assert row["decode_tokens_per_s"] == (window["iteration"] > 0).sum() / 20
+    assert row["prompts_finished_in_window"] == (window["iteration"] == 0).sum()
+    assert row["last_finish_s"] == result.iterations["end_s"].max()
+    assert row["total_tokens_per_s"] == pytest.approx(row["total_tokens"] / row["last_finish_s"])
+    assert row["max_flow_tokens_per_s"] == hx.max_flow(*CHAIN).value_tokens_per_s
+
+
+@every_scheduler
+def test_timeline_is_that_of_the_iterations(scheduler):
+    result = hx.simulate(*CHAIN, scheduler=scheduler, workload=short(), sample_step_s=1.0)
+    timeline, iterations = result.timeline, result.iterations
+    np.testing.assert_allclose(timeline["time_s"].diff().dropna(), 1)
+    assert timeline["time_s"].iloc[0] == figures(result)["start_s"]
+    for column, rows in (
+        ("prompt_tokens", iterations[iterations["iteration"] == 0]),
+        ("decode_tokens", iterations[iterations["iteration"] > 0]),
+        ("finished", result.queries[result.queries["outcome"] == "finished"].assign(tokens=1)),
+    ):
+        # What ends in the very instant of a sample may count on either side of it.
+        for side, compare in (("left", np.less_equal), ("right", np.greater_equal)):
+            tokens = np.concatenate([[0], rows.sort_values("end_s")["tokens"].cumsum()])
+            known = tokens[np.searchsorted(np.sort(rows["end_s"]), timeline["time_s"], side=side)]
+            assert compare(known, timeline[column]).all()
+    rates = timeline["decode_tokens_per_s"].dropna()
+    np.testing.assert_allclose(rates, timeline["decode_tokens"].diff().dropna())
+    assert len(result.node_timeline) == len(timeline) * len(CHAIN[0].nodes)
+
+
+def test_flow_and_links():
+    result = hx.simulate(*CHAIN, workload=short())
+    flow = hx.max_flow(*CHAIN)
+    asked = {
+        (row["sender"], row["receiver"]): row["flow_tokens_per_s"] for row in result.links.to_dict("records")
+    }
+    assert asked == flow.on_link
+    # On a chain every link carries the same tokens, but for what is on its way when the window starts and ends.
+    assert np.ptp(result.links["tokens_per_s"]) <= 0.3 * result.links["tokens_per_s"].max()
+
+
+def test_loading_the_layers_comes_first():
+    result = hx.simulate(*CHAIN, workload=short())
+    slowest = max(
+        held.count * CHAIN[1].layer_bytes / CHAIN[0].machine_of(held.node).disk_bytes_per_s
+        for held in CHAIN[2].layers
+    )
+    assert figures(result)["start_s"] == np.ceil(slowest) + 1
+    assert result.iterations["start_s"].min() == figures(result)["start_s"]
+
+
+# Little room
+
+
+def test_without_room_queries_wait_or_are_dropped():
+    system = (*CHAIN[:2], with_kv(CHAIN[2], 4000))
+    workload = short(duration_s=120)
+    waited, dropped = (hx.simulate(*system, workload=workload, on_full=rule) for rule in ("wait", "drop"))
+    for result in (waited, dropped):
+        check_accounts(result)
+        assert figures(result)["decode_tokens_per_s"] > 0
+    assert figures(waited)["queries_waited"] > 0
+    assert figures(waited)["queries_dropped"] == 0
+    assert figures(dropped)["queries_dropped"] > 0
+    assert figures(dropped)["queries_waited"] == 0
+    means = [figures(result)["input_tokens_mean_accepted"] for result in (dropped, waited)]
+    assert means[0] < means[1], "dropping favours short queries"
+    assert (dropped.queries["outcome"] == "dropped").sum() == figures(dropped)["queries_dropped"]
+
+
+def test_those_who_wait_keep_their_order():
+    system = (*CHAIN[:2], with_kv(CHAIN[2], 4000))
+    rng = np.random.default_rng(4)
+    workload = own(rng.integers(100, 2000, 30), rng.integers(5, 30, 30), np.arange(30) * 0.01)
+    result = hx.simulate(*system, workload=workload)
+    check_all_done(result)
+    assert figures(result)["queries_waited"] > 0
+    assert figures(result)["queries_finished"] == 30
+    prompts = result.iterations[result.iterations["iteration"] == 0].sort_values("query")
+    assert (prompts["start_s"] == result.queries.sort_values("query")["arrival_s"].to_numpy()).all(), (
+        "latency counts from arrival"
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["swarm", "random", "shortest-queue"])
+@pytest.mark.parametrize("system", [CHAIN, WIDE], ids=["chain", "wide"])
+def test_a_tiny_cache_slows_down_but_serves_all(system, scheduler):
+    rng = np.random.default_rng(1)
+    workload = own(rng.integers(20, 400, 80), rng.integers(1, 120, 80), np.sort(rng.uniform(0, 20, 80)))
+    tight = hx.simulate(*system[:2], with_kv(system[2], 550), scheduler=scheduler, workload=workload)
+    roomy = hx.simulate(*system, scheduler=scheduler, workload=workload)
+    for result in (tight, roomy):
+        check_all_done(result)
+        assert figures(result)["queries_finished"] == 80
+    assert figures(tight)["prompts_waited_for_kv"] > 0
+    assert figures(roomy)["prompts_waited_for_kv"] == figures(roomy)["queries_preempted"] == 0
+    assert figures(tight)["last_finish_s"] > figures(roomy)["last_finish_s"]
+    assert tight.node_timeline["kv_used_fraction"].max() > 0.5
+
+
+@pytest.mark.parametrize("scheduler", ["swarm", "random", "shortest-queue"])
+def test_decodes_that_find_no_room_preempt_the_youngest(scheduler):
+    # All prompts fit together, what they generate does not.
+    result = hx.simulate(
+        *CHAIN[:2],
+        with_kv(CHAIN[2], 500),
+        scheduler=scheduler,
+        workload=own([60] * 8, [150] * 8, np.arange(8) / 10),
+    )
+    check_all_done(result)
+    assert figures(result)["queries_finished"] == 8
+    assert figures(result)["queries_preempted"] > 0
+    assert result.queries["query"].iloc[0] == 0, "the oldest gets on"
+
+
+@every_scheduler
+def test_a_query_that_can_never_fit_is_refused(scheduler):
+    system = (*CHAIN[:2], with_kv(CHAIN[2], 4000))
+    result = hx.simulate(
+        *system, scheduler=scheduler, workload=own([100, 9000, 100], [10, 10, 10], [0, 1, 2])
+    )
+    check_all_done(result)
+    outcomes = result.queries.set_index("query")["outcome"]
+    assert outcomes.to_dict() == {0: "finished", 1: "refused", 2: "finished"}
+    assert figures(result)["queries_refused"] == 1
+
+
+@every_scheduler
+def test_a_prompt_larger_than_any_batch_is_refused(scheduler):
+    held = CHAIN[2].layers_of(7)
+    limit = CHAIN[1].profile("T4").batch_limits(held.count).prompt_tokens
+    result = hx.simulate(
+        *CHAIN, scheduler=scheduler, workload=own([100, limit + 1, 100], [10, 1, 10], [0, 1, 2])
+    )
+    check_all_done(result)
+    outcomes = result.queries.set_index("query")["outcome"]
+    assert outcomes.to_dict() == {0: "finished", 1: "refused", 2: "finished"}
+
+
+@every_scheduler
+def test_only_queries_that_can_never_fit(scheduler):
+    requests = pd.DataFrame({"input_tokens": [9000] * 30, "output_tokens": [5] * 30})
+    system = (*CHAIN[:2], with_kv(CHAIN[2], 4000))
+    result = hx.simulate(*system, scheduler=scheduler, workload=short(requests=requests))
+    check_accounts(result)
+    assert figures(result)["queries_refused"] == len(result.queries) > 0
+
+
+@every_scheduler
+def test_requests_of_one_token(scheduler):
+    result = hx.simulate(*WIDE, scheduler=scheduler, workload=own([1] * 50, [1] * 50))
+    check_all_done(result)
+    assert figures(result)["total_tokens"] == 100
+
+
+# Schedulers and execution policies of one's own
+
+
+def first_link(state, sender, query):
+    return state.nodes[sender].first_link
+
+
+def test_a_scheduler_of_ones_own():
+    result = hx.simulate(*WIDE, scheduler=hx.Scheduler("first", first_link), workload=own([50] * 5, [3] * 5))
+    check_all_done(result)
+    assert figures(result)["scheduler"] == "first"
+    used = result.links[result.links["tokens_per_s"] > 0]
+    assert used["sender"].is_unique
+    assert len(used) == len(hx.Placement.to_frame(WIDE[2], WIDE[0])["first_layer"].unique()) + 1
+
+
+def test_a_scheduler_of_ones_own_that_plans_ahead_and_keeps_books():
+    def lightest(state, sender, query):
+        node = state.nodes[sender]
+        best = node.first_link
+        for row in range(node.first_link, node.first_link + node.links):
+            if state.links[row].load < state.links[best].load:
+                best = row
+        return best
+
+    def book(state, query):
+        if state.queries[query].iteration == 0:
+            for hop in range(state.queries[query].hops):
+                state.links[state.pipelines[query, hop]].load += state.parameters[0]
+
+    scheduler = hx.Scheduler("lightest", lightest, on_start=book, plans_ahead=True, parameters=(2.0,))
+    result = hx.simulate(*WIDE, scheduler=scheduler, workload=own([50] * 12, [1] * 12))
+    check_all_done(result)
+    # The coordinator's four first links get three prompts and three decodes each.
+    first = result.links[result.links["sender"] == "source"]
+    assert first["tokens_per_s"].nunique() == 1
+    assert result.provenance["scheduler"] == {"name": "lightest", "parameters": [2.0]}
+
+
+@pytest.mark.parametrize("link", [NONE - 1, 10**6, 0])
+def test_a_scheduler_that_chooses_what_is_not_there(link):
+    def wrong(state, sender, query):
+        return link
+
+    for plans_ahead in (False, True):
+        scheduler = hx.Scheduler("wrong", wrong, plans_ahead=plans_ahead)
+        with pytest.raises(SchedulingError, match="scheduler 'wrong' chose a link that does not leave"):
+            hx.simulate(*WIDE, scheduler=scheduler, workload=short())
+
+
+def test_functions_that_do_not_compile():
+    def reads_a_file(state, sender, query):
+        return len(open("links.txt").read())  # noqa: SIM115
+
+    def wrong_columns(node, request):
+        return node.no_such_column > 0
+
+    with pytest.raises(SchedulingError, match="choose of scheduler 'mine' does not compile"):
+        hx.simulate(*CHAIN, scheduler=hx.Scheduler("mine", reads_a_file), workload=short())
+    with pytest.raises(SchedulingError, match="admits of execution policy 'mine' does not compile"):
+        hx.simulate(*CHAIN, execution=hx.Execution("mine", wrong_columns), workload=short())
+    with pytest.raises(SchedulingError, match="on_finish of scheduler 'mine' does not compile"):
+        hx.simulate(*CHAIN, scheduler=hx.Scheduler("mine", first_link, on_finish=lambda: 0), workload=short())
+
+
+def test_an_execution_policy_of_ones_own():
+    def alone(node, request):
+        return node.batch_prompt_requests + node.batch_decode_tokens == 0
+
+    workload = own([50] * 10, [5] * 10)
+    results = [
+        hx.simulate(*CHAIN, execution=e, workload=workload) for e in (hx.Execution("alone", alone), "greedy")
+    ]
+    for result in results:
+        check_all_done(result)
+    assert figures(results[0])["execution"] == "alone"
+    batches = [result.nodes["batches"].sum() for result in results]
+    assert batches[0] > batches[1]
+    assert figures(results[0])["last_finish_s"] > figures(results[1])["last_finish_s"]
+
+
+# What makes no sense
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scheduler": "swarn"}, UnknownNameError, "did you mean 'swarm'"),
+        ({"scheduler": 3}, SchedulingError, "a scheduler is a name or a Scheduler, not 3"),
+        ({"execution": "greed"}, UnknownNameError, "did you mean 'greedy'"),
+        ({"execution": None}, SchedulingError, "not None"),
+        ({"on_full": "panic"}, SimulationError, "'panic'"),
+        ({"sample_step_s": -1}, SimulationError, "sample_step_s"),
+        ({"sample_step_s": float("nan")}, SimulationError, "sample_step_s"),
+        ({"kv_high_water_mark": 0}, SimulationError, "kv_high_water_mark"),
+        ({"kv_high_water_mark": float("nan")}, SimulationError, "kv_high_water_mark"),
+        ({"expected_output_ratio": -0.1}, SimulationError, "expected_output_ratio"),
+    ],
+)
+def test_arguments_that_make_no_sense(options, error, message):
+    with pytest.raises(error, match=message):
+        hx.simulate(*CHAIN, workload=short(), **options)
+
+
+def test_a_placement_for_something_else():
+    with pytest.raises(PlacementError, match="is for model 'llama-1-30b', not 'llama-2-70b'"):
+        hx.simulate(CHAIN[0], WIDE[1], CHAIN[2])
+    with pytest.raises(PlacementError, match="'small10'"):
+        hx.simulate(WIDE[0], CHAIN[1], CHAIN[2])
+
+
+def test_a_placement_on_part_of_a_cluster():
+    placement = hx.load_placement("single24/llama-1-30b/separate-a100")
+    result = hx.simulate(WIDE[0], CHAIN[1], placement, workload=short())
+    check_accounts(result)
+    assert set(result.nodes["machine"]) == {"A100"}
+
+
+# Results on disk
+
+
+def test_a_result_comes_back(tmp_path):
+    result = hx.simulate(*WIDE, workload=short())
+    assert result.save(tmp_path / "new" / "mine") == tmp_path / "new" / "mine"
+    loaded = hx.load_result(tmp_path / "new" / "mine")
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(result, name), check_exact=True)
+    assert loaded.provenance == result.provenance
+    assert loaded.figures() == result.figures()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
+
+
+def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    old, new = (hx.simulate(*CHAIN, workload=short(seed=seed)) for seed in (1, 2))
+    old.save(folder)
+    written = pd.DataFrame.to_parquet
+
+    def crash(table, path, **options):
+        if "node_timeline" in str(path):
+            raise OSError(28, "No space left on device")
+        return written(table, path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pd.DataFrame, "to_parquet", crash)
+        with pytest.raises(OSError, match="No space left"):
+            new.save(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+    pd.testing.assert_frame_equal(hx.load_result(folder).iterations, old.iterations)
+    new.save(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+    pd.testing.assert_frame_equal(hx.load_result(folder).iterations, new.iterations)
+
+
+def test_other_things_are_never_replaced(tmp_path):
+    result = hx.simulate(*CHAIN, workload=short())
+    (tmp_path / "notes.txt").write_text("keep")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(SimulationError, match="exists and is not a result folder"):
+            result.save(path)
+    assert (tmp_path / "notes.txt").read_text() == "keep"
+
+
+def test_folders_that_are_no_results(tmp_path):
+    with pytest.raises(FileFormatError):
+        hx.load_result(tmp_path / "missing")
+    result = hx.simulate(*CHAIN, workload=short())
+    for name, content in [
+        ("result.json", "{"),
+        ("result.json", "[]"),
+        ("result.json", '{"format": "helixlab-result", "version": 99}'),
+        ("result.json", '{"format": "helixlab-result", "version": 1}'),
+        ("queries.parquet", "rubbish"),
+        ("queries.parquet", None),
+    ]:
+        folder = result.save(tmp_path / "mine")
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(content)
+        with pytest.raises(FileFormatError):
+            hx.load_result(folder)
+
+
+# Whatever the cluster
+
+
+@st.composite
+def systems(draw):
+    """A small cluster, a model, a planned placement, perhaps with little KV cache."""
+    counts = draw(
+        st.dictionaries(
+            st.sampled_from(["A100", "V100", "L4", "T4"]), st.integers(2, 6), min_size=1, max_size=3
+        )
+    )
+    cluster = hx.single_region(
+        counts,
+        bandwidth_bytes_per_s=draw(st.sampled_from([1e7, 1.25e8, 1.25e9])),
+        latency_s=draw(st.sampled_from([0.0, 1e-3, 0.05])),
+        shuffle=True,
+        rng=draw(st.integers(0, 99)),
+    )
+    model = hx.load_model("llama-1-30b")
+    try:
+        placement = hx.plan(cluster, model, method=draw(st.sampled_from(["petals", "swarm", "homogeneous"])))
+    except PlacementError:
+        assume(False)
+    if draw(st.booleans()):
+        placement = with_kv(placement, draw(st.integers(200, 3000)))
+    return cluster, model, placement
+
+
+@settings(max_examples=60)
+@given(
+    system=systems(),
+    scheduler=st.sampled_from(sorted(SCHEDULERS)),
+    requests=st.lists(
+        st.tuples(st.floats(0, 10), st.integers(1, 2000), st.integers(1, 40)), min_size=1, max_size=25
+    ),
+    on_full=st.sampled_from(["wait", "drop"]),
+)
+def test_everything_is_served_or_refused_on_any_cluster(system, scheduler, requests, on_full):
+    arrival_s, input_tokens, output_tokens = map(list, zip(*sorted(requests), strict=True))
+    if scheduler == "helix":
+        assume(hx.max_flow(*system).value_tokens_per_s > 0)
+    workload = own(input_tokens, output_tokens, arrival_s)
+    result = hx.simulate(*system, scheduler=scheduler, workload=workload, on_full=on_full, sample_step_s=0.5)
+    check_all_done(result)
+    assert figures(result)["queries_fed"] == len(requests)
+    if not system[2].kv_capacity_token_layers:
+        assert figures(result)["queries_finished"] == len(requests)
+    finished = result.queries[result.queries["outcome"] == "finished"]
+    tokens = finished["input_tokens"].sum() + finished["output_tokens"].sum()
+    assert figures(result)["total_tokens"] == tokens

@@ -1,0 +1,525 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import helixlab as hx
+from helixlab import cli, simulation
+from helixlab.execution import EXECUTIONS
+from helixlab.placement import METHODS
+from helixlab.scheduling import SCHEDULERS
+
+SUBJECT = ["--cluster", "small10", "--model", "llama-1-30b"]
+PLACED = [*SUBJECT, "--placement", "small10/llama-1-30b/helix"]
+SHORT = ["--warmup", "2", "--duration", "10"]
+
+SIMULATE_KEYS = {
+    "decode_tokens_per_s",
+    *(f"{phase}_latency_{what}_s" for phase in ("prompt", "decode") for what in ("mean", "p5", "p25")),
+    *(f"{phase}_latency_{what}_s" for phase in ("prompt", "decode") for what in ("p50", "p75", "p95")),
+    "total_tokens_per_s",
+    "queries_finished",
+    "queries_in_flight",
+    "queries_dropped",
+    "queries_waited",
+    "input_tokens_mean_accepted",
+    "max_flow_tokens_per_s",
+    "events",
+    "wall_s",
+    "peak_rss_mb",
+    "provenance",
+    "nodes",
+}
+
+
+def run(*arguments, **options):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "helixlab", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def refuse_constant(token):
+    raise ValueError(token)
+
+
+@pytest.fixture
+def answer(capsys):
+    """Run in this process; give the JSON object that is all of stdout."""
+
+    def call(*arguments):
+        assert cli.main([*map(str, arguments), "--json"]) == 0
+        captured = capsys.readouterr()
+        content = json.loads(captured.out, parse_constant=refuse_constant)
+        assert isinstance(content, dict)
+        assert captured.err == ""
+        return content
+
+    return call
+
+
+@pytest.fixture
+def complaint(capsys):
+    """Run in this process what must fail; give the one line on stderr."""
+
+    def call(*arguments):
+        assert cli.main(list(map(str, arguments))) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        lines = captured.err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("helixlab: ")
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a file and give its path; `content` that is not text or bytes becomes JSON."""
+
+    def write(name, content):
+        path = tmp_path / name
+        if not isinstance(content, str | bytes):
+            content = json.dumps(content)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small10(root):
+    return json.loads((root / "data/clusters/small10.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def chain(root):
+    return json.loads((root / "data/placements/small10/llama-1-30b/helix.json").read_text(encoding="utf-8"))
+
+
+# What it prints
+
+
+def test_names_it_states_are_those_of_the_library():
+    assert set(cli.SCHEDULER_NAMES) == set(SCHEDULERS)
+    assert set(cli.EXECUTION_NAMES) == set(EXECUTIONS)
+
+
+def test_list(capsys):
+    assert cli.main(["list"]) == 0
+    listed = capsys.readouterr().out.split("\n")
+    sections = {line[:-1] for line in listed if line.endswith(":")}
+    assert sections == {"clusters", "models", "placements", "traces", "schedulers", "planners"}
+    names = {line.strip() for line in listed if line.startswith("  ")}
+    bundled = [hx.cluster_names(), hx.model_names(), hx.placement_names(), hx.trace_names()]
+    assert names == {name for known in [*bundled, SCHEDULERS, METHODS] for name in known}
+
+
+def test_list_loads_nothing_slow():
+    code = (
+        "import sys; from helixlab.cli import main; assert main(['list']) == 0;"
+        "print({'numba', 'matplotlib', 'seaborn', 'papermill', 'cvxpy'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "set()"
+
+
+def test_plan_as_json(answer):
+    content = answer("plan", *SUBJECT, "--method", "swarm")
+    keys = {"max_flow_tokens_per_s", "upper_bound_tokens_per_s", "gap", "status", "wall_s", "nodes", "trace"}
+    assert keys <= set(content)
+    assert 0 < content["max_flow_tokens_per_s"] <= content["upper_bound_tokens_per_s"]
+    ratio = content["upper_bound_tokens_per_s"] / content["max_flow_tokens_per_s"]
+    assert math.isclose(content["gap"], ratio - 1)
+    assert content["status"] == "heuristic"
+    assert content["trace"] == []
+    assert [row["node"] for row in content["nodes"]] == list(range(10))
+    assert all(row["end_layer"] - row["first_layer"] == row["layers"] for row in content["nodes"])
+
+
+def test_plan_writes_a_placement(answer, tmp_path):
+    path = tmp_path / "new" / "mine.json"
+    content = answer("plan", *SUBJECT, "--method", "petals", "--seed", "3", "-o", path)
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement(path)
+    assert placement == hx.plan(cluster, model, method="petals", rng=3)
+    flow = answer("flow", *SUBJECT, "--placement", path)
+    assert flow["value_tokens_per_s"] == content["max_flow_tokens_per_s"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_flow_as_json(answer):
+    content = answer(
+        "flow", "--cluster", "single24", "--model", "llama-2-70b",
+        "--placement", "single24/llama-2-70b/example-ilp",
+    )  # fmt: skip
+    assert content["value_tokens_per_s"] == content["max_flow_tokens_per_s"]
+    assert math.isclose(content["value_tokens_per_s"], 1289.5557702751464)
+    cut = sum(row["capacity_tokens_per_s"] for row in content["bottlenecks"])
+    assert math.isclose(cut, content["value_tokens_per_s"])
+    into_sink = [row["flow_tokens_per_s"] for row in content["links"] if row["receiver"] == "sink"]
+    assert math.isclose(sum(into_sink), content["value_tokens_per_s"])
+
+
+def test_flow_of_an_ini_placement(answer, file):
+    rows = [f"compute_node_{n + 2}={list(range(6 * n, 6 * n + 6))}" for n in range(10)]
+    path = file("mine.ini", "\n".join(["[Settings]", "offset=2", "[Solution]", *rows]))
+    assert answer("flow", *SUBJECT, "--placement", path)["value_tokens_per_s"] > 0
+
+
+def test_simulate_as_json(answer):
+    content = answer("simulate", *PLACED, *SHORT)
+    assert set(content) >= SIMULATE_KEYS
+    assert [row["node"] for row in content["nodes"]] == list(range(10))
+    for row in content["nodes"]:
+        assert 0 <= row["kv_used_fraction"] <= 1
+        assert 0 <= row["busy_fraction"] <= 1
+    workload = content["provenance"]["workload"]
+    assert (workload["warmup_s"], workload["duration_s"], workload["initial_queries"]) == (2, 10, 20)
+    assert content["provenance"]["settings"]["on_full"] == "wait"
+    assert content["provenance"]["scheduler"]["name"] == "helix"
+
+
+def test_simulate_is_the_library_call(answer, tmp_path):
+    options = ["--scheduler", "random", "--initial", "7", "--seed", "5", "--on-full", "drop"]
+    content = answer("simulate", *PLACED, *SHORT, *options, "-o", tmp_path / "mine")
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    workload = hx.offline(initial_queries=7, warmup_s=2, duration_s=10, rng=5)
+    result = hx.simulate(cluster, model, placement, scheduler="random", workload=workload, on_full="drop")
+    saved = hx.load_result(tmp_path / "mine")
+    pd.testing.assert_frame_equal(saved.iterations, result.iterations)
+    measured = ["wall_s", "peak_rss_mb"]
+    for key in result.summary.columns.difference(measured):
+        assert content[key] == pytest.approx(result.summary[key].item(), nan_ok=True)
+    assert content["provenance"] == result.provenance
+
+
+@pytest.mark.parametrize(("mode", "window_s"), [("offline", (60, 600)), ("online", (0, 1800))])
+def test_windows_of_the_paper_by_default(mode, window_s, monkeypatch, capsys):
+    asked = []
+
+    def refuse(*arguments, workload, **options):
+        asked.append(workload)
+        raise hx.errors.SimulationError("not today")
+
+    monkeypatch.setattr(simulation, "simulate", refuse)
+    rate = ["--rate", "100"] if mode == "online" else []
+    assert cli.main(["simulate", *PLACED, "--mode", mode, *rate]) == 2
+    assert capsys.readouterr().err == "helixlab: not today\n"
+    assert (asked[0].warmup_s, asked[0].duration_s) == window_s
+
+
+def test_simulate_online(answer):
+    content = answer("simulate", *PLACED, "--mode", "online", "--rate", "100", "--duration", "20")
+    assert content["mode"] == "online"
+    assert content["queries_finished"] == content["queries_fed"]
+    assert content["queries_in_flight"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_requests_of_ones_own(answer, file, encoding):
+    rows = "arrival_s,input_tokens,output_tokens\n0,10,5\n1.5,20,6\n"
+    path = file("mine.csv", rows.encode(encoding))
+    content = answer("simulate", *PLACED, "--mode", "online", "--duration", "10", "--requests", path)
+    assert content["queries_finished"] == 2
+    assert content["total_tokens"] == 10 + 20 + 5 + 6
+
+
+def test_requests_in_a_compressed_file(answer, tmp_path):
+    table = pd.DataFrame({"input_tokens": [10, 20], "output_tokens": [3, 4]})
+    table.to_csv(tmp_path / "mine.csv.gz", index=False)
+    content = answer("simulate", *PLACED, *SHORT, "--requests", tmp_path / "mine.csv.gz")
+    assert content["queries_fed"] == content["queries_finished"] == 2
+
+
+def test_requests_that_can_never_be_served_are_refused_not_fatal(answer, file):
+    path = file("mine.csv", "input_tokens,output_tokens\n500000,5\n10,5\n")
+    content = answer("simulate", *PLACED, "--scheduler", "random", *SHORT, "--requests", path)
+    assert content["queries_refused"] == 1
+    assert content["queries_finished"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plan", *SUBJECT, "--method", "swarm"], ["flow", *PLACED], ["simulate", *PLACED, *SHORT]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_table_for_people(arguments, capsys):
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "tokens" in captured.out
+    assert "machine" in captured.out or "kind" in captured.out
+    assert captured.err == ""
+
+
+# How it fails: the arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "close"),
+    [
+        (["flow", *PLACED, "--cluster", "smal10"], "'small10'"),
+        (["flow", *PLACED, "--model", "llama-1-3b"], "'llama-1-30b'"),
+        (["flow", *SUBJECT, "--placement", "small10/llama-1-30b/helx"], "'small10/llama-1-30b/helix'"),
+        (["plan", *SUBJECT, "--method", "petal"], "'petals'"),
+        (["simulate", *PLACED, "--scheduler", "swarn"], "'swarm'"),
+        (["simulate", *PLACED, "--execution", "greedi"], "'greedy'"),
+    ],
+    ids=["cluster", "model", "placement", "method", "scheduler", "execution"],
+)
+def test_unknown_names(arguments, close, complaint):
+    line = complaint(*arguments)
+    assert f"did you mean {close}" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--duration", "0"], "duration_s"),
+        (["--duration", "-5"], "duration_s"),
+        (["--duration", "nan"], "duration_s"),
+        (["--duration", "inf"], "duration_s"),
+        (["--duration", "long"], "--duration"),
+        (["--warmup", "-1"], "warmup_s"),
+        (["--warmup", "nan"], "warmup_s"),
+        (["--initial", "0"], "initial_queries"),
+        (["--initial", "1.5"], "--initial"),
+        (["--seed", "-1"], "rng"),
+        (["--seed", "x"], "--seed"),
+        (["--rate", "100"], "--mode online"),
+        (["--mode", "online"], "rate_tokens_per_s"),
+        (["--mode", "online", "--rate", "0"], "rate_tokens_per_s"),
+        (["--mode", "online", "--rate", "-3"], "rate_tokens_per_s"),
+        (["--mode", "online", "--rate", "nan"], "rate_tokens_per_s"),
+        (["--mode", "online", "--rate", "many"], "--rate"),
+        (["--mode", "online", "--rate", "9", "--initial", "3"], "--mode offline"),
+        (["--mode", "online", "--rate", "9", "--requests", "mine.csv"], "exclude each other"),
+        (["--mode", "sometimes"], "--mode"),
+        (["--on-full", "panic"], "--on-full"),
+        (["--on", "wait"], "--on"),
+        (["--unheard-of"], "--unheard-of"),
+    ],
+    ids=" ".join,
+)
+def test_arguments_that_make_no_sense(options, named, complaint):
+    assert named in complaint("simulate", *PLACED, *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "VERB"),
+        (["explode"], "explode"),
+        (["flow"], "--cluster"),
+        (["plan", *SUBJECT, "--method", "swarm", "--time-limit", "0"], "time_limit_s"),
+        (["plan", *SUBJECT, "--method", "swarm", "--time-limit", "nan"], "time_limit_s"),
+        (["plan", *SUBJECT, "--method", "swarm", "--seed", "-1"], "rng"),
+        (["reproduce", "--scale", "vast"], "--scale"),
+        (["reproduce", "--notebooks", "no-such-folder"], "no-such-folder"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_other_verbs_with_arguments_that_make_no_sense(arguments, named, complaint):
+    assert named in complaint(*arguments)
+
+
+def test_help_and_version(capsys):
+    for asked in (["--help"], ["simulate", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(asked)
+        assert ended.value.code == 0
+        assert "helixlab" in capsys.readouterr().out
+
+
+# How it fails: files
+
+
+@pytest.mark.parametrize("option", ["--cluster", "--model", "--placement"])
+@pytest.mark.parametrize("ending", [".json", ".ini", ".txt", ""])
+@pytest.mark.parametrize(
+    "content", [None, "folder", "", b"\x00\xff\x80\x01" * 99, '{"format": ', "[]", "NaN"]
+)
+def test_files_that_are_something_else(option, ending, content, complaint, tmp_path):
+    path = tmp_path / f"thing{ending}"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert "thing" in complaint("flow", *PLACED, option, path)
+
+
+@pytest.mark.parametrize("option", ["--cluster", "--model", "--placement"])
+def test_json_that_nests_too_deep(option, complaint, file):
+    assert "deep.json" in complaint("flow", *PLACED, option, file("deep.json", "[" * 100_000))
+
+
+def test_code_in_an_ini_file_is_not_run(complaint, file, tmp_path):
+    trap = f"__import__('pathlib').Path({str(tmp_path / 'sprung')!r}).touch()"
+    network = f"[NodeNames]\ntotal_compute_nodes={trap}\n[SourceNode]\nconnected_nodes={trap}\n"
+    layers = f"[Settings]\noffset={trap}\n[Solution]\ncompute_node_2={trap}\n"
+    assert "trap.ini" in complaint("flow", *PLACED, "--cluster", file("trap.ini", network))
+    assert "trap2.ini" in complaint("flow", *PLACED, "--placement", file("trap2.ini", layers))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_hostile_clusters(complaint, file, small10):
+    text = json.dumps(small10)
+    rows = small10["links"]["rows"]
+    first = json.dumps(rows[0])
+
+    def with_first(sender, receiver, bandwidth, latency):
+        return text.replace(first, f'["{sender}", {receiver}, {bandwidth}, {latency}]')
+
+    assert with_first("source", 0, 1000000000, 0.001) == text
+    for content, named in [
+        (text[: len(text) // 2], "not valid JSON"),
+        (with_first("source", 0, "NaN", 0.001), "not valid JSON"),
+        (with_first("source", 0, -1.0, 0.001), "bandwidth"),
+        (with_first("source", 0, 0, 0.001), "bandwidth"),
+        (with_first("source", 0, 1e9, -0.001), "latency"),
+        (with_first("source", 99, 1e9, 0.001), "99"),
+        (with_first("source", '"zero"', 1e9, 0.001), "zero"),
+    ]:
+        line = complaint("flow", *PLACED, "--cluster", file("mine.json", content))
+        assert named in line
+
+
+def test_placements_that_cannot_serve(complaint, file, chain):
+    short = [row for row in chain["layers"] if row[0] != 8]
+    others = [link for link in chain["links"] if 8 not in link]
+    overfull = [[7, 0, 48], *(row for row in chain["layers"] if row[0] != 7)]
+    for changes, named in [
+        ({"layers": short, "links": others}, "misses layers 24-29"),
+        ({"layers": overfull}, "node 7"),
+        ({"links": chain["links"][1:]}, "no path"),
+        ({"layers": []}, "no layers"),
+        ({"layers": [[99, 0, 60]], "links": []}, "node 99"),
+        ({"links": [*chain["links"], [3, 2]]}, "3 -> 2"),
+        ({"cluster": "single24"}, "single24"),
+        ({"model": "llama-2-70b"}, "llama-2-70b"),
+        ({"kv_capacity_token_layers": {"7": -4}}, "KV capacity"),
+        ({"layers": [[7, 0, 60.5]]}, "60.5"),
+    ]:
+        path = file("mine.json", chain | changes)
+        for verb in ("flow", "simulate"):
+            assert named in complaint(verb, *SUBJECT, "--placement", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("mine.csv", "input_tokens,output_tokens\n0,5\n", "row 0"),
+        ("mine.csv", "input_tokens,output_tokens\n5,9\n5,0\n", "row 1"),
+        ("mine.csv", "input_tokens,output_tokens\n2000000,5\n", "2000000"),
+        ("mine.csv", "input_tokens,output_tokens\n-3,5\n", "-3"),
+        ("mine.csv", "input_tokens,output_tokens\n2.5,5\n", "2.5"),
+        ("mine.csv", "input_tokens,output_tokens\nnan,5\n", "row 0"),
+        ("mine.csv", "input_tokens,output_tokens\n__import__('os'),5\n", "__import__"),
+        ("mine.csv", "input_tokens,output_tokens\n", "no rows"),
+        ("mine.csv", "input_tokens\n5\n", "output_tokens"),
+        ("mine.csv", "", "mine.csv"),
+        ("mine.csv", b"\x00\xff\x80\x01" * 99, "mine.csv"),
+        ("mine.csv.gz", b"\x00\xff\x80\x01" * 99, "mine.csv.gz"),
+        ("mine.csv.gz", "input_tokens,output_tokens\n5,5\n", "mine.csv.gz"),
+        ("folder.csv", None, "folder.csv"),
+        ("missing.csv", None, "no such file"),
+    ],
+)
+def test_hostile_requests(name, content, named, complaint, tmp_path):
+    path = tmp_path / name
+    if name.startswith("folder"):
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert named in complaint("simulate", *PLACED, *SHORT, "--requests", path)
+
+
+@pytest.mark.parametrize("arrivals", ["5,1", "-1,5", "nan,5", "soon,5"])
+def test_hostile_arrivals(arrivals, complaint, file):
+    rows = "".join(f"{arrival},10,10\n" for arrival in arrivals.split(","))
+    path = file("mine.csv", f"arrival_s,input_tokens,output_tokens\n{rows}")
+    line = complaint("simulate", *PLACED, "--mode", "online", "--requests", path)
+    assert "arrival_s" in line
+
+
+# How it fails: output
+
+
+def test_paths_that_cannot_be_written(complaint, file, tmp_path):
+    in_the_way = file("file", "something else")
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "notes.txt").write_text("keep")
+    plan = ["plan", *SUBJECT, "--method", "swarm", "-o"]
+    assert "file" in complaint(*plan, in_the_way / "mine.json")
+    assert "used" in complaint(*plan, used)
+    simulate = ["simulate", *PLACED, *SHORT, "-o"]
+    assert "file" in complaint(*simulate, in_the_way / "mine")
+    assert "file" in complaint(*simulate, in_the_way)
+    assert "used" in complaint(*simulate, used)
+    assert in_the_way.read_text() == "something else"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "notes.txt", "used"]
+
+
+def test_full_disk():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "helixlab", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == f"helixlab: {os.strerror(28)}\n"
+
+
+def test_broken_pipe_is_silent():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "helixlab", "list"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_interrupt(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "trace_names", lambda: signal.raise_signal(signal.SIGINT))
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == "helixlab: interrupted\n"
+
+
+def test_out_of_memory(monkeypatch, complaint):
+    def exhausted():
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "trace_names", exhausted)
+    assert "memory" in complaint("list")
+
+
+def test_as_a_process():
+    good = run("simulate", *PLACED, *SHORT, "--json")
+    assert good.returncode == 0
+    assert json.loads(good.stdout)["scheduler"] == "helix"
+    bad = run("simulate", *PLACED, "--duration", "nan", "--json")
+    assert (bad.returncode, bad.stdout, len(bad.stderr.splitlines())) == (2, "", 1)
+    assert "Traceback" not in bad.stderr
