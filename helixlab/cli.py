@@ -99,16 +99,16 @@ def _failed(message: str) -> int:
 
 
 def _drop_output() -> None:
-    """What could not be written would be tried once more, and noisily, when Python ends."""
+    """Python would try once more, and noisily, to write what could not be written."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
 # The verbs
 
 
 def _list(asked: argparse.Namespace) -> None:
-    del asked
     for what, names in {
         "clusters": cluster_names(),
         "models": model_names(),
@@ -151,9 +151,8 @@ def _flow(asked: argparse.Namespace) -> None:
     flow = max_flow(cluster, model, _placement(asked.placement, cluster, model))
     if asked.json:
         tables = {name: getattr(flow, name).to_dict("records") for name in ("bottlenecks", "nodes", "links")}
-        value = flow.value_tokens_per_s
-        named = {"placement": flow.placement, "value_tokens_per_s": value, "max_flow_tokens_per_s": value}
-        _print_json(named | tables)
+        values = dict.fromkeys(("value_tokens_per_s", "max_flow_tokens_per_s"), flow.value_tokens_per_s)
+        _print_json({"placement": flow.placement} | values | tables)
     else:
         print(f"{flow.value_tokens_per_s:.1f} tokens/s through {flow.placement}, bound by:")
         _print_table(flow.bottlenecks)
@@ -243,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"helixlab {version('helixlab')}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     for name, run, options, summary in (
-        ("list", _list, _no_options, "What helixlab brings along."),
+        ("list", _list, lambda option: None, "What helixlab brings along."),
         ("plan", _plan, _plan_options, "Plan which node holds which layers."),
         ("flow", _flow, _flow_options, "Maximum flow of a placement, and what binds it."),
         ("simulate", _simulate, _simulate_options, "Simulate serving a workload."),
@@ -255,13 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _no_options(option: Any) -> None:
-    del option
-
-
 def _plan_options(option: Any) -> None:
     _subject_options(option)
-    option("--method", default="helix", help="a planner, see helixlab list (default: helix)")
+    option("--method", required=True, help="a planner, see helixlab list")
     option("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
     option("--seed", type=int, default=0, help="of random draws (default: 0)")
     option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")

@@ -21,16 +21,17 @@ __all__ = ["SINK_VERTEX", "SOURCE_VERTEX", "flow_graph", "link_edge", "node_capa
 
 # Vertices are integers, so that the algorithm visits them in the same order in every process
 # (strings are hashed differently in each). A node at position p of the placement has the four
-# vertices 4 + 4 p + 0 .. 3: in, start, end, out.
+# vertices -4 - 4 p - 0 .. 3: in, start, end, out. Counted downwards, because the maximum flow this
+# leads to, where there are several, is the one the reference simulator's random order mostly finds.
 SOURCE_VERTEX: Final = 0
-SINK_VERTEX: Final = 3
-_SOURCE_OUT: Final = 1
-_SINK_IN: Final = 2
+SINK_VERTEX: Final = -3
+_SOURCE_OUT: Final = -1
+_SINK_IN: Final = -2
 _IN, _START, _END, _OUT = range(4)
 
 
 def _vertex(position: int, part: int) -> int:
-    return 4 + 4 * position + part
+    return -4 - 4 * position - part
 
 
 def node_edge(position: int) -> tuple[int, int]:

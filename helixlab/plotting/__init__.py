@@ -17,6 +17,7 @@ from helixlab.plotting.style import (
     METHOD_COLOURS,
     METHOD_LABELS,
     PAGE_WIDTH_IN,
+    name_panels,
     panels,
     style,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "layer_time_curves",
     "legend_above",
     "link_flow_picture",
+    "name_panels",
     "node_use_picture",
     "panels",
     "placement_picture",

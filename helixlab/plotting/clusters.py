@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
@@ -75,7 +76,7 @@ def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['4 L4', '6 T4']
     """
-    ax = axes_or_new(ax, height_in=2.9)
+    ax = axes_or_new(ax, height_in=1.9 if len(cluster.regions) == 2 else 2.9)
     between: dict[tuple[str, str], list[Link]] = {}
     for link in cluster.links:
         if isinstance(link.sender, int) and isinstance(link.receiver, int):
@@ -108,6 +109,10 @@ def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     ax.set_aspect("equal")
     ax.set_axis_off()
     ax.margins(0.06)
+    if len(regions) > 1:  # room for the words, which are no data
+        low = min(region.y - region.ring for region in regions.values())
+        high = max(region.y + region.ring for region in regions.values())
+        ax.set_ylim(min(low, -1.1) - _RIM - 0.45, high + _RIM + 0.45)
     return ax
 
 
@@ -120,7 +125,7 @@ def _layout(cluster: Cluster, between: dict[tuple[str, str], list[Link]]) -> dic
     regions = {}
     for place, (name, held) in enumerate(nodes.items()):
         angle = start - 2 * math.pi * place / number
-        away = 0.0 if number == 1 else 1.15
+        away = 0.0 if number == 1 else 1.3
         ring = radius * math.sqrt(max(len(held), 3) / most) if number > 1 else radius
         x, y = away * math.cos(angle), away * math.sin(angle)
         regions[name] = _Region(name, held, x, y, ring, between.get((name, name), []))
@@ -134,9 +139,8 @@ def _draw_region(ax: Axes, region: _Region, at: dict[int, tuple[float, float]], 
         )
         ax.add_patch(disc)
     pairs = {frozenset((link.sender, link.receiver)) for link in region.links}
-    for pair in sorted(sorted(pair, key=str) for pair in pairs):
-        (x0, y0), (x1, y1) = (at[int(end)] for end in pair)
-        ax.plot([x0, x1], [y0, y1], color="#8899aa", linewidth=0.35, alpha=0.35, zorder=1)
+    lines = [[at[int(end)] for end in pair] for pair in sorted(sorted(pair, key=str) for pair in pairs)]
+    ax.add_collection(LineCollection(lines, colors="#8899aa", linewidths=0.35, alpha=0.35, zorder=1))
     words = "\n".join(filter(None, (region.name, _offer(region.links, ", "))))
     above = region.y > 0.2
     y = region.y + (1 if above else -1) * (region.ring + _RIM + 0.03)

@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from helixlab.cluster import SINK, SOURCE
 from helixlab.flow import Flow
 from helixlab.plotting.placements import UTILISATION_COLOURS
-from helixlab.plotting.style import PAGE_WIDTH_IN, axes_or_new, ink_on, styled
+from helixlab.plotting.style import BOUND_COLOUR, PAGE_WIDTH_IN, axes_or_new, ink_on, styled
 
 __all__ = ["link_flow_picture"]
 
@@ -131,7 +131,9 @@ def _draw_node(ax: Axes, node: dict[str, Any], lane: int, margin: float, colour:
     left, right = node["first_layer"] + margin, node["end_layer"] - margin
     if right - left < 2 * margin:
         left, right = left - margin / 2, right + margin / 2
-    frame = {"edgecolor": "#b5172f", "linewidth": 1.6} if binds else {"edgecolor": "black", "linewidth": 0.5}
+    frame = (
+        {"edgecolor": BOUND_COLOUR, "linewidth": 1.6} if binds else {"edgecolor": "black", "linewidth": 0.5}
+    )
     corner = (left, lane - _HALF_HEIGHT)
     ax.add_patch(Rectangle(corner, right - left, 2 * _HALF_HEIGHT, facecolor=colour, zorder=3, **frame))  # type: ignore[arg-type]
     middle, wide = (left + right) / 2, right - left >= 3.2 * margin

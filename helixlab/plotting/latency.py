@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from helixlab.plotting.style import axes_or_new, in_order, ink_on, method_colours, method_label, styled
+from helixlab.plotting.style import (
+    axes_or_new,
+    in_order,
+    ink_on,
+    method_colours,
+    method_label,
+    method_ticks,
+    styled,
+)
 from helixlab.plotting.throughput import hollow, label_platforms
 
 __all__ = ["latency_boxes", "latency_cdf"]
@@ -74,8 +83,7 @@ def latency_boxes(
             place, mean, "o", color=ink, markersize=2.6, markeredgecolor=other, markeredgewidth=0.4, zorder=4
         )
     platforms = _published_latencies(ax, methods, phase, published) if published is not None else []
-    ax.set_xticks(range(len(methods)), [method_label(method) for method in methods])
-    ax.tick_params(axis="x", length=0)
+    method_ticks(ax, methods)
     ax.set_xlim(-0.55, len(methods) - 0.35)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"{phase} latency (s)")
@@ -128,7 +136,9 @@ def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | No
         ax.plot(of_method["latency_s"], of_method["quantile"], **line)
         handles.append(Line2D([], [], label=method_label(method).replace("\n", " "), **line))
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(0, 1)
     ax.set_xlabel(f"{phase} latency (s)")
     ax.set_ylabel(f"part of {phase}s" if phase == "prompt" else "part of decode iterations")

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helixlab.errors import ModelError
 from helixlab.model import Model, machine_throughput
@@ -96,6 +96,7 @@ def throughput_curves(model: Model, machine_counts: Mapping[str, int], *, ax: Ax
         layers = np.arange(1, len(table[machine]))
         ax.plot(layers, table[machine][1:], marker=".", color=colour, label=machine)
     ax.set_yscale("log")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("layers on the node, k")
     ax.set_ylabel("throughput T(k) (tokens/s)")
     ax.set_xlim(left=0)
@@ -130,6 +131,8 @@ def kv_capacity_curves(
         tokens = [profile.kv_capacity_token_layers(int(k)) / k / 1e3 for k in layers]
         ax.plot(layers, tokens, marker=".", color=colour, label=machine)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("layers on the node, k")

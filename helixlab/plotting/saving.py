@@ -58,6 +58,10 @@ def save_figure(
             f"cannot call a figure {name!r}; give a plain name such as 'comparison', the folder apart"
         )
     files = {ending: Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+    engine = fig.get_layout_engine()
+    fig.draw_without_rendering()
+    # Laying out takes most of the time of drawing, and once is enough.
+    fig.set_layout_engine("none")
     try:
         with replacing(files["png"]) as beside:
             fig.savefig(beside, format="png")
@@ -69,4 +73,6 @@ def save_figure(
         raise FileFormatError(
             f"cannot write figure {name!r} into {folder} ({error.strerror or error}); give another folder"
         ) from None
+    finally:
+        fig.set_layout_engine(engine)
     return files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 __all__ = [
+    "BOUND_COLOUR",
     "COLUMN_WIDTH_IN",
     "MACHINE_COLOURS",
     "METHOD_COLOURS",
@@ -25,6 +26,8 @@ __all__ = [
     "machine_colours",
     "method_colours",
     "method_label",
+    "method_ticks",
+    "name_panels",
     "panels",
     "style",
     "styled",
@@ -72,10 +75,13 @@ MACHINE_COLOURS: Final[dict[str, str]] = {
     "T4": "#f0cf65",
 }
 """Colour of each machine type, the strongest first."""
+BOUND_COLOUR: Final = "#b5172f"
+"""Of what cannot be exceeded."""
 OTHER_COLOURS: Final = ("#222222", "#cc6677", "#88ccee", "#999933", "#aa4499", "#dddddd")
 """For names that have no colour of their own, in the order in which they come."""
 
 _LIGHTEST_TEXT: Final = 0.42
+_ROOM_FOR_A_LABEL_POINTS: Final = 33.0
 
 _Arguments = ParamSpec("_Arguments")
 _Returned = TypeVar("_Returned")
@@ -140,6 +146,31 @@ def panels(
     return figure, axes
 
 
+@styled
+def name_panels(axes: Iterable[Axes], names: Iterable[str], *, above_legend: bool = False) -> None:
+    """Write a name above each panel.
+
+    Parameters
+    ----------
+    axes : iterable of Axes
+        The panels, as many as names.
+    names : iterable of str
+        What to write.
+    above_legend : bool, default False
+        Leave room for a legend of one line between name and panel.
+
+    Examples
+    --------
+    >>> figure, axes = panels(1, 2)
+    >>> name_panels(axes, ["(a)", "(b)"])
+    >>> [ax.get_title(loc="left") for ax in axes]
+    ['(a)', '(b)']
+    >>> plt.close(figure)
+    """
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name, pad=14 if above_legend else None)
+
+
 def axes_or_new(ax: Axes | None, *, width_in: float = COLUMN_WIDTH_IN, height_in: float = 2.4) -> Axes:
     """The axes that were given, or those of a figure of that size."""
     return plt.subplots(figsize=(width_in, height_in))[1] if ax is None else ax
@@ -201,6 +232,18 @@ def method_label(method: str) -> str:
     return METHOD_LABELS.get(method, method)
 
 
+def method_ticks(ax: Axes, methods: Sequence[str]) -> None:
+    """Name the methods below an axis, one at each of 0, 1, ...; aslant where they have little room."""
+    labels = [method_label(method) for method in methods]
+    room_points = 72 * ax.get_window_extent().width / ax.figure.dpi / len(methods)
+    if room_points < _ROOM_FOR_A_LABEL_POINTS:
+        labels = [label.replace("\n", " ") for label in labels]
+        ax.set_xticks(range(len(methods)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(methods)), labels)
+    ax.tick_params(axis="x", length=0)
+
+
 def ink_on(colour: Any) -> str:
     """Black or white, whichever is legible on that colour.
 
@@ -219,7 +262,7 @@ def legible(colour: Any) -> Any:
     Examples
     --------
     >>> legible("#004488"), legible("#f0cf65")
-    ('#004488', '#7b6a34')
+    ('#004488', '#7e6c35')
     """
     red, green, blue = colors.to_rgb(colour)
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue

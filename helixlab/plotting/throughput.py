@@ -9,16 +9,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helixlab.plotting.style import axes_or_new, in_order, ink_on, method_colours, method_label, styled
+from helixlab.plotting.style import (
+    BOUND_COLOUR,
+    axes_or_new,
+    in_order,
+    ink_on,
+    method_colours,
+    method_ticks,
+    styled,
+)
 
 __all__ = ["PLATFORM_MARKERS", "hollow", "label_platforms", "legend_above", "throughput_bars"]
 
-PLATFORM_MARKERS: Final[dict[str, str]] = {"simulation": "o", "prototype": "D", "solver": "s"}
-"""Marker of a published value by where it was measured."""
+PLATFORM_MARKERS: Final[dict[str, str]] = {"simulation": "o", "prototype": "D", "solver": "s", "planned": "^"}
+"""Marker of a value to compare with, by where it was found."""
 _PLATFORM_LABELS: Final = {
     "simulation": "published, simulated",
     "prototype": "published, measured",
     "solver": "published, solver",
+    "planned": "planned here",
 }
 _LEAST_SHARE_FOR_INSIDE: Final = 0.22
 _OFFSETS: Final = {"simulation": -0.18, "prototype": 0.18}
@@ -41,7 +50,8 @@ def label_platforms(ax: Axes, platforms: Iterable[str], *, legend: bool) -> None
     """Name the published values of the axes for a legend, and draw it above them if asked for."""
     for platform in PLATFORM_MARKERS:
         if platform in platforms:
-            ax.plot([], [], label=_PLATFORM_LABELS[platform], **hollow(platform))
+            # Unclipped artists without data would count as being at the figure's corner.
+            ax.plot([], [], label=_PLATFORM_LABELS[platform], **hollow(platform) | {"clip_on": True})
     if legend and ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1, columnspacing=1.2)
 
@@ -81,6 +91,7 @@ def throughput_bars(
     published: pd.DataFrame | None = None,
     value: str = "decode_tokens_per_s",
     label: str = "decode tokens/s",
+    bound: float | None = None,
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
@@ -91,10 +102,12 @@ def throughput_bars(
     table : DataFrame
         One row a method: ``method`` and the column `value`; several rows of a method are averaged.
     published : DataFrame, optional
-        Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"`` or ``"solver"``) and `value`; only
-        the methods of `table` are drawn.
+        Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"``, ``"solver"``, or ``"planned"``)
+        and `value`; only the methods of `table` are drawn.
     value, label : str
         The column to draw, and what it is called on the axis, with its unit.
+    bound : float, optional
+        What no method can exceed, a line.
     legend : bool, default True
         Say what the markers mean.
     ax : Axes, optional
@@ -121,11 +134,12 @@ def throughput_bars(
     for place, method in enumerate(methods):
         height = float(means[method])
         ax.bar(place, height, width=0.68, color=colours[method], edgecolor="black", linewidth=0.4)
-        above = max([height, *shown.loc[shown["method"] == method, value].astype(float)])
+        marks = shown.loc[shown["method"] == method, value].astype(float).tolist()
         inside = height >= _LEAST_SHARE_FOR_INSIDE * highest
+        foot = height / 2 if min([height, *marks]) < _LEAST_SHARE_FOR_INSIDE * highest else 0.0
         ax.annotate(
             f"{height:.0f}" if height >= 10 else f"{height:.1f}",
-            (place, 0 if inside else above),
+            (place, foot if inside else max([height, *marks])),
             xytext=(0, 3 if inside else 4),
             textcoords="offset points",
             ha="center",
@@ -138,8 +152,14 @@ def throughput_bars(
         shift = _OFFSETS.get(platform, 0.0) if len(platforms) > 1 else 0.0
         places = [methods.index(method) + shift for method in of_platform["method"]]
         ax.plot(places, of_platform[value].astype(float), **hollow(platform))
-    ax.set_xticks(range(len(methods)), [method_label(method) for method in methods])
-    ax.tick_params(axis="x", length=0)
+    if bound is not None:
+        ax.axhline(bound, color=BOUND_COLOUR, linestyle=(0, (4, 1.5)), linewidth=1)
+        ax.annotate(
+            f"upper bound {bound:.0f}", (1, bound), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            textcoords="offset points", ha="right", va="bottom", fontsize=6.5, color=BOUND_COLOUR,
+        )  # fmt: skip
+        highest = max(highest, 1.06 * bound)
+    method_ticks(ax, methods)
     ax.set_xlim(-0.6, len(methods) - 0.4)
     ax.set_ylim(0, 1.08 * highest if highest > 0 else 1)
     ax.set_ylabel(label)

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from helixlab.errors import SimulationError
-from helixlab.plotting.style import axes_or_new, legible, styled
+from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, legible, styled
 from helixlab.simulation import Result
 
 __all__ = ["node_use_picture", "tokens_over_time"]
 
-DECODE_COLOUR, TOTAL_COLOUR, BOUND_COLOUR = "#004488", "#66a3d2", "#b5485d"
+DECODE_COLOUR, TOTAL_COLOUR = "#004488", "#66a3d2"
 _USES: Final = {
     "busy_fraction": "part of the time busy",
     "kv_used_fraction": "part of the KV cache in use",

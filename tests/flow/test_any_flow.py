@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helixlab.cluster import SINK, SOURCE, geo_distributed, random_sparse, single_region
 from helixlab.errors import PlacementError
+from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX
 from helixlab.flow import decompose, flow_graph, max_flow, upper_bound
 from helixlab.model import load_model
 from helixlab.placement import plan
@@ -76,7 +77,7 @@ def test_another_algorithm_finds_as_much(case):
     cluster, placement, flow = case
     graph, _ = flow_graph(cluster, LLAMA, placement)
     for algorithm in (nx.algorithms.flow.edmonds_karp, nx.algorithms.flow.shortest_augmenting_path):
-        other = nx.maximum_flow_value(graph, 0, 3, flow_func=algorithm)
+        other = nx.maximum_flow_value(graph, SOURCE_VERTEX, SINK_VERTEX, flow_func=algorithm)
         assert flow.value_tokens_per_s == pytest.approx(other, rel=1e-6)
 
 
@@ -88,7 +89,7 @@ def test_without_its_bottlenecks_nothing_gets_through(case):
     cut = {(row["kind"], row["sender"], row["receiver"]) for row in flow.bottlenecks.to_dict("records")}
     edges = [(a, b) for a, b, d in graph.edges(data=True) if (d["kind"], d["sender"], d["receiver"]) in cut]
     graph.remove_edges_from(edges)
-    assert not nx.has_path(graph, 0, 3)
+    assert not nx.has_path(graph, SOURCE_VERTEX, SINK_VERTEX)
     assert (names[0][0], names[3][0]) == ("source", "sink")
 
 

@@ -1,0 +1,93 @@
+"""How long the slow parts take: ``make bench``.
+
+Nothing here asserts a time; the table at the end puts what was measured beside what is aimed at.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import helixlab as hx
+
+LOAD = """
+import resource, sys
+import helixlab as hx
+cluster = hx.load_cluster({cluster!r})
+model = hx.load_model("llama-2-70b")
+placement = hx.load_placement({placement!r})
+"""
+RUN = """
+hx.simulate(cluster, model, placement, scheduler={scheduler!r}, workload=hx.{workload})
+"""
+PEAK = """
+unit = 1e6 if sys.platform == "darwin" else 1e3
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+"""
+
+OFFLINE = "offline(warmup_s=60, duration_s=620, rng=0)"  # 680 simulated seconds
+ONLINE = "online(rate_tokens_per_s=2150, duration_s=1800, rng=0)"
+SINGLE24 = {"cluster": "single24", "placement": "single24/llama-2-70b/example-ilp", "workload": OFFLINE}
+HETERO42 = {"cluster": "hetero42", "placement": "hetero42/llama-2-70b/helix", "workload": ONLINE}
+
+RUNS = {
+    "offline helix, single24": ({"scheduler": "helix"} | SINGLE24, 0.6),
+    "offline swarm, single24": ({"scheduler": "swarm"} | SINGLE24, 1.2),
+    "offline random, single24": ({"scheduler": "random"} | SINGLE24, 1.2),
+    "offline shortest-queue, single24": ({"scheduler": "shortest-queue"} | SINGLE24, 1.2),
+    "online helix, hetero42": ({"scheduler": "helix"} | HETERO42, 4.0),
+}
+IMPORT_S, PEAK_MB, FIRST_CALL_S = 0.5, 400.0, 45.0
+
+every_run = pytest.mark.parametrize("name", RUNS)
+
+
+def python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@every_run
+def test_simulate(name, benchmark, table):
+    how, aim_s = RUNS[name]
+    cluster, model = hx.load_cluster(how["cluster"]), hx.load_model("llama-2-70b")
+    placement = hx.load_placement(how["placement"])
+    mode, arguments = how["workload"].split("(")
+    options = dict(pair.split("=") for pair in arguments.rstrip(")").split(", "))
+    workload = getattr(hx, mode)(
+        **{key: int(value) if key == "rng" else float(value) for key, value in options.items()}
+    )
+    benchmark.pedantic(
+        lambda: hx.simulate(cluster, model, placement, scheduler=how["scheduler"], workload=workload),
+        rounds=5,
+        warmup_rounds=1,
+    )
+    table.append((name, benchmark.stats["median"], aim_s, "s"))
+
+
+@every_run
+def test_peak_memory(name, benchmark, table):
+    how, _ = RUNS[name]
+    code = LOAD.format(**how) + RUN.format(**how) + PEAK
+    peaks = [float(benchmark.pedantic(python, args=(code,), rounds=1))]
+    table.append((f"{name}: peak memory", peaks[0], PEAK_MB, "MB"))
+
+
+def test_import(benchmark, table):
+    benchmark.pedantic(python, args=("import helixlab",), rounds=5, warmup_rounds=1)
+    table.append(("python -c 'import helixlab'", benchmark.stats["median"], IMPORT_S, "s"))
+
+
+def test_first_call_with_an_empty_cache(benchmark, table, tmp_path):
+    how = RUNS["offline helix, single24"][0] | {"workload": "offline(warmup_s=1, duration_s=1)"}
+    code = LOAD.format(**how) + RUN.format(**how)
+    benchmark.pedantic(python, args=(code,), kwargs={"HELIXLAB_CACHE_DIR": str(tmp_path)}, rounds=1)
+    assert any(tmp_path.rglob("*.nbc")), "compiled code is kept for the next process"
+    table.append(("first call, nothing compiled", benchmark.stats["median"], FIRST_CALL_S, "s"))

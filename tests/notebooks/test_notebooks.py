@@ -1,0 +1,233 @@
+"""The notebooks run from start to end, at smoke scale, and the tables they write hold the right numbers."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+
+NAMES = (
+    "01_topology",
+    "02_profiles",
+    "03_placement",
+    "04_flow_and_scheduling",
+    "05_offline_simulation",
+    "06_online_and_comparison",
+)
+WITH_A_FUNCTION = {"04_flow_and_scheduling"}
+"""A scheduler is a function: writing one is what this notebook shows."""
+
+
+@pytest.fixture(scope="module")
+def notebooks(root: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb")) if path.stem in NAMES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the notebooks of this module write."""
+    return tmp_path_factory.mktemp("figures")
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def code_of(path: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+def parameters_of(path: Path) -> dict[str, Any]:
+    """Names and values of the one cell with the tag ``parameters``."""
+    (cell,) = [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    return {
+        statement.targets[0].id: ast.literal_eval(statement.value)
+        for statement in ast.parse("".join(cell["source"])).body
+    }
+
+
+def run(notebooks: dict[str, Path], name: str, folder: Path, **changes: Any) -> None:
+    """Run a notebook at smoke scale; a parameter that it does not have is an error, not a warning."""
+    given = {"scale": "smoke", "seed": 0, "output": str(folder), **changes}
+    unknown = set(given) - set(parameters_of(notebooks[name]))
+    if unknown:
+        raise ValueError(f"{name} has no parameters {', '.join(sorted(unknown))}")
+    papermill.execute_notebook(
+        notebooks[name],
+        folder / f"{name}.ipynb",
+        parameters=given,
+        kernel_name="python3",
+        cwd=notebooks[name].parent,
+        progress_bar=False,
+    )
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}.csv")
+
+
+def assert_figures(folder: Path, *names: str) -> None:
+    for name in names:
+        for ending in ("png", "pdf", "csv"):
+            assert (folder / f"{name}.{ending}").stat().st_size > 0, (name, ending)
+
+
+# As they are committed
+
+
+def test_all_are_there(notebooks: dict[str, Path]) -> None:
+    assert tuple(notebooks) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_valid_notebook_without_outputs(notebooks: dict[str, Path], name: str) -> None:
+    notebook = nbformat.read(notebooks[name], as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.nbformat == 4
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            assert set(cell.metadata) <= {"tags"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_plain_and_for_the_full_scale(notebooks: dict[str, Path], name: str) -> None:
+    parameters = parameters_of(notebooks[name])
+    assert json.loads(json.dumps(parameters)) == parameters
+    assert (parameters["scale"], parameters["seed"], parameters["output"]) == ("full", 0, "../figures")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_the_library_and_defines_nothing(notebooks: dict[str, Path], name: str) -> None:
+    tree = ast.parse("\n".join(code_of(notebooks[name])))
+    defined = [
+        n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+    assert len(defined) == (name in WITH_A_FUNCTION)
+    imported = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert imported <= {"helixlab", "pandas", "IPython"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_narrative(notebooks: dict[str, Path], name: str) -> None:
+    kinds = [cell["cell_type"] for cell in cells(notebooks[name])]
+    assert kinds[0] == "markdown"
+    assert 3 * kinds.count("markdown") >= kinds.count("code")
+    text = "".join(
+        "".join(cell["source"]) for cell in cells(notebooks[name]) if cell["cell_type"] == "markdown"
+    )
+    assert "ASPLOS 2025" in text
+
+
+def test_a_parameter_that_is_not_known_is_an_error(notebooks: dict[str, Path], folder: Path) -> None:
+    with pytest.raises(ValueError, match="sclae"):
+        run(notebooks, "01_topology", folder, sclae="smoke")
+
+
+# As they run
+
+
+def test_01_topology(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "01_topology", folder)
+    assert_figures(folder, "topology", "topology_mine")
+    overview = table(folder, "topology").set_index("cluster")
+    assert overview.loc["single24", ["nodes", "links", "regions", "A100", "T4"]].tolist() == [
+        24,
+        600,
+        1,
+        4,
+        12,
+    ]
+    assert overview.loc["geo24", "regions"] == 3
+    assert overview["nodes"].to_dict() == {"single24": 24, "geo24": 24, "hetero42": 42, "small10": 10}
+
+
+def test_02_profiles(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "02_profiles", folder)
+    assert_figures(folder, "layer_times", "throughput")
+    throughput = table(folder, "throughput").set_index(["machine", "layers_on_node"])[
+        "throughput_tokens_per_s"
+    ]
+    seen = {key: round(throughput[key]) for key in [("A100", 1), ("A100", 12), ("L4", 7), ("T4", 4)]}
+    assert seen == {("A100", 1): 23834, ("A100", 12): 952, ("L4", 7): 532, ("T4", 4): 758}
+    bounds = table(folder, "bounds").set_index("bound")["tokens_per_s"]
+    assert bounds["all nodes at their best"] == pytest.approx(2803.860988)
+    assert bounds["upper_bound"] == pytest.approx(2045.641, abs=1e-3)
+
+
+def test_03_placement(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "03_placement", folder)
+    assert_figures(folder, "placement_flows", "placements", "placements_planned")
+    flows = table(folder, "placement_flows").set_index(["source", "method"])
+    flow = flows["max_flow_tokens_per_s"]
+    assert flow["published", "helix"] == pytest.approx(1289.5557702751464)
+    assert flow["published", "petals"] == pytest.approx(952.107398, abs=1e-6)
+    assert flow["published", "swarm"] == pytest.approx(flow["planned", "swarm"])
+    assert flow["published", "homogeneous"] == pytest.approx(flow["planned", "homogeneous"])
+    assert (flow <= flows["upper_bound_tokens_per_s"]).all()
+    assert len(flow) == 9
+
+
+def test_04_flow_and_scheduling(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "04_flow_and_scheduling", folder)
+    assert_figures(folder, "flow", "schedulers")
+    flow = table(folder, "flow")
+    for end, other in (("source", "sender"), ("sink", "receiver")):
+        assert flow.loc[flow[other] == end, "flow_tokens_per_s"].sum() == pytest.approx(1289.5557702751464)
+    assert table(folder, "routes")["share"].sum() == pytest.approx(1)
+    schedulers = table(folder, "schedulers").set_index("method")
+    assert list(schedulers.index) == ["helix", "swarm", "random", "shortest-queue", "by-flow"]
+    assert (schedulers["decode_tokens_per_s"] > 0).all()
+    # The scheduler of the notebook follows the flow; those that know nothing of it do not.
+    branches = table(folder, "branches")
+    distance = branches[list(schedulers.index)].sub(branches["flow"], axis=0).abs().mean()
+    assert distance["by-flow"] < distance["random"]
+
+
+def test_05_offline_simulation(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "05_offline_simulation", folder)
+    assert_figures(folder, "offline_throughput", "offline_timeline", "offline_nodes")
+    methods = table(folder, "offline_throughput").set_index("method")
+    assert methods["runs"].to_dict() == {"helix": 1, "petals": 1, "swarm": 1, "separate": 3}
+    assert methods["published_simulation"].dropna().to_dict() == {
+        "helix": 252.1,
+        "swarm": 124.7,
+        "separate": 124.3,
+    }
+    assert (methods["decode_tokens_per_s"] > 0).all()
+    assert methods.loc["separate", "max_flow_tokens_per_s"] == pytest.approx(582.017802, abs=1e-6)
+    rules = table(folder, "offline_on_full").set_index("on_full")
+    assert list(rules.index) == ["wait", "drop"]
+    assert rules.loc["wait", "queries_dropped"] == rules.loc["drop", "queries_waited"] == 0
+    assert rules.loc["wait", "decode_tokens_per_s"] == methods.loc["helix", "decode_tokens_per_s"]
+    assert len(table(folder, "offline_node_use")) == 24
+
+
+def test_06_online_and_comparison(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "06_online_and_comparison", folder)
+    assert_figures(folder, "online_latencies", "online_latency_distributions", "comparison")
+    comparison = table(folder, "comparison").set_index(["mode", "method"])
+    assert [method for mode, method in comparison.index if mode == "online"] == [
+        "helix",
+        "petals",
+        "swarm",
+        "separate",
+    ]
+    assert (comparison["decode_tokens_per_s"] > 0).all()
+    published = comparison["published_decode_tokens_per_s"].dropna()
+    assert published["online"].to_dict() == {"helix": 141.6, "swarm": 69.8, "separate": 84.0}
+    assert published["offline"].to_dict() == {"helix": 252.1, "swarm": 124.7, "separate": 124.3}
+    for phase in ("prompt", "decode"):
+        percentiles = comparison[[f"{phase}_latency_p{p}_s" for p in (5, 25, 50, 75, 95)]]
+        assert (percentiles.diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)

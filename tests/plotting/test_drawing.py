@@ -1,0 +1,331 @@
+"""Each function draws what it says, where it is told to."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+import helixlab as hx
+from helixlab.errors import ModelError, SimulationError, UnknownNameError
+from helixlab.plotting import (
+    METHOD_COLOURS,
+    comparison_table,
+    kv_capacity_curves,
+    latency_boxes,
+    latency_cdf,
+    latency_quantiles,
+    layer_time_curves,
+    legend_above,
+    link_flow_picture,
+    node_use_picture,
+    panels,
+    placement_picture,
+    throughput_bars,
+    throughput_curves,
+    tokens_over_time,
+    topology_picture,
+    window_latencies,
+)
+
+
+def latencies(method: str, scale: float) -> dict[str, Any]:
+    figures = {
+        f"{phase}_latency_p{p}_s": scale * p for phase in ("prompt", "decode") for p in (5, 25, 50, 75, 95)
+    }
+    return {
+        "method": method,
+        **figures,
+        "prompt_latency_mean_s": 55 * scale,
+        "decode_latency_mean_s": 60 * scale,
+    }
+
+
+THROUGHPUT = pd.DataFrame({"method": ["swarm", "helix", "mine"], "decode_tokens_per_s": [125.0, 250.0, 5.5]})
+LATENCY = pd.DataFrame([latencies("swarm", 0.02), latencies("helix", 0.01)])
+QUANTILES = pd.DataFrame(
+    {"method": ["swarm"] * 3 + ["helix"] * 3, "quantile": [0, 0.5, 1] * 2, "latency_s": [1, 2, 9, 0.5, 1, 3]}
+)
+PUBLISHED = pd.DataFrame(
+    {
+        "method": ["helix", "helix", "petals"],
+        "platform": ["simulation", "prototype", "simulation"],
+        "decode_tokens_per_s": [252.0, 223.0, 190.0],
+    }
+)
+
+DRAWINGS: dict[str, Callable[[Any, Any, Axes | None], Axes]] = {
+    "throughput_bars": lambda study, result, ax: throughput_bars(THROUGHPUT, ax=ax),
+    "latency_boxes": lambda study, result, ax: latency_boxes(LATENCY, ax=ax),
+    "latency_cdf": lambda study, result, ax: latency_cdf(QUANTILES, ax=ax),
+    "tokens_over_time": lambda study, result, ax: tokens_over_time(result, ax=ax),
+    "node_use_picture": lambda study, result, ax: node_use_picture(result, ax=ax),
+    "placement_picture": lambda study, result, ax: placement_picture(study.cluster, study.placement, ax=ax),
+    "link_flow_picture": lambda study, result, ax: link_flow_picture(study.flow, ax=ax),
+    "topology_picture": lambda study, result, ax: topology_picture(study.cluster, ax=ax),
+    "layer_time_curves": lambda study, result, ax: layer_time_curves(study.model, ax=ax),
+    "throughput_curves": lambda study, result, ax: throughput_curves(
+        study.model, study.cluster.machine_counts(), ax=ax
+    ),
+    "kv_capacity_curves": lambda study, result, ax: kv_capacity_curves(study.model, ax=ax),
+}
+
+
+def words(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def ticks(ax: Axes) -> list[str]:
+    return [tick.get_text() for tick in ax.get_xticklabels()]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_returns_axes_of_its_own_or_those_given(study: Any, result: hx.Result, name: str) -> None:
+    own = DRAWINGS[name](study, result, None)
+    assert isinstance(own, Axes)
+    assert plt.get_fignums() == [own.figure.number]
+    _, (left, right) = panels(1, 2)
+    assert DRAWINGS[name](study, result, right) is right
+    assert not left.has_data()
+    assert len(plt.get_fignums()) == 2
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_axes_say_what_they_show_with_units(study: Any, result: hx.Result, name: str) -> None:
+    ax = DRAWINGS[name](study, result, None)
+    labels = " ".join([ax.get_xlabel(), ax.get_ylabel(), *words(ax)])
+    assert any(unit in labels for unit in ("(s)", "(ms)", "tokens", "layer", "GB/s")), labels
+
+
+# Throughput
+
+
+def test_bars_come_in_the_fixed_order_and_colours() -> None:
+    ax = throughput_bars(THROUGHPUT)
+    assert ticks(ax) == ["Helix", "Swarm", "mine"]
+    assert [bar.get_height() for bar in ax.patches] == [250.0, 125.0, 5.5]
+    assert to_hex(ax.patches[0].get_facecolor()) == METHOD_COLOURS["helix"]
+    assert words(ax) == ["250", "125", "5.5"]
+
+
+def test_published_values_are_hollow_and_only_beside_their_method() -> None:
+    ax = throughput_bars(THROUGHPUT, published=PUBLISHED)
+    markers = [line for line in ax.get_lines() if len(line.get_xdata())]
+    assert [line.get_ydata().tolist() for line in markers] == [[252.0], [223.0]]
+    assert {line.get_markerfacecolor() for line in markers} == {"white"}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "published, simulated",
+        "published, measured",
+    ]
+    assert ax.get_ylim()[1] > 252
+
+
+def test_a_bound_is_a_line_that_is_seen() -> None:
+    ax = throughput_bars(THROUGHPUT, bound=400.0)
+    assert "upper bound 400" in words(ax)
+    assert ax.get_ylim()[1] > 400
+
+
+def test_one_legend_for_all_panels() -> None:
+    figure, axes = panels(1, 2, width_in=7)
+    for ax in axes:
+        throughput_bars(THROUGHPUT, published=PUBLISHED, legend=False, ax=ax)
+        assert ax.get_legend() is None
+    legend_above(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "published, simulated",
+        "published, measured",
+    ]
+
+
+# Latency
+
+
+def test_boxes_are_the_percentiles() -> None:
+    ax = latency_boxes(LATENCY, "decode")
+    assert ticks(ax) == ["Helix", "Swarm"]
+    assert ax.get_ylabel() == "decode latency (s)"
+    box = ax.patches[0].get_path().vertices[:, 1]
+    assert (box.min(), box.max()) == (0.25, 0.75)
+    heights = {round(float(y), 6) for line in ax.get_lines() for y in line.get_ydata()}
+    assert {0.05, 0.95, 0.5, 0.6} <= heights  # whiskers, median and mean of helix
+
+
+def test_published_latencies_are_beside_the_box() -> None:
+    published = pd.DataFrame(
+        [
+            latencies("helix", 0.02) | {"platform": "simulation"},
+            {"method": "swarm", "platform": "prototype", "prompt_latency_mean_s": 1.5},
+        ]
+    )
+    ax = latency_boxes(LATENCY, "prompt", published=published)
+    beside = {
+        line.get_marker(): line
+        for line in ax.get_lines()
+        if line.get_markerfacecolor() == "white" and len(line.get_xdata())
+    }
+    assert beside["D"].get_ydata().tolist() == [1.5]
+    assert len(beside["o"].get_ydata()) == 6
+    assert 0 < beside["o"].get_xdata()[0] < 1 < beside["D"].get_xdata()[0] < 2
+
+
+def test_cdf_has_a_line_of_its_own_kind_for_each_method() -> None:
+    ax = latency_cdf(QUANTILES, phase="decode")
+    helix, swarm = ax.get_lines()
+    assert helix.get_xdata().tolist() == [0.5, 1, 3]
+    assert helix.get_color() == METHOD_COLOURS["helix"]
+    assert helix.get_linestyle() != swarm.get_linestyle()
+    assert ax.get_xscale() == "log"
+
+
+# Runs
+
+
+def test_comparison_sums_throughput_and_pools_latencies(result: hx.Result) -> None:
+    table = comparison_table({"separate": [result, result], "helix": result}).set_index("method")
+    summary = result.summary.iloc[0]
+    assert list(table.index) == ["helix", "separate"]
+    for column in ("decode_tokens_per_s", "max_flow_tokens_per_s", "queries_fed"):
+        assert table.loc["separate", column] == pytest.approx(2 * summary[column])
+    for column in ("prompt_latency_mean_s", "decode_latency_p95_s"):
+        assert table.loc["helix", column] == pytest.approx(summary[column])
+    assert len(window_latencies([result, result], "decode")) == 2 * len(window_latencies(result, "decode"))
+
+
+def test_quantiles_rise_from_the_least_to_the_most(result: hx.Result) -> None:
+    table = latency_quantiles({"helix": result}, "decode", points=11)
+    latency_s = window_latencies(result, "decode")
+    assert table["latency_s"].is_monotonic_increasing
+    assert table["latency_s"].iloc[[0, -1]].tolist() == [latency_s.min(), latency_s.max()]
+
+
+def test_latencies_of_an_unknown_phase_are_refused(result: hx.Result) -> None:
+    with pytest.raises(SimulationError, match="'prompt' or 'decode'"):
+        window_latencies(result, "training")
+
+
+def test_timeline_shows_the_max_flow_and_the_warm_up(result: hx.Result) -> None:
+    ax = tokens_over_time(result)
+    assert {"max flow", "decode", "prompt + decode", "warm-up"} <= set(words(ax))
+    bound = next(line for line in ax.get_lines() if line.get_label() == "max flow")
+    assert set(bound.get_ydata()) == {result.summary["max_flow_tokens_per_s"].item()}
+    assert ax.get_xlim() == (0, pytest.approx(80))
+
+
+def test_node_use_has_a_row_for_every_node(result: hx.Result) -> None:
+    ax = node_use_picture(result, "kv_used_fraction")
+    assert len(ax.get_yticks()) == 10
+    values = np.asarray(ax.collections[0].get_array())
+    assert values.shape[0] == 10
+    assert 0 <= values.min() <= values.max() <= 1
+    with pytest.raises(SimulationError, match="busy_fraction"):
+        node_use_picture(result, "temperature")
+
+
+def test_no_timeline_no_picture() -> None:
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    bare = hx.simulate(
+        cluster, model, placement, workload=hx.offline(duration_s=10, warmup_s=0), sample_step_s=0
+    )
+    for draw in (tokens_over_time, node_use_picture):
+        with pytest.raises(SimulationError, match="sample_step_s"):
+            draw(bare)
+
+
+# Placements, flows, clusters, profiles
+
+
+def test_placement_has_a_bar_for_every_node_over_its_layers(study: Any) -> None:
+    ax = placement_picture(study.cluster, study.placement)
+    spans = {(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches}
+    assert spans == {(held.first_layer, held.end_layer) for held in study.placement.layers}
+    assert len(ax.patches) == 24
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["A100", "L4", "T4"]
+
+
+def test_idle_nodes_are_shown(study: Any) -> None:
+    placement = hx.plan(study.cluster, study.model, method="homogeneous")
+    ax = placement_picture(study.cluster, placement)
+    assert words(ax).count("idle") == 24 - len(placement.layers)
+    assert len(ax.get_yticks()) == 24
+
+
+def test_placement_on_part_of_a_cluster_shows_that_part(study: Any) -> None:
+    ax = placement_picture(study.cluster, hx.load_placement("single24/llama-2-70b/separate-a100"))
+    assert len(ax.get_yticks()) == 4
+
+
+def test_utilisation_colours_the_bars(study: Any) -> None:
+    ax = placement_picture(study.cluster, study.placement, study.flow)
+    colours = {to_hex(bar.get_facecolor()) for bar in ax.patches}
+    assert len(colours) == study.flow.nodes["utilisation"].round(2).nunique()
+    assert len(ax.figure.axes) == 2  # with its scale
+    assert len(placement_picture(study.cluster, study.placement, study.flow, key=False).figure.axes) == 1
+
+
+def test_links_are_as_wide_as_their_flow(study: Any) -> None:
+    ax = link_flow_picture(study.flow)
+    links = ax.patches[: len(study.flow.links)]
+    widths = np.array([link.get_linewidth() for link in links])
+    flows = study.flow.links["flow_tokens_per_s"].to_numpy()
+    wide = flows > 0.2 * study.flow.value_tokens_per_s
+    assert np.allclose(widths[wide] / widths[wide].max(), flows[wide] / flows[wide].max())
+    boxes = ax.patches[len(links) :]
+    assert len(boxes) == 24
+    framed = [box for box in boxes if box.get_linewidth() > 1]
+    assert len(framed) == len(study.flow.bottlenecks)
+    assert {"in", "out"} <= {word.strip() for word in words(ax)}
+
+
+def test_boxes_do_not_overlap(study: Any) -> None:
+    boxes = link_flow_picture(study.flow).patches[len(study.flow.links) :]
+    spans = sorted((box.get_y(), box.get_x(), box.get_x() + box.get_width()) for box in boxes)
+    for (lane, _, end), (next_lane, start, _) in pairwise(spans):
+        assert lane != next_lane or end <= start
+
+
+@pytest.mark.parametrize("name", ["single24", "geo24", "hetero42", "small10"])
+def test_topology_shows_every_node_and_region(name: str) -> None:
+    cluster = hx.load_cluster(name)
+    ax = topology_picture(cluster)
+    shown = set(words(ax))
+    assert {str(node.index) for node in cluster.nodes} <= shown
+    assert "coordinator" in shown
+    for region in cluster.regions:
+        assert any(word.startswith(region) and "GB/s" in word for word in shown)
+
+
+def test_topology_of_two_regions_and_of_single_nodes() -> None:
+    cluster = hx.geo_distributed({"north": {"A100": 1}, "south": {"T4": 3}})
+    assert any("12.5 MB/s" in word for word in words(topology_picture(cluster)))
+
+
+def test_profile_curves_are_the_measured_points(study: Any) -> None:
+    ax = layer_time_curves(study.model, "prompt", machines=["A100", "T4"], max_tokens=2000)
+    assert words(ax) == ["A100", "T4"]
+    a100 = study.model.profile("A100")
+    line = ax.get_lines()[0]
+    assert line.get_xdata().max() <= 2000
+    assert line.get_ydata()[1] == pytest.approx(1e3 * a100.prompt_layer_s[1])
+    with pytest.raises(ModelError, match="phase"):
+        layer_time_curves(study.model, "training")
+    with pytest.raises(UnknownNameError, match="H100"):
+        layer_time_curves(study.model, machines=["H100"])
+
+
+def test_throughput_curve_ends_at_the_most_layers(study: Any) -> None:
+    lines = {
+        line.get_label(): line
+        for line in throughput_curves(study.model, {"A100": 4, "L4": 8, "T4": 12}).get_lines()
+    }
+    assert lines["A100"].get_xdata().tolist() == list(range(1, 13))
+    assert lines["A100"].get_ydata()[-1] == pytest.approx(952, abs=1)
+    room = {line.get_label(): line for line in kv_capacity_curves(study.model, machines=["T4"]).get_lines()}
+    capacity = study.model.profile("T4").kv_capacity_token_layers(4)
+    assert room["T4"].get_ydata()[-1] == pytest.approx(capacity / 4 / 1e3)
