@@ -242,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"helixlab {version('helixlab')}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     for name, run, options, summary in (
-        ("list", _list, lambda option: None, "What helixlab brings along."),
+        ("list", _list, None, "What helixlab brings along."),
         ("plan", _plan, _plan_options, "Plan which node holds which layers."),
         ("flow", _flow, _flow_options, "Maximum flow of a placement, and what binds it."),
         ("simulate", _simulate, _simulate_options, "Simulate serving a workload."),
@@ -250,7 +250,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         verb = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         verb.set_defaults(run=run)
-        options(verb.add_argument)
+        if options is not None:
+            options(verb.add_argument)
     return parser
 
 

@@ -90,7 +90,7 @@ def test_without_its_bottlenecks_nothing_gets_through(case):
     edges = [(a, b) for a, b, d in graph.edges(data=True) if (d["kind"], d["sender"], d["receiver"]) in cut]
     graph.remove_edges_from(edges)
     assert not nx.has_path(graph, SOURCE_VERTEX, SINK_VERTEX)
-    assert (names[0][0], names[3][0]) == ("source", "sink")
+    assert (names[SOURCE_VERTEX][0], names[SINK_VERTEX][0]) == ("source", "sink")
 
 
 @settings(max_examples=30)
