@@ -44,7 +44,7 @@ METHOD_COLOURS: Final[dict[str, str]] = {
     "helix-without-pruning": "#5b8fc7",
     "petals": "#b5485d",
     "swarm": "#ddaa33",
-    "separate": "#66b2a3",
+    "separate": "#4b9a8b",
     "separate-plus": "#b9dcc9",
     "homogeneous": "#7a5230",
     "random": "#a6a6a6",
