@@ -75,9 +75,46 @@ _MODULES = ("errors", "plotting", "units")
 
 __version__ = version("helixlab")
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
-    *sorted([*_MODULES, *_HOME_OF]),
+    "Cluster",
+    "Coordinator",
+    "Execution",
+    "Flow",
+    "Link",
+    "Machine",
+    "MachineProfile",
+    "Model",
+    "Node",
+    "NodeLayers",
+    "Placement",
+    "Result",
+    "Scheduler",
+    "Workload",
+    "check_placement",
+    "cluster_names",
+    "errors",
+    "geo_distributed",
+    "load_cluster",
+    "load_model",
+    "load_placement",
+    "load_result",
+    "max_flow",
+    "model_names",
+    "offline",
+    "online",
+    "placement_names",
+    "plan",
+    "plotting",
+    "random_sparse",
+    "save_cluster",
+    "save_model",
+    "save_placement",
+    "simulate",
+    "single_region",
+    "trace_names",
+    "units",
+    "upper_bound",
 ]
 
 

@@ -8,7 +8,6 @@ so the cache folder is named after the content of all of them.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import sys
 import tempfile
@@ -26,8 +25,6 @@ __all__ = ["compiled", "from_user", "inlined"]
 
 COMPILED_PACKAGES = ("scheduling", "execution", "simulation")
 
-log = logging.getLogger(__name__)
-
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 """Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed."""
 
@@ -40,9 +37,9 @@ def cache_folder() -> str:
     """Folder of the compiled code, writable: ``HELIXLAB_CACHE_DIR``, the user's cache, or a temporary one."""
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    for package in COMPILED_PACKAGES:
-        for path in sorted((root / package).glob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
+    sources = [root / "jit.py", *(path for package in COMPILED_PACKAGES for path in sorted((root / package).glob("*.py")))]
+    for path in sources:
+        digest.update(path.name.encode() + path.read_bytes())
     asked = os.environ.get("HELIXLAB_CACHE_DIR")
     for base in filter(None, (asked, platformdirs.user_cache_dir("helixlab"))):
         folder = Path(base) / "compiled" / digest.hexdigest()[:16]
@@ -59,6 +56,7 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: compile for `signature` and keep the result on disk for the next process."""
 
     def decorate(function: Callable[..., Any]) -> Any:
+        _note_first_compile()
         before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, cache_folder()
         try:
             return numba.njit(signature, cache=True, **OPTIONS)(function)
@@ -68,10 +66,11 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def note_first_compile(what: str) -> None:
+@cache
+def _note_first_compile() -> None:
     """Say once, on stderr, that compiled code is being made and that this will not happen again."""
     if not any(Path(cache_folder()).rglob("*.nbi")):
-        print(f"helixlab: compiling {what}, once per installation (about half a minute) ...", file=sys.stderr)
+        print("helixlab: compiling the engine, once per installation (about 40 s) ...", file=sys.stderr, flush=True)
 
 
 def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
@@ -86,7 +85,7 @@ def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
         function = function.py_func
     try:
         return numba.njit(signature, **OPTIONS)(function)
-    except (numba.core.errors.NumbaError, TypeError, AttributeError) as error:
+    except (numba.core.errors.NumbaError, TypeError, AttributeError, LookupError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise SchedulingError(
             f"{what} does not compile: {' '.join(lines[:3])}; write it with numbers, arrays and the functions of"

@@ -98,7 +98,14 @@ def _form_batch(state, node, row, admits, on_finish):  # type: ignore[no-untyped
             take_back(state, query)
             query = following
             continue
-        lone = entry.batch_head == NONE and request.is_prompt and state.queries[query].iteration > 0
+        # A prompt computed again after a preemption may exceed the limits, alone, where it is measured.
+        lone = (
+            entry.batch_head == NONE
+            and request.is_prompt
+            and state.queries[query].iteration > 0
+            and request.tokens < state.prompt_s.shape[1]
+            and state.prompt_s[entry.profile, request.tokens] > 0
+        )
         fits = KV_WAITS
         if admits(entry, request) or lone:
             fits = reserve_kv(state, node, query, on_finish)

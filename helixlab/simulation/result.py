@@ -93,18 +93,30 @@ class Result:
             raise SimulationError(f"{target} exists and is not a result folder; give another path")
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        fresh, old = beside / "fresh", beside / "old"
         try:
+            fresh.mkdir()
             for name in _TABLES:
-                _storable(getattr(self, name)).to_parquet(beside / f"{name}.parquet", index=False)
+                _storable(getattr(self, name)).to_parquet(fresh / f"{name}.parquet", index=False)
             content = {"format": FORMAT, "version": VERSION, "provenance": self.provenance}
-            write_text(beside / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
-            beside.chmod(0o755)
+            write_text(fresh / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
             if target.exists():
-                shutil.rmtree(target)
-            os.replace(beside, target)
+                _refuse_strangers(target)
+                os.replace(target, old)
+            os.replace(fresh, target)
         finally:
+            if old.exists() and not target.exists():
+                os.replace(old, target)
             shutil.rmtree(beside, ignore_errors=True)
         return target
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise if the folder holds anything but a result: it is about to be replaced."""
+    own = {"result.json", *(f"{name}.parquet" for name in _TABLES)}
+    strangers = sorted({entry.name for entry in folder.iterdir()} - own)
+    if strangers:
+        raise SimulationError(f"{folder} holds other files too ({strangers[0]}); move them or give another path")
 
 
 def _storable(table: pd.DataFrame) -> pd.DataFrame:
@@ -126,10 +138,21 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     ------
     FileFormatError
         The folder is not a result, or part of it is missing or broken.
+
+    Examples
+    --------
+    >>> import tempfile, helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=10, warmup_s=0))
+    >>> again = hx.load_result(result.save(tempfile.mkdtemp()))
+    >>> again.summary.equals(result.summary)
+    True
     """
     folder = Path(path)
     content = read_json(folder / "result.json")
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+    known = isinstance(content, dict) and content.get("format") == FORMAT and content.get("version") == VERSION
+    if not known or not isinstance(content.get("provenance"), dict):
         raise FileFormatError(f"{folder} is not a result of this version of helixlab; write it again with Result.save")
     tables = {}
     for name in _TABLES:

@@ -100,9 +100,13 @@ def simulate(
     started = time.perf_counter()
     scheduler, execution = get_scheduler(scheduler), get_execution(execution)
     workload = offline_workload() if workload is None else workload
+    if not isinstance(workload, Workload):
+        raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
+    if not isinstance(placement, Placement):
+        raise SimulationError(f"placement must be a Placement, got {placement!r}; load it with load_placement")
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
-    if sample_step_s < 0:
+    if not 0 <= sample_step_s < float("inf"):
         raise SimulationError(f"sample_step_s must be 0 (no timeline) or more, got {sample_step_s!r}")
     check_placement(placement, cluster, model)
     cluster = placement.on(cluster)
@@ -275,9 +279,14 @@ def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
             "receiver": pd.Series(receivers, dtype=object),
             "flow_tokens_per_s": [flow.on_link[pair] for pair in zip(senders, receivers, strict=True)],
             "tokens_per_s": (after["sent_tokens"] - before["sent_tokens"]) / span_s,
-            "busy_fraction": (after["busy_s"] - before["busy_s"]) / span_s,
+            "busy_fraction": (_sent_s(after, recording.window_s[1]) - _sent_s(before, recording.window_s[0])) / span_s,
         }
     )
+
+
+def _sent_s(links: NDArray[np.void], now_s: float) -> NDArray[np.float64]:
+    """Seconds each link has been sending until now; what it has begun counts as a whole in ``busy_s``."""
+    return links["busy_s"] - np.maximum(links["free_at_s"] - now_s, 0)  # type: ignore[no-any-return]
 
 
 def _timeline(recording: Recording) -> pd.DataFrame:

@@ -62,14 +62,18 @@ class Workload:
     requests: pd.DataFrame | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not (0 < self.duration_s < math.inf):
-            raise WorkloadError(f"duration_s must be positive, got {self.duration_s!r}; the paper measures 600 s offline")
-        if not (0 <= self.warmup_s < math.inf):
-            raise WorkloadError(f"warmup_s must be 0 or more, got {self.warmup_s!r}")
-        if self.mode == "offline" and self.initial_queries < 1:
-            raise WorkloadError(f"initial_queries must be at least 1, got {self.initial_queries!r}")
-        if self.mode == "online" and self.requests is None and not (0 < self.rate_tokens_per_s < math.inf):
-            raise WorkloadError(f"rate_tokens_per_s must be positive, got {self.rate_tokens_per_s!r}")
+        _check_number(self.duration_s, "duration_s", "above 0; the paper measures 600 s offline", above=0)
+        _check_number(self.warmup_s, "warmup_s", "0 or more", least=0)
+        if self.online and self.warmup_s >= self.duration_s:
+            raise WorkloadError(
+                f"warmup_s {self.warmup_s} leaves nothing of duration_s {self.duration_s} to measure; make it shorter"
+            )
+        if not self.online:
+            _check_number(self.initial_queries, "initial_queries", "a whole number of at least 1", least=1)
+            if self.initial_queries != int(self.initial_queries):
+                raise WorkloadError(f"initial_queries must be a whole number, got {self.initial_queries!r}")
+        elif self.requests is None:
+            _check_number(self.rate_tokens_per_s, "rate_tokens_per_s", "above 0", above=0)
 
     @property
     def online(self) -> bool:
@@ -110,6 +114,12 @@ def _arrival_times(workload: Workload, mean_tokens: float, rng: np.random.Genera
     return np.sort(times[times < workload.duration_s])
 
 
+def _check_number(value: object, name: str, wanted: str, *, above: float = -math.inf, least: float = -math.inf) -> None:
+    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not (plain and above < value < math.inf and value >= least):  # type: ignore[operator]
+        raise WorkloadError(f"{name} must be a number {wanted}, got {value!r}")
+
+
 def _seed(rng: int | np.random.Generator) -> int:
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**62))
@@ -123,6 +133,8 @@ def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
         return None
     if isinstance(requests, pd.DataFrame):
         return check_requests(requests, "requests", with_arrivals=with_arrivals)
+    if not isinstance(requests, str | os.PathLike):
+        raise WorkloadError(f"requests must be a DataFrame or the path of a CSV file, got {type(requests).__name__}")
     return read_requests(Path(requests), with_arrivals=with_arrivals)
 
 
@@ -167,8 +179,8 @@ def offline(
         trace_lengths(trace)
     return Workload(
         "offline",
-        float(warmup_s),
-        float(duration_s),
+        warmup_s,
+        duration_s,
         _seed(rng),
         trace="" if own is not None else trace,
         initial_queries=initial_queries,
@@ -218,7 +230,7 @@ def online(
     """
     own = _own(requests, with_arrivals=True)
     if own is not None:
-        return Workload("online", float(warmup_s), float(duration_s), _seed(rng), requests=own)
+        return Workload("online", warmup_s, duration_s, _seed(rng), requests=own)
     if rate_tokens_per_s is None:
         raise WorkloadError("an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests")
     if arrivals is None:
@@ -228,10 +240,10 @@ def online(
     trace_lengths(trace)
     return Workload(
         "online",
-        float(warmup_s),
-        float(duration_s),
+        warmup_s,
+        duration_s,
         _seed(rng),
         trace=trace,
-        rate_tokens_per_s=float(rate_tokens_per_s),
+        rate_tokens_per_s=rate_tokens_per_s,
         arrivals=arrivals,
     )
