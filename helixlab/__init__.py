@@ -76,7 +76,6 @@ _MODULES = ("errors", "plotting", "units")
 __version__ = version("helixlab")
 
 __all__ = [
-    "__version__",
     "Cluster",
     "Coordinator",
     "Execution",
@@ -91,6 +90,7 @@ __all__ = [
     "Result",
     "Scheduler",
     "Workload",
+    "__version__",
     "check_placement",
     "cluster_names",
     "errors",

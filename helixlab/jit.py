@@ -18,6 +18,7 @@ from typing import Any
 
 import numba
 import platformdirs
+from numba.core import config
 
 from helixlab.errors import SchedulingError
 
@@ -37,7 +38,10 @@ def cache_folder() -> str:
     """Folder of the compiled code, writable: ``HELIXLAB_CACHE_DIR``, the user's cache, or a temporary one."""
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    sources = [root / "jit.py", *(path for package in COMPILED_PACKAGES for path in sorted((root / package).glob("*.py")))]
+    sources = [
+        root / "jit.py",
+        *(path for package in COMPILED_PACKAGES for path in sorted((root / package).glob("*.py"))),
+    ]
     for path in sources:
         digest.update(path.name.encode() + path.read_bytes())
     asked = os.environ.get("HELIXLAB_CACHE_DIR")
@@ -57,11 +61,12 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         _note_first_compile()
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, cache_folder()
+        before = config.CACHE_DIR  # type: ignore[attr-defined]
+        config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
         try:
             return numba.njit(signature, cache=True, **OPTIONS)(function)
         finally:
-            numba.config.CACHE_DIR = before
+            config.CACHE_DIR = before  # type: ignore[attr-defined]
 
     return decorate
 
@@ -70,7 +75,11 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 def _note_first_compile() -> None:
     """Say once, on stderr, that compiled code is being made and that this will not happen again."""
     if not any(Path(cache_folder()).rglob("*.nbi")):
-        print("helixlab: compiling the engine, once per installation (about 40 s) ...", file=sys.stderr, flush=True)
+        print(
+            "helixlab: compiling the engine, once per installation (about 40 s) ...",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
@@ -88,6 +97,6 @@ def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
     except (numba.core.errors.NumbaError, TypeError, AttributeError, LookupError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise SchedulingError(
-            f"{what} does not compile: {' '.join(lines[:3])}; write it with numbers, arrays and the functions of"
-            " helixlab.scheduling only"
+            f"{what} does not compile: {' '.join(lines[:3])}; write it with numbers, arrays and the"
+            " functions of helixlab.scheduling only"
         ) from error

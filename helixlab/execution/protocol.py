@@ -47,7 +47,9 @@ class Execution:
 
     def __post_init__(self) -> None:
         if not callable(self.admits):
-            raise SchedulingError(f"execution policy {self.name!r}: admits must be a function, got {self.admits!r}")
+            raise SchedulingError(
+                f"execution policy {self.name!r}: admits must be a function, got {self.admits!r}"
+            )
 
     def __repr__(self) -> str:
         return f"Execution({self.name!r})"

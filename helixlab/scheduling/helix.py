@@ -29,7 +29,10 @@ def _choose(state: Any, sender: int, query: int) -> int:
     best_load = 0.0
     for row in range(node.first_link, node.first_link + node.links):
         link = state.links[row]
-        if link.flow_tokens_per_s <= 0 or link.flow_tokens_per_s < MIN_FLOW_SHARE * node.outbound_flow_tokens_per_s:
+        if (
+            link.flow_tokens_per_s <= 0
+            or link.flow_tokens_per_s < MIN_FLOW_SHARE * node.outbound_flow_tokens_per_s
+        ):
             continue
         if link.queue != NONE:
             receiver = state.nodes[link.receiver]

@@ -25,17 +25,17 @@ ON_FINISH = types.void(view_type, types.int64)
 
 
 @compiled(ON_START)
-def _no_start(state, query):  # type: ignore[no-untyped-def]
+def _no_start(state, query):
     pass
 
 
 @compiled(ON_READY)
-def _no_ready(link, elapsed_s):  # type: ignore[no-untyped-def]
+def _no_ready(link, elapsed_s):
     pass
 
 
 @compiled(ON_FINISH)
-def _no_finish(state, query):  # type: ignore[no-untyped-def]
+def _no_finish(state, query):
     pass
 
 
@@ -105,7 +105,9 @@ class Scheduler:
         if not callable(self.choose):
             raise SchedulingError(f"scheduler {self.name!r}: choose must be a function, got {self.choose!r}")
         if self.feeds_by_kv and not self.plans_ahead:
-            raise SchedulingError(f"scheduler {self.name!r}: feeds_by_kv needs plans_ahead, which books the KV cache")
+            raise SchedulingError(
+                f"scheduler {self.name!r}: feeds_by_kv needs plans_ahead, which books the KV cache"
+            )
 
     def __repr__(self) -> str:
         return f"Scheduler({self.name!r})"
@@ -125,4 +127,4 @@ class Scheduler:
             hooks.append(
                 function if ready else from_user(signature, function, f"{name} of scheduler {self.name!r}")
             )
-        return tuple(hooks)  # type: ignore[return-value]
+        return tuple(hooks)

@@ -12,7 +12,7 @@ __all__ = ["random", "shortest_queue"]
 
 
 @inlined
-def _pick(state, sender, by_length):  # type: ignore[no-untyped-def]
+def _pick(state, sender, by_length):
     """A free link of the sender, uniformly among those with the fewest requests waiting at the receiver."""
     node = state.nodes[sender]
     found = 0
@@ -24,7 +24,9 @@ def _pick(state, sender, by_length):  # type: ignore[no-untyped-def]
             continue
         length = 0
         if by_length:
-            length = NONE if link.queue == NONE else state.queues[state.nodes[link.receiver].first_queue].length
+            length = (
+                NONE if link.queue == NONE else state.queues[state.nodes[link.receiver].first_queue].length
+            )
         if found > 0 and length > fewest:
             continue
         if length < fewest or found == 0:

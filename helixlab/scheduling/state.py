@@ -19,7 +19,20 @@ from numpy.typing import NDArray
 
 from helixlab.jit import inlined
 
-__all__ = ["EVENT", "ITERATION", "LINK", "NODE", "NONE", "QUERY", "QUERY_LOG", "QUEUE", "REQUEST", "RUN", "State", "state_type"]
+__all__ = [
+    "EVENT",
+    "ITERATION",
+    "LINK",
+    "NODE",
+    "NONE",
+    "QUERY",
+    "QUERY_LOG",
+    "QUEUE",
+    "REQUEST",
+    "RUN",
+    "State",
+    "state_type",
+]
 
 NONE = -1
 """No row."""
@@ -321,7 +334,7 @@ request_type = numba.from_dtype(REQUEST)
 
 
 @inlined
-def view(state):  # type: ignore[no-untyped-def]
+def view(state):
     """The View of a State, inside compiled code."""
     return View(
         state.run, state.nodes, state.links, state.queues, state.queries, state.pipelines, state.parameters
@@ -329,7 +342,7 @@ def view(state):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def uniform(state):  # type: ignore[no-untyped-def]
+def uniform(state):
     """A uniform number in [0, 1) from the run's own random state (splitmix64)."""
     run = state.run[0]
     run.random_state = run.random_state + np.uint64(0x9E3779B97F4A7C15)

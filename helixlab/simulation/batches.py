@@ -18,7 +18,7 @@ OUTSIDE_PROFILE = 2
 
 
 @inlined
-def append(state, row, query):  # type: ignore[no-untyped-def]
+def append(state, row, query):
     """Put a request at the end of a queue."""
     queue = state.queues[row]
     state.requests[query].next = NONE
@@ -31,7 +31,7 @@ def append(state, row, query):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def join_queue(state, query, row):  # type: ignore[no-untyped-def]
+def join_queue(state, query, row):
     """A request reaches a node."""
     node = state.queues[row].node
     append(state, row, query)
@@ -40,8 +40,8 @@ def join_queue(state, query, row):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _next_waiting(state, node, row):  # type: ignore[no-untyped-def]
-    """The first queue from `row` on, in a circle over the node's layers, that has requests; `row` if none has."""
+def _next_waiting(state, node, row):
+    """The first queue from `row` on, in a circle over the layers, that has requests; `row` if none has."""
     entry = state.nodes[node]
     at = row
     for _ in range(entry.queues):
@@ -52,13 +52,13 @@ def _next_waiting(state, node, row):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _following(entry, row):  # type: ignore[no-untyped-def]
+def _following(entry, row):
     """The next queue of the node, in a circle."""
     return row + 1 if row + 1 < entry.first_queue + entry.queues else entry.first_queue
 
 
 @inlined
-def start_batch(state, node, admits, on_finish):  # type: ignore[no-untyped-def]
+def start_batch(state, node, admits, on_finish):
     """If the node is free, form a batch from its current queue, or the next that has a request that fits."""
     entry = state.nodes[node]
     if entry.busy or entry.queues == 0:
@@ -78,7 +78,7 @@ def start_batch(state, node, admits, on_finish):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _form_batch(state, node, row, admits, on_finish):  # type: ignore[no-untyped-def]
+def _form_batch(state, node, row, admits, on_finish):
     entry = state.nodes[node]
     queue = state.queues[row]
     entry.batch_head = NONE
@@ -136,7 +136,7 @@ def _form_batch(state, node, row, admits, on_finish):  # type: ignore[no-untyped
 
 
 @inlined
-def _run_segment(state, node, row):  # type: ignore[no-untyped-def]
+def _run_segment(state, node, row):
     run = state.run[0]
     entry = state.nodes[node]
     queue = state.queues[row]
@@ -169,7 +169,7 @@ def _run_segment(state, node, row):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def finish_segment(state, node, on_ready):  # type: ignore[no-untyped-def]
+def finish_segment(state, node, on_ready):
     """The batch has run its segment: its requests join the next queue of the node, or leave."""
     run = state.run[0]
     entry = state.nodes[node]

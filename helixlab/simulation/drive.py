@@ -14,7 +14,7 @@ from helixlab.execution import Execution
 from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import ARRIVAL, NONE, State
 from helixlab.simulation.batches import OUTSIDE_PROFILE
-from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, PAUSED, add_event, advance
+from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, add_event, advance
 from helixlab.simulation.heap import FEED
 from helixlab.simulation.network import BAD_LINK
 from helixlab.simulation.setup import enlarged
@@ -77,7 +77,10 @@ class _Arrivals:
         self._next = next(self._batches, None)
         arrivals = np.zeros(max(len(batch), 1), ARRIVAL)
         arrivals["arrival_s"][: len(batch)] = batch[:, 0] + self._start_s
-        arrivals["input_tokens"][: len(batch)], arrivals["output_tokens"][: len(batch)] = batch[:, 1], batch[:, 2]
+        arrivals["input_tokens"][: len(batch)], arrivals["output_tokens"][: len(batch)] = (
+            batch[:, 1],
+            batch[:, 2],
+        )
         run = state.run[0]
         run["next_arrival"], run["arrivals_known"] = 0, len(batch)
         run["more_arrivals"] = self._next is not None
@@ -142,7 +145,9 @@ def drive(
     return recording
 
 
-def _advanced(recording: Recording, until_s: float, hooks: tuple[object, ...], arrivals: _Arrivals) -> Iterator[int]:
+def _advanced(
+    recording: Recording, until_s: float, hooks: tuple[object, ...], arrivals: _Arrivals
+) -> Iterator[int]:
     """Call the engine until it has nothing left to do before `until_s`; give each status it returns."""
     while True:
         status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
@@ -168,6 +173,7 @@ def _raise(state: State, scheduler: Scheduler) -> None:
         )
     if error == OUTSIDE_PROFILE:
         raise SimulationError(
-            f"{node} formed a batch larger than its profile was measured for; lower its batch limits or measure further"
+            f"{node} formed a batch larger than its profile was measured for; lower its batch limits or"
+            " measure further"
         )
     raise SimulationError(f"the engine stopped with unknown error {error}")

@@ -38,8 +38,8 @@ ERROR = 4
 
 
 @inlined
-def _short_of_room(state):  # type: ignore[no-untyped-def]
-    """Whether the next event might not find the room it needs. Each event handled writes at most a few rows."""
+def _short_of_room(state):
+    """Whether the next event might not find the room it needs: each writes a few rows at most."""
     run = state.run[0]
     return (
         run.free_query == NONE
@@ -68,7 +68,14 @@ def add_event(state: Any, time_s: float, created_s: float, kind: int, subject: i
     )
 )
 def advance(
-    state: Any, until_s: float, most_events: int, choose: Any, on_start: Any, on_ready: Any, on_finish: Any, admits: Any
+    state: Any,
+    until_s: float,
+    most_events: int,
+    choose: Any,
+    on_start: Any,
+    on_ready: Any,
+    on_finish: Any,
+    admits: Any,
 ) -> int:
     """Handle events up to and including `until_s`, at most about `most_events`; say why it stopped."""
     run = state.run[0]

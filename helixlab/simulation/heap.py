@@ -19,7 +19,7 @@ SEGMENT_DONE = 4
 
 
 @inlined
-def _before(a, b):  # type: ignore[no-untyped-def]
+def _before(a, b):
     if a.time_s != b.time_s:
         return a.time_s < b.time_s
     if a.created_s != b.created_s:
@@ -28,7 +28,7 @@ def _before(a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def push(state, time_s, created_s, kind, subject):  # type: ignore[no-untyped-def]
+def push(state, time_s, created_s, kind, subject):
     """Add an event; `created_s` is when the reference simulator would have created it."""
     run = state.run[0]
     events = state.events
@@ -50,7 +50,7 @@ def push(state, time_s, created_s, kind, subject):  # type: ignore[no-untyped-de
 
 
 @inlined
-def _swap(events, a, b):  # type: ignore[no-untyped-def]
+def _swap(events, a, b):
     x, y = events[a], events[b]
     x.time_s, y.time_s = y.time_s, x.time_s
     x.created_s, y.created_s = y.created_s, x.created_s
@@ -60,7 +60,7 @@ def _swap(events, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def pop(state):  # type: ignore[no-untyped-def]
+def pop(state):
     """Remove the first event and give its kind and subject."""
     run = state.run[0]
     events = state.events

@@ -10,7 +10,7 @@ __all__ = ["hold", "take_back"]
 
 
 @inlined
-def hold(state, query):  # type: ignore[no-untyped-def]
+def hold(state, query):
     """Let the query wait at the coordinator, in order of arrival."""
     run = state.run[0]
     entry = state.queries[query]
@@ -32,7 +32,7 @@ def hold(state, query):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def take_back(state, query):  # type: ignore[no-untyped-def]
+def take_back(state, query):
     """The request of a preempted query is met: from here on the query waits at the coordinator."""
     run = state.run[0]
     entry = state.queries[query]

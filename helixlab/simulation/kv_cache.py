@@ -22,7 +22,7 @@ KV_NEVER = 2
 
 
 @inlined
-def reserve_kv(state, node, query, on_finish):  # type: ignore[no-untyped-def]
+def reserve_kv(state, node, query, on_finish):
     """Take the room for all layers that the request runs on this node."""
     entry = state.nodes[node]
     request = state.requests[query]
@@ -51,7 +51,7 @@ def reserve_kv(state, node, query, on_finish):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _kv_at_hop(state, query, hop):  # type: ignore[no-untyped-def]
+def _kv_at_hop(state, query, hop):
     """Token-layers that a query holds on the node at the end of a hop of its pipeline."""
     request = state.requests[query]
     tokens = state.queries[query].kv_tokens
@@ -61,7 +61,7 @@ def _kv_at_hop(state, query, hop):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _youngest_on(state, node):  # type: ignore[no-untyped-def]
+def _youngest_on(state, node):
     """The query with KV cache on the node that arrived last."""
     youngest = NONE
     for query in range(len(state.queries)):
@@ -71,13 +71,16 @@ def _youngest_on(state, node):  # type: ignore[no-untyped-def]
         if youngest != NONE and entry.id < state.queries[youngest].id:
             continue
         for hop in range(entry.hops):
-            if state.links[state.pipelines[query, hop]].receiver == node and _kv_at_hop(state, query, hop) > 0:
+            if (
+                state.links[state.pipelines[query, hop]].receiver == node
+                and _kv_at_hop(state, query, hop) > 0
+            ):
                 youngest = query
     return youngest
 
 
 @inlined
-def free_kv(state, query):  # type: ignore[no-untyped-def]
+def free_kv(state, query):
     """Give back all room of a query, and let nodes look again at what waits for room."""
     entry = state.queries[query]
     for hop in range(entry.hops):
@@ -92,7 +95,7 @@ def free_kv(state, query):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _evict(state, query, on_finish):  # type: ignore[no-untyped-def]
+def _evict(state, query, on_finish):
     """Take all room from a query; its request is taken back where it is next met."""
     on_finish(view(state), query)
     # Whichever node has its request looks at it at this instant; on a link it is met on arrival.
@@ -121,7 +124,10 @@ def stored_kv(state: State) -> NDArray[np.int64]:
         if not entry["busy"]:
             continue
         queue = queues[entry["current_queue"]]
-        done, end_s = 0, float(entry["busy_since_s"]) + (float(entry["batch_layer_s"]) + float(entry["batch_overhead_s"]))
+        done, end_s = (
+            0,
+            float(entry["busy_since_s"]) + (float(entry["batch_layer_s"]) + float(entry["batch_overhead_s"])),
+        )
         while end_s <= run["now_s"] and done < queue["layers"]:
             done, end_s = done + 1, end_s + float(entry["batch_layer_s"])
         query = int(entry["batch_head"])

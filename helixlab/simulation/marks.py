@@ -11,7 +11,7 @@ START = 1
 
 
 @inlined
-def mark(state, what, node):  # type: ignore[no-untyped-def]
+def mark(state, what, node):
     """Remember a node; marked twice is marked once."""
     run = state.run[0]
     if what == SEND:
@@ -26,7 +26,7 @@ def mark(state, what, node):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def next_marked(state, what):  # type: ignore[no-untyped-def]
+def next_marked(state, what):
     """Take out the node that was marked first."""
     run = state.run[0]
     row = state.marked[what]

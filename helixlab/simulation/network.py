@@ -15,10 +15,9 @@ BAD_LINK = 1
 
 
 @inlined
-def to_outbox(state, node, query):  # type: ignore[no-untyped-def]
+def to_outbox(state, node, query):
     """A request is ready to leave `node` on the next hop of its pipeline, which may not be chosen yet."""
     run = state.run[0]
-    sender = state.nodes[node]
     request = state.requests[query]
     request.hop += 1
     request.kv_reserved = 0
@@ -35,7 +34,7 @@ def to_outbox(state, node, query):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _undecided(state, node, query):  # type: ignore[no-untyped-def]
+def _undecided(state, node, query):
     sender = state.nodes[node]
     if sender.undecided_head == NONE:
         sender.undecided_head = query
@@ -45,7 +44,7 @@ def _undecided(state, node, query):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _wait_for_link(state, query):  # type: ignore[no-untyped-def]
+def _wait_for_link(state, query):
     """Queue a request at its link, in order of readiness."""
     request = state.requests[query]
     link = state.links[request.link]
@@ -67,7 +66,7 @@ def _wait_for_link(state, query):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def send(state, node, choose):  # type: ignore[no-untyped-def]
+def send(state, node, choose):
     """Let a node choose links for its prompts, then let its links send."""
     run = state.run[0]
     sender = state.nodes[node]
@@ -101,7 +100,7 @@ def send(state, node, choose):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _send_ready(state, node, before):  # type: ignore[no-untyped-def]
+def _send_ready(state, node, before):
     """Let free links send requests that got ready earlier than `before`, in that order."""
     sender = state.nodes[node]
     while True:
@@ -118,7 +117,7 @@ def _send_ready(state, node, before):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _send_from(state, row):  # type: ignore[no-untyped-def]
+def _send_from(state, row):
     """Let a link send what waits for it, if it is free; tell whether it took anything."""
     run = state.run[0]
     link = state.links[row]
@@ -142,7 +141,7 @@ def _send_from(state, row):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _transmit(state, query, start_s):  # type: ignore[no-untyped-def]
+def _transmit(state, query, start_s):
     """Put a request on its link, which sends it from `start_s` on."""
     run = state.run[0]
     request = state.requests[query]
@@ -159,7 +158,7 @@ def _transmit(state, query, start_s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def belongs(state, node, row):  # type: ignore[no-untyped-def]
+def belongs(state, node, row):
     """Whether a scheduler's choice is a link of that sender; notes an error if not."""
     sender = state.nodes[node]
     if sender.first_link <= row < sender.first_link + sender.links:
@@ -170,7 +169,7 @@ def belongs(state, node, row):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _take_rate(state, link):  # type: ignore[no-untyped-def]
+def _take_rate(state, link):
     """Give a free link its share of both network cards; false if the receiver's has nothing left."""
     sender = state.nodes[link.sender]
     receiver = state.nodes[link.receiver]
@@ -190,7 +189,7 @@ def _take_rate(state, link):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def link_free(state, row):  # type: ignore[no-untyped-def]
+def link_free(state, row):
     """A link has sent its request: give the rate back, let its sender go on."""
     link = state.links[row]
     link.sending = 0

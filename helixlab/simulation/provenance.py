@@ -54,7 +54,12 @@ def provenance(
     return {
         "cluster": {"name": cluster.name, "hash": content_hash(json.loads(cluster_to_json(cluster)))},
         "model": {"name": model.name, "hash": content_hash(model_to_dict(model))},
-        "placement": {"name": placement.name, "method": placement.method, "hash": content_hash(layout), **layout},
+        "placement": {
+            "name": placement.name,
+            "method": placement.method,
+            "hash": content_hash(layout),
+            **layout,
+        },
         "scheduler": {"name": scheduler.name, "parameters": list(scheduler.parameters)},
         "execution": {"name": execution.name},
         "workload": {

@@ -16,7 +16,7 @@ FINISHED, DROPPED, REFUSED = 0, 1, 2
 
 
 @inlined
-def feed(state, choose, on_start):  # type: ignore[no-untyped-def]
+def feed(state, choose, on_start):
     """The next query arrives."""
     run = state.run[0]
     if run.next_arrival == run.arrivals_known:
@@ -59,7 +59,7 @@ def feed(state, choose, on_start):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _plan(state, query, choose):  # type: ignore[no-untyped-def]
+def _plan(state, query, choose):
     """Choose the whole pipeline, for schedulers that plan ahead; false if nothing fits somewhere."""
     if not state.run[0].plans_ahead:
         return True
@@ -79,7 +79,7 @@ def _plan(state, query, choose):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _start(state, query, on_start):  # type: ignore[no-untyped-def]
+def _start(state, query, on_start):
     """Start an iteration of the query at the coordinator."""
     entry = state.queries[query]
     request = state.requests[query]
@@ -99,7 +99,7 @@ def _start(state, query, on_start):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def retry_held(state, choose, on_start):  # type: ignore[no-untyped-def]
+def retry_held(state, choose, on_start):
     """Start held queries, in order of arrival, until one does not fit."""
     run = state.run[0]
     while run.first_held != NONE:
@@ -119,7 +119,7 @@ def retry_held(state, choose, on_start):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def finish_iteration(state, query, on_start, on_finish):  # type: ignore[no-untyped-def]
+def finish_iteration(state, query, on_start, on_finish):
     """A request is back at the coordinator: note it, then start the next iteration or let the query go."""
     run = state.run[0]
     entry = state.queries[query]
@@ -157,7 +157,7 @@ def finish_iteration(state, query, on_start, on_finish):  # type: ignore[no-unty
 
 
 @inlined
-def refuse(state, query, on_finish):  # type: ignore[no-untyped-def]
+def refuse(state, query, on_finish):
     """The query can never be served where it is; its request has been taken out already."""
     on_finish(view(state), query)
     free_kv(state, query)
@@ -166,7 +166,7 @@ def refuse(state, query, on_finish):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _leave(state, query, outcome):  # type: ignore[no-untyped-def]
+def _leave(state, query, outcome):
     """Free the row of a query and note how it ended."""
     run = state.run[0]
     entry = state.queries[query]
@@ -193,7 +193,7 @@ def _leave(state, query, outcome):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _trigger(state, query_ended):  # type: ignore[no-untyped-def]
+def _trigger(state, query_ended):
     """A prompt or a query has finished: retry what is held, or feed (offline)."""
     run = state.run[0]
     due_s = run.now_s + run.feed_delay_s
@@ -208,8 +208,8 @@ def _trigger(state, query_ended):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def bottleneck_kv_expected(state):  # type: ignore[no-untyped-def]
-    """The layer whose KV caches are expected to be fullest: 1 - free / total, spread evenly over a node's layers."""
+def bottleneck_kv_expected(state):
+    """Expected KV use of the fullest layer, every node's cache spread evenly over its layers."""
     nodes = state.nodes
     layers = len(state.layer_kv)
     for layer in range(layers):

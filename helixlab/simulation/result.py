@@ -74,11 +74,16 @@ class Result:
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
         plain = json.loads(self.summary.to_json(orient="records", double_precision=15))[0]
-        exact = {key: value.item() if hasattr(value, "item") else value for key, value in self.summary.iloc[0].items()}
+        exact = {
+            key: value.item() if hasattr(value, "item") else value
+            for key, value in self.summary.iloc[0].items()
+        }
         plain |= exact
-        plain["nodes"] = self.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]].to_dict("records")
+        plain["nodes"] = self.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]].to_dict(
+            "records"
+        )
         plain["provenance"] = self.provenance
-        return json_ready(plain)  # type: ignore[no-any-return]
+        return json_ready(plain)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the tables as parquet and the provenance as JSON into folder `path`, at once.
@@ -89,7 +94,11 @@ class Result:
             `path` exists and is not a result folder.
         """
         target = Path(path)
-        if target.exists() and not (target / "result.json").is_file() and (not target.is_dir() or any(target.iterdir())):
+        if (
+            target.exists()
+            and not (target / "result.json").is_file()
+            and (not target.is_dir() or any(target.iterdir()))
+        ):
             raise SimulationError(f"{target} exists and is not a result folder; give another path")
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -116,7 +125,9 @@ def _refuse_strangers(folder: Path) -> None:
     own = {"result.json", *(f"{name}.parquet" for name in _TABLES)}
     strangers = sorted({entry.name for entry in folder.iterdir()} - own)
     if strangers:
-        raise SimulationError(f"{folder} holds other files too ({strangers[0]}); move them or give another path")
+        raise SimulationError(
+            f"{folder} holds other files too ({strangers[0]}); move them or give another path"
+        )
 
 
 def _storable(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +139,9 @@ def _storable(table: pd.DataFrame) -> pd.DataFrame:
 def _restored(table: pd.DataFrame) -> pd.DataFrame:
     ends = [name for name in ("sender", "receiver") if name in table]
     number = {name: [int(end) if end.isdecimal() else end for end in table[name]] for name in ends}
-    return table.assign(**{name: pd.Series(column, index=table.index, dtype=object) for name, column in number.items()})
+    return table.assign(
+        **{name: pd.Series(column, index=table.index, dtype=object) for name, column in number.items()}
+    )
 
 
 def load_result(path: str | os.PathLike[str]) -> Result:
@@ -151,14 +164,20 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     """
     folder = Path(path)
     content = read_json(folder / "result.json")
-    known = isinstance(content, dict) and content.get("format") == FORMAT and content.get("version") == VERSION
+    known = (
+        isinstance(content, dict) and content.get("format") == FORMAT and content.get("version") == VERSION
+    )
     if not known or not isinstance(content.get("provenance"), dict):
-        raise FileFormatError(f"{folder} is not a result of this version of helixlab; write it again with Result.save")
+        raise FileFormatError(
+            f"{folder} is not a result of this version of helixlab; write it again with Result.save"
+        )
     tables = {}
     for name in _TABLES:
         try:
             tables[name] = _restored(pd.read_parquet(folder / f"{name}.parquet"))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise FileFormatError(f"{folder}: table {name!r} is missing or broken ({reason}); simulate again") from None
+            raise FileFormatError(
+                f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
+            ) from None
     return Result(**tables, provenance=content["provenance"])

@@ -103,7 +103,9 @@ def simulate(
     if not isinstance(workload, Workload):
         raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
     if not isinstance(placement, Placement):
-        raise SimulationError(f"placement must be a Placement, got {placement!r}; load it with load_placement")
+        raise SimulationError(
+            f"placement must be a Placement, got {placement!r}; load it with load_placement"
+        )
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
     if not 0 <= sample_step_s < float("inf"):
@@ -113,18 +115,24 @@ def simulate(
     flow = max_flow(cluster, model, placement)
     if scheduler.follows_flow and not flow.value_tokens_per_s > 0:
         raise SchedulingError(
-            f"scheduler {scheduler.name!r} follows the maximum flow, which is 0 for placement {placement.name!r}; use"
-            " another scheduler or give its fullest nodes fewer layers"
+            f"scheduler {scheduler.name!r} follows the maximum flow, which is 0 for placement"
+            f" {placement.name!r}; use another scheduler or give its fullest nodes fewer layers"
         )
     mark, ratio = KV_RULES[workload.mode]
     mark = mark if kv_high_water_mark is None else kv_high_water_mark
     ratio = ratio if expected_output_ratio is None else expected_output_ratio
     if not (0 < mark <= 1 and ratio >= 0):
         raise SimulationError(
-            f"kv_high_water_mark must be above 0 and at most 1 (got {mark!r}), expected_output_ratio 0 or more (got {ratio!r})"
+            f"kv_high_water_mark must be above 0 and at most 1 (got {mark!r}), expected_output_ratio 0 or"
+            f" more (got {ratio!r})"
         )
     state = new_state(
-        cluster, model, placement, scheduler, flow.on_link if scheduler.follows_flow else None, query_rows=1024
+        cluster,
+        model,
+        placement,
+        scheduler,
+        flow.on_link if scheduler.follows_flow else None,
+        query_rows=1024,
     )
     run = state.run[0]
     run["scheduler_kv_high_water_mark"], run["scheduler_output_ratio"] = mark, ratio
@@ -149,7 +157,9 @@ def simulate(
         "sample_step_s": sample_step_s,
     }
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)
-    return _result(recording, cluster, placement, flow, workload, source, start_s, time.perf_counter() - started)
+    return _result(
+        recording, cluster, placement, flow, workload, source, start_s, time.perf_counter() - started
+    )
 
 
 def _result(
@@ -211,7 +221,8 @@ def _result(
         "max_flow_tokens_per_s": flow.value_tokens_per_s,
         "events": int(run["events_done"]),
         "wall_s": wall_s,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (1e6 if sys.platform == "darwin" else 1e3),
     }
     return Result(
         summary=pd.DataFrame([summary]),
@@ -227,7 +238,9 @@ def _result(
 
 def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
     """Log pieces as a table, column by column so that no second copy of the whole is made."""
-    return pd.DataFrame({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()})
+    return pd.DataFrame(
+        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()}
+    )
 
 
 def _in_flight(recording: Recording) -> NDArray[np.void]:
@@ -279,14 +292,15 @@ def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
             "receiver": pd.Series(receivers, dtype=object),
             "flow_tokens_per_s": [flow.on_link[pair] for pair in zip(senders, receivers, strict=True)],
             "tokens_per_s": (after["sent_tokens"] - before["sent_tokens"]) / span_s,
-            "busy_fraction": (_sent_s(after, recording.window_s[1]) - _sent_s(before, recording.window_s[0])) / span_s,
+            "busy_fraction": (_sent_s(after, recording.window_s[1]) - _sent_s(before, recording.window_s[0]))
+            / span_s,
         }
     )
 
 
 def _sent_s(links: NDArray[np.void], now_s: float) -> NDArray[np.float64]:
     """Seconds each link has been sending until now; what it has begun counts as a whole in ``busy_s``."""
-    return links["busy_s"] - np.maximum(links["free_at_s"] - now_s, 0)  # type: ignore[no-any-return]
+    return links["busy_s"] - np.maximum(links["free_at_s"] - now_s, 0)
 
 
 def _timeline(recording: Recording) -> pd.DataFrame:

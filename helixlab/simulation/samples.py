@@ -12,7 +12,7 @@ NODE_SAMPLES = ("kv_used_token_layers", "kv_expected_token_layers", "busy_s")
 
 
 @inlined
-def take_sample(state):  # type: ignore[no-untyped-def]
+def take_sample(state):
     """Note the counters and every node's KV use and busy time as they are at the next sample time."""
     run = state.run[0]
     time_s = run.next_sample_s

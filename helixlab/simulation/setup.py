@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import SimulationError
-from helixlab.model import Model
+from helixlab.model import MachineProfile, Model
 from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import (
@@ -44,7 +45,8 @@ LOG_ROWS = 1 << 16
 def loading_time_s(cluster: Cluster, model: Model, placement: Placement) -> float:
     """When the run starts: the slowest node has read its layers from disk, rounded up, and one second."""
     seconds = [
-        held.count * model.layer_bytes / cluster.machine_of(held.node).disk_bytes_per_s for held in placement.layers
+        held.count * model.layer_bytes / cluster.machine_of(held.node).disk_bytes_per_s
+        for held in placement.layers
     ]
     return math.ceil(max(seconds)) + 1
 
@@ -74,7 +76,9 @@ def new_state(
     nodes, profiles = _nodes(cluster, model, placement)
     links = _links(cluster, model, placement, nodes, flow)
     queues = _queues(placement, model, nodes, links)
-    prompt_s, decode_s = (_padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s"))
+    prompt_s, decode_s = (
+        _padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s")
+    )
     run = np.zeros(1, RUN)
     run["first_held"] = run["free_query"] = NONE
     run["next_sample_s"] = np.inf
@@ -111,7 +115,7 @@ def enlarged(state: State, query_rows: int) -> State:
     """The same state with more rows for queries and events."""
     before = len(state.queries)
 
-    def longer(table: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
+    def longer(table: NDArray[Any], rows: int) -> NDArray[Any]:
         result = np.zeros((rows, *table.shape[1:]), table.dtype)
         result[: len(table)] = table
         return result
@@ -130,7 +134,9 @@ def enlarged(state: State, query_rows: int) -> State:
     )
 
 
-def _nodes(cluster: Cluster, model: Model, placement: Placement) -> tuple[NDArray[np.void], list]:  # type: ignore[type-arg]
+def _nodes(
+    cluster: Cluster, model: Model, placement: Placement
+) -> tuple[NDArray[np.void], list[MachineProfile]]:
     nodes = np.zeros(len(cluster.nodes) + 1, NODE)
     nodes["undecided_head"] = nodes["undecided_tail"] = nodes["batch_head"] = nodes["batch_tail"] = NONE
     machines = sorted({cluster.machine_of(held.node).name for held in placement.layers})
@@ -149,14 +155,17 @@ def _nodes(cluster: Cluster, model: Model, placement: Placement) -> tuple[NDArra
         most = (len(profile.prompt_table_s) - 1, len(profile.decode_table_s) - 1)
         if limits.prompt_tokens > most[0] or limits.decode_tokens > most[1]:
             raise SimulationError(
-                f"batches of {limits.prompt_tokens} prompt and {limits.decode_tokens} decode tokens are allowed on"
-                f" {machine.name}, but its layer times are measured to {most[0]} and {most[1]} only; measure further or"
-                " lower the limits of the profile"
+                f"batches of {limits.prompt_tokens} prompt and {limits.decode_tokens} decode tokens are"
+                f" allowed on {machine.name}, but its layer times are measured to {most[0]} and {most[1]} only;"
+                " measure further or lower the limits of the profile"
             )
         row["first_layer"], row["layers"] = held.first_layer, held.count
         row["kv_capacity_token_layers"] = placement.kv_capacity(cluster, model, held.node)
         row["max_prompt_requests"], row["max_prompt_tokens"] = limits.prompt_requests, limits.prompt_tokens
-        row["max_decode_tokens"], row["max_decode_context_tokens"] = limits.decode_tokens, limits.decode_context_tokens
+        row["max_decode_tokens"], row["max_decode_context_tokens"] = (
+            limits.decode_tokens,
+            limits.decode_context_tokens,
+        )
         row["profile"] = machines.index(machine.name)
     return nodes, profiles
 
@@ -169,13 +178,13 @@ def _links(
     flow: Mapping[tuple[End, End], float] | None,
 ) -> NDArray[np.void]:
     coordinator = len(nodes) - 1
-    row_of = {SOURCE: coordinator, SINK: coordinator}
-    ordered = sorted(placement.links, key=lambda link: row_of.get(link[0], link[0]))  # type: ignore[call-overload, arg-type]
+    row_of: dict[End, End] = {SOURCE: coordinator, SINK: coordinator}
+    ordered = sorted(placement.links, key=lambda link: row_of.get(link[0], link[0]))
     links = np.zeros(len(ordered), LINK)
     links["waiting_head"] = links["waiting_tail"] = NONE
     for row, (sender, receiver) in zip(links, ordered, strict=True):
         link = cluster.link(sender, receiver)
-        row["sender"], row["receiver"] = row_of.get(sender, sender), row_of.get(receiver, receiver)  # type: ignore[call-overload]
+        row["sender"], row["receiver"] = row_of.get(sender, sender), row_of.get(receiver, receiver)
         row["latency_s"], row["bandwidth_bytes_per_s"] = link.latency_s, link.bandwidth_bytes_per_s
         at_coordinator = sender == SOURCE or receiver == SINK
         row["bytes_per_token"] = model.token_bytes + (0 if at_coordinator else model.activation_bytes)
@@ -207,9 +216,11 @@ def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
     links["rate_bytes_per_s"] = np.where(carried > 0, np.floor(rate), 0)
 
 
-def _queues(placement: Placement, model: Model, nodes: NDArray[np.void], links: NDArray[np.void]) -> NDArray[np.void]:
+def _queues(
+    placement: Placement, model: Model, nodes: NDArray[np.void], links: NDArray[np.void]
+) -> NDArray[np.void]:
     coordinator = len(nodes) - 1
-    rows = []
+    rows: list[tuple[int, int, int, bool, bool]] = []
     for held in placement.layers:
         inbound = links[links["receiver"] == held.node]
         ends = {
@@ -220,10 +231,14 @@ def _queues(placement: Placement, model: Model, nodes: NDArray[np.void], links: 
         nodes[held.node]["first_queue"] = nodes[held.node]["current_queue"] = len(rows)
         nodes[held.node]["queues"] = len(entries)
         for layer, following in zip(entries, [*entries, held.end_layer][1:], strict=True):
-            rows.append((held.node, layer, following - layer, layer == held.first_layer, layer == entries[-1]))
+            rows.append(
+                (held.node, layer, following - layer, layer == held.first_layer, layer == entries[-1])
+            )
     queues = np.zeros(len(rows), QUEUE)
     queues["head"] = queues["tail"] = NONE
-    for name, column in zip(("node", "layer", "layers", "is_first_layer", "is_last"), zip(*rows, strict=True), strict=True):
+    for name, column in zip(
+        ("node", "layer", "layers", "is_first_layer", "is_last"), zip(*rows, strict=True), strict=True
+    ):
         queues[name] = column
     row_of = {(node, layer): row for row, (node, layer, *_) in enumerate(rows)}
     for link in links:

@@ -32,7 +32,8 @@ def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
         raise FileFormatError(f"cannot read {path}: there is no such file; check the path") from None
     except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
         raise FileFormatError(
-            f"cannot read {path} as a table ({str(error).splitlines()[0]}); give a CSV file with a header line"
+            f"cannot read {path} as a table ({str(error).splitlines()[0]}); give a CSV file with a"
+            " header line"
         ) from None
     return check_requests(table, str(path), with_arrivals=with_arrivals)
 
@@ -47,7 +48,8 @@ def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> 
 
     Examples
     --------
-    >>> check_requests(pd.DataFrame({"input_tokens": [10], "output_tokens": [0]}), "mine", with_arrivals=False)
+    >>> table = pd.DataFrame({"input_tokens": [10], "output_tokens": [0]})
+    >>> check_requests(table, "mine", with_arrivals=False)
     Traceback (most recent call last):
     helixlab.errors.WorkloadError: mine, row 0: output_tokens is 0; give whole numbers from 1 to 1000000
     """
@@ -63,7 +65,8 @@ def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> 
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise WorkloadError(
-                f"{source}, row {row}: {column} is {table[column].iloc[row]}; give whole numbers from 1 to {MOST_TOKENS}"
+                f"{source}, row {row}: {column} is {table[column].iloc[row]}; give whole numbers from 1 to"
+                f" {MOST_TOKENS}"
             )
     if with_arrivals:
         arrival = values["arrival_s"]
@@ -71,7 +74,9 @@ def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> 
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise WorkloadError(
-                f"{source}, row {row}: arrival_s is {table['arrival_s'].iloc[row]}; give seconds from 0 on, in rising order"
+                f"{source}, row {row}: arrival_s is {table['arrival_s'].iloc[row]}; give seconds from 0 on,"
+                " in rising order"
             )
     types = {"input_tokens": np.int64, "output_tokens": np.int64}
-    return values.astype(types).reset_index(drop=True)
+    tidy: pd.DataFrame = values.astype(types).reset_index(drop=True)
+    return tidy

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from helixlab.errors import WorkloadError
 from helixlab.workload.requests import check_requests, read_requests
-from helixlab.workload.traces import INTERVAL_S, arrivals_per_interval, arrival_names, trace_lengths
+from helixlab.workload.traces import INTERVAL_S, arrival_names, arrivals_per_interval, trace_lengths
 
 __all__ = ["Workload", "offline", "online"]
 
@@ -66,7 +66,8 @@ class Workload:
         _check_number(self.warmup_s, "warmup_s", "0 or more", least=0)
         if self.online and self.warmup_s >= self.duration_s:
             raise WorkloadError(
-                f"warmup_s {self.warmup_s} leaves nothing of duration_s {self.duration_s} to measure; make it shorter"
+                f"warmup_s {self.warmup_s} leaves nothing of duration_s {self.duration_s} to measure; make it"
+                " shorter"
             )
         if not self.online:
             _check_number(self.initial_queries, "initial_queries", "a whole number of at least 1", least=1)
@@ -109,12 +110,16 @@ def _arrival_times(workload: Workload, mean_tokens: float, rng: np.random.Genera
     else:
         seen = arrivals_per_interval(workload.arrivals)
         wanted = rng.choice(seen, size=intervals) * (mean_requests / seen.mean())
-        counts = np.floor(wanted + rng.random(intervals)).astype(np.int64)  # rounds up by chance, so the mean holds
+        counts = np.floor(wanted + rng.random(intervals)).astype(
+            np.int64
+        )  # rounds up by chance, so the mean holds
     times = (np.repeat(np.arange(intervals), counts) + rng.random(int(counts.sum()))) * INTERVAL_S
     return np.sort(times[times < workload.duration_s])
 
 
-def _check_number(value: object, name: str, wanted: str, *, above: float = -math.inf, least: float = -math.inf) -> None:
+def _check_number(
+    value: object, name: str, wanted: str, *, above: float = -math.inf, least: float = -math.inf
+) -> None:
     plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not (plain and above < value < math.inf and value >= least):  # type: ignore[operator]
         raise WorkloadError(f"{name} must be a number {wanted}, got {value!r}")
@@ -134,7 +139,9 @@ def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
     if isinstance(requests, pd.DataFrame):
         return check_requests(requests, "requests", with_arrivals=with_arrivals)
     if not isinstance(requests, str | os.PathLike):
-        raise WorkloadError(f"requests must be a DataFrame or the path of a CSV file, got {type(requests).__name__}")
+        raise WorkloadError(
+            f"requests must be a DataFrame or the path of a CSV file, got {type(requests).__name__}"
+        )
     return read_requests(Path(requests), with_arrivals=with_arrivals)
 
 
@@ -232,7 +239,9 @@ def online(
     if own is not None:
         return Workload("online", warmup_s, duration_s, _seed(rng), requests=own)
     if rate_tokens_per_s is None:
-        raise WorkloadError("an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests")
+        raise WorkloadError(
+            "an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests"
+        )
     if arrivals is None:
         arrivals = trace if trace in arrival_names() else "azure-conv"
     if arrivals != "poisson":

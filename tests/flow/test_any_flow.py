@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from helixlab.cluster import SINK, SOURCE, geo_distributed, random_sparse, single_region
 from helixlab.errors import PlacementError
-from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX
 from helixlab.flow import decompose, flow_graph, max_flow, upper_bound
+from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX
 from helixlab.model import load_model
 from helixlab.placement import plan
 
