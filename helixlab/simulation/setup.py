@@ -156,7 +156,8 @@ def _nodes(
         if limits.prompt_tokens > most[0] or limits.decode_tokens > most[1]:
             raise SimulationError(
                 f"batches of {limits.prompt_tokens} prompt and {limits.decode_tokens} decode tokens are"
-                f" allowed on {machine.name}, but its layer times are measured to {most[0]} and {most[1]} only;"
+                f" allowed on {machine.name}, but its layer times are measured to {most[0]} and {most[1]}"
+                " only;"
                 " measure further or lower the limits of the profile"
             )
         row["first_layer"], row["layers"] = held.first_layer, held.count
