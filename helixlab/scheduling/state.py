@@ -121,8 +121,8 @@ NODE = _table(
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("received_tokens", i8),  # since the last start of the first layer
-    ("undecided_head", i8),  # requests ready to leave whose link is not chosen yet
-    ("undecided_tail", i8),
+    ("outbox_head", i8),  # requests ready to leave; with shared rates those whose link is not chosen yet
+    ("outbox_tail", i8),
     ("marked_send", i8),
     ("marked_start", i8),
     ("kv_blocked", i8),

@@ -8,7 +8,7 @@ from helixlab.simulation.heap import SEGMENT_DONE, push
 from helixlab.simulation.held import take_back
 from helixlab.simulation.kv_cache import KV_FITS, KV_NEVER, KV_WAITS, reserve_kv
 from helixlab.simulation.marks import START, mark
-from helixlab.simulation.network import to_outbox
+from helixlab.simulation.network import get_ready
 from helixlab.simulation.queries import refuse
 
 __all__ = ["OUTSIDE_PROFILE", "finish_segment", "join_queue", "start_batch"]
@@ -187,7 +187,7 @@ def finish_segment(state, node, on_ready):
         elif queue.is_last:
             entry.tokens += request.tokens
             on_ready(state.links[request.link], run.now_s - request.sent_s)
-            to_outbox(state, node, query)
+            get_ready(state, node, query)
         else:
             append(state, row + 1, query)
         query = following

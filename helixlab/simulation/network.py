@@ -8,14 +8,14 @@ from helixlab.simulation.heap import ARRIVE, LINK_FREE, push
 from helixlab.simulation.held import take_back
 from helixlab.simulation.marks import SEND, mark
 
-__all__ = ["BAD_LINK", "link_free", "send", "to_outbox"]
+__all__ = ["BAD_LINK", "link_free", "send", "get_ready"]
 
 BAD_LINK = 1
 """Error: a scheduler chose a link that is not the sender's, or one that is not free."""
 
 
 @inlined
-def to_outbox(state, node, query):
+def get_ready(state, node, query):
     """A request is ready to leave `node` on the next hop of its pipeline, which may not be chosen yet."""
     run = state.run[0]
     request = state.requests[query]
@@ -24,23 +24,22 @@ def to_outbox(state, node, query):
     request.next = NONE
     request.ready_order = run.next_ready_order
     run.next_ready_order += 1
-    if request.hop < state.queries[query].hops:
-        request.link = state.pipelines[query, request.hop]
-        _wait_for_link(state, query)
+    request.link = state.pipelines[query, request.hop] if request.hop < state.queries[query].hops else NONE
+    if request.link == NONE or run.fixed_rates:
+        _to_outbox(state, node, query)
     else:
-        request.link = NONE
-        _undecided(state, node, query)
+        _wait_for_link(state, query)
     mark(state, SEND, node)
 
 
 @inlined
-def _undecided(state, node, query):
+def _to_outbox(state, node, query):
     sender = state.nodes[node]
-    if sender.undecided_head == NONE:
-        sender.undecided_head = query
+    if sender.outbox_head == NONE:
+        sender.outbox_head = query
     else:
-        state.requests[sender.undecided_tail].next = query
-    sender.undecided_tail = query
+        state.requests[sender.outbox_tail].next = query
+    sender.outbox_tail = query
 
 
 @inlined
@@ -70,20 +69,23 @@ def send(state, node, choose):
     """Let a node choose links for its prompts, then let its links send."""
     run = state.run[0]
     sender = state.nodes[node]
-    query = sender.undecided_head
-    sender.undecided_head = NONE
+    query = sender.outbox_head
+    sender.outbox_head = NONE
     while query != NONE:
         request = state.requests[query]
         following = request.next
         request.next = NONE
         if state.queries[query].evicted:
             take_back(state, query)
+        elif run.fixed_rates:
+            # The rate never changes, so it is known at once when the link will be free.
+            _transmit(state, query, max(run.now_s, state.links[request.link].free_at_s))
         else:
             if run.picks_free_links:
                 _send_ready(state, node, request.ready_order)
             row = choose(view(state), node, query)
             if row == NONE:
-                _undecided(state, node, query)
+                _to_outbox(state, node, query)
             elif belongs(state, node, row):
                 request.link = row
                 state.pipelines[query, request.hop] = row
@@ -94,7 +96,7 @@ def send(state, node, choose):
         query = following
     if run.picks_free_links:
         _send_ready(state, node, run.next_ready_order)
-    else:
+    elif not run.fixed_rates:
         for row in range(sender.first_link, sender.first_link + sender.links):
             _send_from(state, row)
 
@@ -119,7 +121,6 @@ def _send_ready(state, node, before):
 @inlined
 def _send_from(state, row):
     """Let a link send what waits for it, if it is free; tell whether it took anything."""
-    run = state.run[0]
     link = state.links[row]
     took = False
     while link.waiting_head != NONE and not link.sending:
@@ -130,12 +131,11 @@ def _send_from(state, row):
             take_back(state, query)
             took = True
             continue
-        if not run.fixed_rates and not _take_rate(state, link):
+        if not _take_rate(state, link):
             return took
         link.waiting_head = request.next
         request.next = NONE
-        # At a fixed rate it is known at once when the link will be free.
-        _transmit(state, query, max(run.now_s, link.free_at_s) if run.fixed_rates else run.now_s)
+        _transmit(state, query, state.run[0].now_s)
         took = True
     return took
 

@@ -7,7 +7,7 @@ from helixlab.scheduling.state import NONE, view
 from helixlab.simulation.heap import FEED, RETRY, push
 from helixlab.simulation.held import hold
 from helixlab.simulation.kv_cache import free_kv
-from helixlab.simulation.network import belongs, to_outbox
+from helixlab.simulation.network import belongs, get_ready
 
 __all__ = ["DROPPED", "FINISHED", "REFUSED", "feed", "finish_iteration", "refuse", "retry_held"]
 
@@ -95,7 +95,7 @@ def _start(state, query, on_start):
         request.context_tokens = entry.kv_tokens
     request.hop = NONE
     on_start(view(state), query)
-    to_outbox(state, len(state.nodes) - 1, query)
+    get_ready(state, len(state.nodes) - 1, query)
 
 
 @inlined
