@@ -73,8 +73,8 @@ class UnknownNameError(HelixlabError):
 
     Examples
     --------
-    >>> str(UnknownNameError("cluster", "singel24", ["single24", "geo24"]))
-    "unknown cluster 'singel24'; did you mean 'single24'? Known: geo24, single24"
+    >>> str(UnknownNameError("cluster", "singel24", ["single24", "hetero42"]))
+    "unknown cluster 'singel24'; did you mean 'single24'? Known: hetero42, single24"
     """
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:

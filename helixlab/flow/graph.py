@@ -100,9 +100,9 @@ def flow_graph(
     >>> from helixlab.placement import load_placement
     >>> placement = load_placement("small10/llama-1-30b/helix")
     >>> graph, names = flow_graph(load_cluster("small10"), load_model("llama-1-30b"), placement)
-    >>> len(graph), names[4]
+    >>> len(graph), names[-4]
     (44, ('0 in', 0, 0))
-    >>> graph.edges[4, 5]
+    >>> graph.edges[-4, -5]
     {'capacity': 751089.079164789, 'kind': 'network card', 'sender': 0, 'receiver': 0}
     """
     graph = nx.DiGraph()

@@ -168,8 +168,8 @@ def _raise(state: State, scheduler: Scheduler) -> None:
     node = "the coordinator" if subject == len(state.nodes) - 1 else f"node {subject}"
     if error == BAD_LINK:
         raise SchedulingError(
-            f"scheduler {scheduler.name!r} chose a link that does not leave {node}; choose from first_link to"
-            " first_link + links of the sender, or NONE"
+            f"scheduler {scheduler.name!r} chose a link that does not leave {node} or carries no flow; choose"
+            " from first_link to first_link + links of the sender (with flow, if it follows it), or NONE"
         )
     if error == OUTSIDE_PROFILE:
         raise SimulationError(

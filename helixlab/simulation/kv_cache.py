@@ -110,10 +110,10 @@ def _evict(state, query, on_finish):
     state.run[0].preempted += 1
 
 
-def stored_kv(state: State) -> NDArray[np.int64]:
-    """Token-layers really stored on every node: without the room set aside for layers not yet run."""
+def stored_kv(state: State, now_s: float) -> NDArray[np.int64]:
+    """Token-layers stored on every node at `now_s`: without the room set aside for layers not yet run."""
     stored = state.nodes["kv_used_token_layers"].copy()
-    run, nodes, queues = state.run[0], state.nodes, state.queues
+    nodes, queues = state.nodes, state.queues
     for row in range(len(queues)):
         query = int(queues[row]["head"])
         while query != NONE:
@@ -128,7 +128,7 @@ def stored_kv(state: State) -> NDArray[np.int64]:
             0,
             float(entry["busy_since_s"]) + (float(entry["batch_layer_s"]) + float(entry["batch_overhead_s"])),
         )
-        while end_s <= run["now_s"] and done < queue["layers"]:
+        while end_s <= now_s and done < queue["layers"]:
             done, end_s = done + 1, end_s + float(entry["batch_layer_s"])
         query = int(entry["batch_head"])
         while query != NONE:

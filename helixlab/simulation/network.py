@@ -8,10 +8,10 @@ from helixlab.simulation.heap import ARRIVE, LINK_FREE, push
 from helixlab.simulation.held import take_back
 from helixlab.simulation.marks import SEND, mark
 
-__all__ = ["BAD_LINK", "link_free", "send", "get_ready"]
+__all__ = ["BAD_LINK", "get_ready", "link_free", "send"]
 
 BAD_LINK = 1
-"""Error: a scheduler chose a link that is not the sender's, or one that is not free."""
+"""Error: a scheduler chose a link that is not the sender's, or one that the flow it follows leaves empty."""
 
 
 @inlined
@@ -77,28 +77,36 @@ def send(state, node, choose):
         request.next = NONE
         if state.queries[query].evicted:
             take_back(state, query)
-        elif run.fixed_rates:
-            # The rate never changes, so it is known at once when the link will be free.
-            _transmit(state, query, max(run.now_s, state.links[request.link].free_at_s))
         else:
-            if run.picks_free_links:
-                _send_ready(state, node, request.ready_order)
-            row = choose(view(state), node, query)
-            if row == NONE:
+            if request.link == NONE:
+                if run.picks_free_links:
+                    _send_ready(state, node, request.ready_order)
+                _choose_link(state, node, query, choose)
+            if request.link == NONE:
                 _to_outbox(state, node, query)
-            elif belongs(state, node, row):
-                request.link = row
-                state.pipelines[query, request.hop] = row
-                state.queries[query].hops = request.hop + 1
+            elif run.fixed_rates:
+                # The rate never changes, so it is known at once when the link will be free.
+                _transmit(state, query, max(run.now_s, state.links[request.link].free_at_s))
+            else:
                 _wait_for_link(state, query)
                 if run.picks_free_links:
-                    _send_from(state, row)
+                    _send_from(state, request.link)
         query = following
     if run.picks_free_links:
         _send_ready(state, node, run.next_ready_order)
     elif not run.fixed_rates:
         for row in range(sender.first_link, sender.first_link + sender.links):
             _send_from(state, row)
+
+
+@inlined
+def _choose_link(state, node, query, choose):
+    row = choose(view(state), node, query)
+    if row != NONE and belongs(state, node, row):
+        request = state.requests[query]
+        request.link = row
+        state.pipelines[query, request.hop] = row
+        state.queries[query].hops = request.hop + 1
 
 
 @inlined
@@ -159,12 +167,14 @@ def _transmit(state, query, start_s):
 
 @inlined
 def belongs(state, node, row):
-    """Whether a scheduler's choice is a link of that sender; notes an error if not."""
+    """Whether a scheduler's choice is a link of that sender that can send; notes an error if not."""
     sender = state.nodes[node]
-    if sender.first_link <= row < sender.first_link + sender.links:
+    run = state.run[0]
+    own = sender.first_link <= row < sender.first_link + sender.links
+    if own and (not run.fixed_rates or state.links[row].rate_bytes_per_s > 0):
         return True
-    state.run[0].error = BAD_LINK
-    state.run[0].error_subject = node
+    run.error = BAD_LINK
+    run.error_subject = node
     return False
 
 

@@ -251,7 +251,7 @@ def _in_flight(recording: Recording) -> NDArray[np.void]:
 def _nodes(recording: Recording, cluster: Cluster, placement: Placement) -> pd.DataFrame:
     before, after = recording.nodes_at_window[:2]
     first_s, last_s = recording.window_s
-    stored = stored_kv(recording.state)
+    stored = stored_kv(recording.state, max(last_s, float(recording.state.run["now_s"][0])))
     rows = []
     for node in cluster.nodes:
         held = placement.layers_of(node.index)

@@ -214,7 +214,7 @@ def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
                 nodes["nic_in_bytes_per_s"][links["receiver"]] * carried / received[links["receiver"]],
             ]
         )
-    links["rate_bytes_per_s"] = np.where(carried > 0, np.floor(rate), 0)
+    links["rate_bytes_per_s"] = np.where(carried > 0, np.where(rate >= 1, np.floor(rate), rate), 0)
 
 
 def _queues(

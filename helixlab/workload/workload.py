@@ -62,7 +62,7 @@ class Workload:
     requests: pd.DataFrame | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        _check_number(self.duration_s, "duration_s", "above 0; the paper measures 600 s offline", above=0)
+        _check_number(self.duration_s, "duration_s", "positive", above=0)
         _check_number(self.warmup_s, "warmup_s", "0 or more", least=0)
         if self.online and self.warmup_s >= self.duration_s:
             raise WorkloadError(
@@ -70,11 +70,11 @@ class Workload:
                 " shorter"
             )
         if not self.online:
-            _check_number(self.initial_queries, "initial_queries", "a whole number of at least 1", least=1)
+            _check_number(self.initial_queries, "initial_queries", "at least 1", least=1)
             if self.initial_queries != int(self.initial_queries):
                 raise WorkloadError(f"initial_queries must be a whole number, got {self.initial_queries!r}")
         elif self.requests is None:
-            _check_number(self.rate_tokens_per_s, "rate_tokens_per_s", "above 0", above=0)
+            _check_number(self.rate_tokens_per_s, "rate_tokens_per_s", "positive", above=0)
 
     @property
     def online(self) -> bool:
@@ -122,7 +122,7 @@ def _check_number(
 ) -> None:
     plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not (plain and above < value < math.inf and value >= least):  # type: ignore[operator]
-        raise WorkloadError(f"{name} must be a number {wanted}, got {value!r}")
+        raise WorkloadError(f"{name} must be {wanted}, got {value!r}; give a number")
 
 
 def _seed(rng: int | np.random.Generator) -> int:
