@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -21,7 +19,7 @@ from helixlab.placement import Placement, check_placement
 from helixlab.scheduling import Scheduler, get_scheduler
 from helixlab.simulation.drive import Recording, drive
 from helixlab.simulation.kv_cache import stored_kv
-from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.metrics import latency_figures, peak_rss_mb
 from helixlab.simulation.provenance import provenance
 from helixlab.simulation.result import Result
 from helixlab.simulation.setup import loading_time_s, new_state
@@ -221,8 +219,7 @@ def _result(
         "max_flow_tokens_per_s": flow.value_tokens_per_s,
         "events": int(run["events_done"]),
         "wall_s": wall_s,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (1e6 if sys.platform == "darwin" else 1e3),
+        "peak_rss_mb": peak_rss_mb(),
     }
     return Result(
         summary=pd.DataFrame([summary]),

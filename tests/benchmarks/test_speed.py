@@ -12,7 +12,6 @@ import pytest
 import helixlab as hx
 
 LOAD = """
-import resource, sys
 import helixlab as hx
 cluster = hx.load_cluster({cluster!r})
 model = hx.load_model("llama-2-70b")
@@ -22,8 +21,8 @@ RUN = """
 hx.simulate(cluster, model, placement, scheduler={scheduler!r}, workload=hx.{workload})
 """
 PEAK = """
-unit = 1e6 if sys.platform == "darwin" else 1e3
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+from helixlab.simulation.metrics import peak_rss_mb
+print(peak_rss_mb())
 """
 
 OFFLINE = "offline(warmup_s=60, duration_s=620, rng=0)"  # 680 simulated seconds
