@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helixlab.jit import compiled
+from helixlab.jit import compiled, inlined
 from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_START, Scheduler
 from helixlab.scheduling.state import NONE
 
@@ -19,12 +19,18 @@ MIN_FLOW_SHARE = 0.05
 EXPECTED_OUTPUT_TOKENS = 240
 
 
+@inlined
+def _expected_tokens(state, query):
+    tokens = state.queries[query].input_tokens
+    return int(tokens + state.run[0].scheduler_output_ratio * EXPECTED_OUTPUT_TOKENS)
+
+
 @compiled(CHOOSE)
 def _choose(state: Any, sender: int, query: int) -> int:
     node = state.nodes[sender]
     run = state.run[0]
     tokens = state.queries[query].input_tokens
-    expected = int(tokens + run.scheduler_output_ratio * EXPECTED_OUTPUT_TOKENS)
+    expected = _expected_tokens(state, query)
     best = NONE
     best_load = 0.0
     for row in range(node.first_link, node.first_link + node.links):
@@ -46,31 +52,41 @@ def _choose(state: Any, sender: int, query: int) -> int:
         if best == NONE or load < best_load:
             best = row
             best_load = load
+    if best != NONE:
+        state.links[best].load += tokens / state.links[best].flow_tokens_per_s
     return best
 
 
 @compiled(ON_START)
 def _on_start(state: Any, query: int) -> None:
     entry = state.queries[query]
-    tokens = entry.input_tokens if entry.iteration == 0 else 1
-    expected = int(entry.input_tokens + state.run[0].scheduler_output_ratio * EXPECTED_OUTPUT_TOKENS)
+    expected = _expected_tokens(state, query)
     for hop in range(entry.hops):
         link = state.links[state.pipelines[query, hop]]
-        link.load += tokens / link.flow_tokens_per_s
+        receiver = state.nodes[link.receiver]
+        if entry.kv_tokens > 0:
+            link.load += 1 / link.flow_tokens_per_s  # a decode; prompts are counted when they choose
         if entry.booked == 0:
-            state.nodes[link.receiver].kv_expected_token_layers += expected * link.layers
+            state.nodes[link.receiver].kv_expected_token_layers += (
+                _expected_tokens(state, query) * link.layers
+            )
     entry.booked = 1
 
 
 @compiled(ON_FINISH)
 def _on_finish(state: Any, query: int) -> None:
     entry = state.queries[query]
-    if entry.booked == 1:
-        expected = int(entry.input_tokens + state.run[0].scheduler_output_ratio * EXPECTED_OUTPUT_TOKENS)
-        for hop in range(entry.hops):
-            link = state.links[state.pipelines[query, hop]]
-            state.nodes[link.receiver].kv_expected_token_layers -= expected * link.layers
-        entry.booked = 0
+    expected = _expected_tokens(state, query)
+    for hop in range(entry.hops):
+        link = state.links[state.pipelines[query, hop]]
+        receiver = state.nodes[link.receiver]
+        if entry.booked == 1:
+            state.nodes[link.receiver].kv_expected_token_layers -= (
+                _expected_tokens(state, query) * link.layers
+            )
+        else:
+            link.load -= entry.input_tokens / link.flow_tokens_per_s  # it found no way to the end
+    entry.booked = 0
 
 
 helix = Scheduler(

@@ -65,13 +65,14 @@ class Scheduler:
         A request that came by `link` (the row itself, not its number) is ready to leave the node,
         `elapsed_s` after sending it on that link started.
     on_finish : function ``(state, query)``, optional
-        The query leaves: finished, preempted or refused.
+        The query leaves: finished, preempted or refused; or found no pipeline, then its ``hops``
+        are those it had chosen.
     plans_ahead : bool
         Choose the whole pipeline when the query arrives, not hop by hop as the prompt travels.
     picks_free_links : bool
-        Looks at which links are free (``links["sending"]``): a sender's requests are then gone through
-        in the order they got ready. Otherwise a prompt joins the queue of its link at once, and
-        links send in their order.
+        Looks at which links are free (``links["free_rate_bytes_per_s"]`` above 0 and not ``taken``):
+        a sender's requests are then gone through in the order they got ready. Otherwise a prompt
+        joins the queue of its link at once, and links send in their order.
     follows_flow : bool
         Needs the maximum flow in ``links["flow_tokens_per_s"]``; links then send at the rate the flow
         gives them, otherwise they share the network cards.

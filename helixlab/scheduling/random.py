@@ -20,7 +20,7 @@ def _pick(state, sender, by_length):
     fewest = 0
     for row in range(node.first_link, node.first_link + node.links):
         link = state.links[row]
-        if link.sending:
+        if link.free_rate_bytes_per_s <= 0 or link.taken:
             continue
         length = 0
         if by_length:

@@ -21,6 +21,7 @@ from helixlab.jit import inlined
 
 __all__ = [
     "EVENT",
+    "FOLLOWUP",
     "ITERATION",
     "LINK",
     "NODE",
@@ -52,18 +53,25 @@ RUN = _table(
     ("scheduler_kv_high_water_mark", f8),  # part of a KV cache the helix scheduler may fill
     ("scheduler_output_ratio", f8),  # part of the mean output it expects of a query
     ("feed_delay_s", f8),
-    ("overhead_s_per_token", f8),  # of starting a node's first layer, per token received
+    ("activation_bytes", f8),  # per token
     ("feed_kv_limit", f8),  # feed on while the bottleneck's expected KV use is at most this
     ("random_state", np.uint64),
     ("events_done", i8),
     ("events", i8),  # waiting in the heap
     ("next_sequence", i8),
-    ("next_ready_order", i8),
     ("iterations", i8),  # rows of the iteration log in use
     ("query_logs", i8),
     ("samples", i8),
     ("next_arrival", i8),  # row of the arrivals still to be fed
     ("arrivals_known", i8),  # rows of the arrivals filled in
+    ("drawn", i8),  # queries drawn from the workload; each gets its number so
+    ("free_request", i8),  # first free row of requests, a linked list through `next`
+    ("free_requests", i8),
+    ("chunk_tokens", i8),  # prompts are cut into chunks of so many, 0: not at all
+    ("most_chunks", i8),  # of any prompt drawn so far
+    ("first_gathered", i8),  # requests that came back to the coordinator, a linked list through `next`
+    ("last_gathered", i8),
+    ("gathering", i8),  # the coordinator is going through them
     ("free_query", i8),  # first free row of queries, a linked list through `next`
     ("first_held", i8),  # first query held at the coordinator, a linked list through `next`
     ("fed", i8),
@@ -80,8 +88,8 @@ RUN = _table(
     ("decode_tokens", i8),
     ("last_finish_s", f8),
     ("more_arrivals", i8),  # the driver has more than what is filled in
-    ("marked_send", i8),  # rows of `marked` in use
-    ("marked_start", i8),
+    ("followups_first", i8),  # rows of `followups` in use
+    ("followups_end", i8),
     ("error", i8),  # see Status
     ("error_subject", i8),
     ("online", i8),
@@ -121,16 +129,13 @@ NODE = _table(
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("received_tokens", i8),  # since the last start of the first layer
-    ("outbox_head", i8),  # requests ready to leave; with shared rates those whose link is not chosen yet
+    ("outbox_head", i8),  # requests ready to leave that are in no link's queue, a linked list through `next`
     ("outbox_tail", i8),
-    ("marked_send", i8),
-    ("marked_start", i8),
     ("kv_blocked", i8),
     ("nic_out_bytes_per_s", f8),
     ("nic_in_bytes_per_s", f8),
     ("nic_out_used_bytes_per_s", f8),
     ("nic_in_used_bytes_per_s", f8),
-    ("senders_blocked", i8),  # some sender waits for this node's network card
     ("busy_s", f8),
     ("batches", i8),
     ("tokens", i8),  # processed, each once per visit
@@ -143,11 +148,14 @@ LINK = _table(
     ("layers", i8),  # layers a query runs at the receiver when it comes by this link
     ("latency_s", f8),
     ("bandwidth_bytes_per_s", f8),
-    ("rate_bytes_per_s", f8),  # fixed, or that of the request being sent
+    ("rate_bytes_per_s", f8),  # fixed
+    ("free_rate_bytes_per_s", f8),  # shared: what it could send with now, 0 if it is not free
+    ("used_bytes_per_s", f8),  # shared: by requests being sent
     ("bytes_per_token", f8),
     ("flow_tokens_per_s", f8),
     ("free_at_s", f8),
-    ("sending", i8),
+    ("sending", i8),  # requests being sent
+    ("taken", i8),  # a request has it already, but sending has not started
     ("waiting_head", i8),  # requests that wait for it, a linked list through `next`
     ("waiting_tail", i8),
     ("sent_tokens", i8),
@@ -177,11 +185,14 @@ QUERY = _table(
     ("iteration_start_s", f8),
     ("prompt_done_s", f8),
     ("hops", i8),  # links chosen so far
-    ("kv_tokens", i8),  # tokens every completed node of the pipeline holds
+    ("iteration_tokens", i8),
+    ("requests", i8),  # under way for this iteration
+    ("kv_tokens", i8),  # tokens that the iterations finished so far have put into the KV cache
     ("in_use", i8),
     ("held", i8),
     ("was_held", i8),
-    ("evicted", i8),
+    ("evicted", i8),  # it has lost its KV cache, requests of it may still be under way
+    ("refused", i8),
     ("booked", i8),  # S: the helix scheduler expects its KV cache
     ("next", i8),
 )
@@ -193,12 +204,15 @@ REQUEST = _table(
     ("context_tokens", i8),  # in the KV cache before this iteration
     ("hop", i8),  # position in the pipeline of `link`
     ("link", i8),  # by which it travels or came
-    ("ready_order", i8),  # rises with every request that gets ready to leave a node
     ("sent_s", f8),  # when sending on that link started
+    ("rate_bytes_per_s", f8),  # it is being sent with
+    ("reported", i8),  # to the scheduler, that it is ready to leave
     ("kv_reserved", i8),  # the node it is at has set room aside for it
     ("waits_for_kv", i8),
     ("next", i8),
 )
+
+FOLLOWUP = _table(("what", i8), ("subject", i8))
 
 EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i8), ("subject", i8))
 
@@ -256,17 +270,19 @@ class State(NamedTuple):
     queries : QUERY[rows]
         Queries in flight; rows are used again.
     requests : REQUEST[rows]
-        The request that query of the same row has under way.
+        Requests under way; rows are used again.
     pipelines : int32[rows, longest pipeline]
         Links of each query's pipeline.
+    kv_tokens : int64[rows, longest pipeline]
+        Tokens of the query that the receiver of that link has room set aside for, in every layer.
     prompt_s, decode_s : float64[profiles, tokens]
         Time of one layer by tokens in the batch, NaN outside the profile.
     parameters : float64[any]
         The scheduler's own numbers.
     events : EVENT[rows]
         Binary heap by (time, created, sequence).
-    marked : int64[2, nodes + 1]
-        Nodes to look at when all events of this instant are done: row 0 to send, row 1 to start.
+    followups : FOLLOWUP[rows]
+        What is to be done at this instant when all events due are handled, in order.
     arrivals : ARRIVAL[rows]
         Requests to be fed.
     iterations, query_logs, samples : logs that the engine fills and the driver empties.
@@ -283,11 +299,12 @@ class State(NamedTuple):
     queries: NDArray[np.void]
     requests: NDArray[np.void]
     pipelines: NDArray[np.int32]
+    kv_tokens: NDArray[np.int64]
     prompt_s: NDArray[np.float64]
     decode_s: NDArray[np.float64]
     parameters: NDArray[np.float64]
     events: NDArray[np.void]
-    marked: NDArray[np.int64]
+    followups: NDArray[np.void]
     arrivals: NDArray[np.void]
     iterations: NDArray[np.void]
     query_logs: NDArray[np.void]
@@ -306,11 +323,12 @@ def empty_state() -> State:
         queries=np.zeros(1, QUERY),
         requests=np.zeros(1, REQUEST),
         pipelines=np.zeros((1, 1), np.int32),
+        kv_tokens=np.zeros((1, 1), np.int64),
         prompt_s=np.zeros((1, 1)),
         decode_s=np.zeros((1, 1)),
         parameters=np.zeros(1),
         events=np.zeros(1, EVENT),
-        marked=np.zeros((2, 1), np.int64),
+        followups=np.zeros(1, FOLLOWUP),
         arrivals=np.zeros(1, ARRIVAL),
         iterations=np.zeros(1, ITERATION),
         query_logs=np.zeros(1, QUERY_LOG),

@@ -15,7 +15,7 @@ from helixlab.scheduling.state import NONE
 
 __all__ = ["swarm"]
 
-NEWEST_WEIGHT, OLD_WEIGHT = 0.8, 0.2
+NEWEST_WEIGHT = 0.8
 
 
 @compiled(CHOOSE)
@@ -31,7 +31,7 @@ def _choose(state: Any, sender: int, query: int) -> int:
 
 @compiled(ON_READY)
 def _on_ready(link: Any, elapsed_s: float) -> None:
-    link.service_s = NEWEST_WEIGHT * elapsed_s + OLD_WEIGHT * link.service_s
+    link.service_s = NEWEST_WEIGHT * elapsed_s + (1 - NEWEST_WEIGHT) * link.service_s
 
 
 swarm = Scheduler("swarm", _choose, on_ready=_on_ready)

@@ -4,39 +4,41 @@ from __future__ import annotations
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE
+from helixlab.simulation.followups import SEND, START, follow
 from helixlab.simulation.heap import SEGMENT_DONE, push
-from helixlab.simulation.held import take_back
+from helixlab.simulation.held import refuse, take_back
 from helixlab.simulation.kv_cache import KV_FITS, KV_NEVER, KV_WAITS, reserve_kv
-from helixlab.simulation.marks import START, mark
 from helixlab.simulation.network import get_ready
-from helixlab.simulation.queries import refuse
 
 __all__ = ["OUTSIDE_PROFILE", "finish_segment", "join_queue", "start_batch"]
 
+CONCAT_BYTES_PER_S = 4e9
+TRANSFER_BYTES_PER_S = 5e9
+"""Bringing received activations together and onto the device, measured by the Helix authors."""
 OUTSIDE_PROFILE = 2
 """Error: a batch is larger than the measured layer times cover."""
 
 
 @inlined
-def append(state, row, query):
+def append(state, queue_row, row):
     """Put a request at the end of a queue."""
-    queue = state.queues[row]
-    state.requests[query].next = NONE
+    queue = state.queues[queue_row]
+    state.requests[row].next = NONE
     if queue.head == NONE:
-        queue.head = query
+        queue.head = row
     else:
-        state.requests[queue.tail].next = query
-    queue.tail = query
+        state.requests[queue.tail].next = row
+    queue.tail = row
     queue.length += 1
 
 
 @inlined
-def join_queue(state, query, row):
+def join_queue(state, row, queue_row):
     """A request reaches a node."""
-    node = state.queues[row].node
-    append(state, row, query)
-    state.nodes[node].received_tokens += state.requests[query].tokens
-    mark(state, START, node)
+    node = state.queues[queue_row].node
+    append(state, queue_row, row)
+    state.nodes[node].received_tokens += state.requests[row].tokens
+    follow(state, START, node)
 
 
 @inlined
@@ -78,25 +80,26 @@ def start_batch(state, node, admits, on_finish):
 
 
 @inlined
-def _form_batch(state, node, row, admits, on_finish):
+def _form_batch(state, node, queue_row, admits, on_finish):
     entry = state.nodes[node]
-    queue = state.queues[row]
+    queue = state.queues[queue_row]
     entry.batch_head = NONE
     entry.batch_tail = NONE
     entry.batch_prompt_requests = 0
     entry.batch_prompt_tokens = 0
     entry.batch_decode_tokens = 0
     entry.batch_context_tokens = 0
-    query = queue.head
+    row = queue.head
     queue.head = NONE
     queue.tail = NONE
     queue.length = 0
-    while query != NONE:
-        request = state.requests[query]
+    while row != NONE:
+        request = state.requests[row]
+        query = request.query
         following = request.next
         if state.queries[query].evicted:
-            take_back(state, query)
-            query = following
+            take_back(state, row)
+            row = following
             continue
         # A prompt computed again after a preemption may exceed the limits, alone, where it is measured.
         lone = (
@@ -108,22 +111,22 @@ def _form_batch(state, node, row, admits, on_finish):
         )
         fits = KV_WAITS
         if admits(entry, request) or lone:
-            fits = reserve_kv(state, node, query, on_finish)
+            fits = reserve_kv(state, node, row, on_finish)
             if state.queries[query].evicted:
-                take_back(state, query)
-                query = following
+                take_back(state, row)
+                row = following
                 continue
         elif entry.batch_head == NONE:
             fits = KV_NEVER  # alone in a batch and still over a limit
         if fits == KV_NEVER:
-            refuse(state, query, on_finish)
+            refuse(state, row, on_finish)
         elif fits == KV_FITS:
             request.next = NONE
             if entry.batch_head == NONE:
-                entry.batch_head = query
+                entry.batch_head = row
             else:
-                state.requests[entry.batch_tail].next = query
-            entry.batch_tail = query
+                state.requests[entry.batch_tail].next = row
+            entry.batch_tail = row
             if request.is_prompt:
                 entry.batch_prompt_requests += 1
                 entry.batch_prompt_tokens += request.tokens
@@ -131,8 +134,8 @@ def _form_batch(state, node, row, admits, on_finish):
                 entry.batch_decode_tokens += request.tokens
                 entry.batch_context_tokens += request.context_tokens
         else:
-            append(state, row, query)
-        query = following
+            append(state, queue_row, row)
+        row = following
 
 
 @inlined
@@ -152,7 +155,8 @@ def _run_segment(state, node, row):
         return
     overhead_s = 0.0
     if queue.is_first_layer:
-        overhead_s = entry.received_tokens * run.overhead_s_per_token
+        received_bytes = entry.received_tokens * run.activation_bytes
+        overhead_s = received_bytes / CONCAT_BYTES_PER_S + received_bytes / TRANSFER_BYTES_PER_S
         entry.received_tokens = 0
     # One layer after the other, as the reference adds them, so that times are equal to the last digit.
     started_s = run.now_s
@@ -169,30 +173,31 @@ def _run_segment(state, node, row):
 
 
 @inlined
-def finish_segment(state, node, on_ready):
+def finish_segment(state, node):
     """The batch has run its segment: its requests join the next queue of the node, or leave."""
     run = state.run[0]
     entry = state.nodes[node]
-    row = entry.current_queue
-    queue = state.queues[row]
+    queue_row = entry.current_queue
+    queue = state.queues[queue_row]
     entry.busy = 0
     entry.busy_s += run.now_s - entry.busy_since_s
-    query = entry.batch_head
+    row = entry.batch_head
     entry.batch_head = NONE
-    while query != NONE:
-        request = state.requests[query]
+    while row != NONE:
+        request = state.requests[row]
         following = request.next
-        if state.queries[query].evicted:
-            take_back(state, query)
+        if state.queries[request.query].evicted:
+            take_back(state, row)
         elif queue.is_last:
             entry.tokens += request.tokens
-            on_ready(state.links[request.link], run.now_s - request.sent_s)
-            get_ready(state, node, query)
+            get_ready(state, node, row)
         else:
-            append(state, row + 1, query)
-        query = following
+            append(state, queue_row + 1, row)
+        row = following
+    if queue.is_last:
+        follow(state, SEND, node)
     # The node stands at the segment's last layer and looks from the one after it on. If nothing waits
     # it stays; that is a queue's layer only if the segment was that one layer.
-    ahead = _next_waiting(state, node, _following(entry, row))
-    entry.current_queue = row if queue.layers == 1 and state.queues[ahead].length == 0 else ahead
-    mark(state, START, node)
+    ahead = _next_waiting(state, node, _following(entry, queue_row))
+    entry.current_queue = queue_row if queue.layers == 1 and state.queues[ahead].length == 0 else ahead
+    follow(state, START, node)

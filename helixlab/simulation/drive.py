@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution
 from helixlab.scheduling import Scheduler
-from helixlab.scheduling.state import ARRIVAL, NONE, State
+from helixlab.scheduling.state import ARRIVAL, State
 from helixlab.simulation.batches import OUTSIDE_PROFILE
-from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, add_event, advance
-from helixlab.simulation.heap import FEED
+from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
 from helixlab.simulation.network import BAD_LINK
-from helixlab.simulation.setup import enlarged
+from helixlab.simulation.setup import enlarged, short_of_rows
 from helixlab.workload import Workload
 
 __all__ = ["Recording", "drive"]
@@ -126,12 +125,14 @@ def drive(
     state = arrivals.fill(state)
     if workload.online:
         if run["arrivals_known"]:
-            add_event(state, float(state.arrivals["arrival_s"][0]), start_s, FEED, NONE)
+            draw_query(state, float(state.arrivals["arrival_s"][0]))
     else:
         if workload.initial_queries + 64 > len(state.queries):
             state = enlarged(state, workload.initial_queries + 64)
         for query in range(workload.initial_queries):
-            add_event(state, start_s + FEED_DELAY_S * query, start_s, FEED, NONE)
+            if run["next_arrival"] == run["arrivals_known"] and run["more_arrivals"]:
+                state = arrivals.fill(state)
+            draw_query(state, start_s + FEED_DELAY_S * query)
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
     for until_s in (*window_s, math.inf if workload.online else end_s):
@@ -156,7 +157,7 @@ def _advanced(
         elif status == FULL:
             recording.empty_logs()
             state = recording.state
-            if state.run["free_query"][0] == NONE or state.run["events"][0] > len(state.events) // 2:
+            if short_of_rows(state):
                 recording.state = enlarged(state, 2 * len(state.queries))
         yield status
         if status not in (NEEDS_ARRIVALS, FULL):

@@ -2,7 +2,7 @@
 
 Everything the engine knows stands in the State, so `advance` can return at any event and be called
 again. At one instant it first handles all events that are due, in the order they were created,
-then lets nodes send what is ready, then lets idle nodes start a batch.
+then what these caused, in the order of cause: sending, starting batches, going on with queries.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from helixlab.jit import compiled, inlined
 from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_READY, ON_START
 from helixlab.scheduling.state import NONE, state_type
 from helixlab.simulation.batches import finish_segment, join_queue, start_batch
-from helixlab.simulation.heap import ARRIVE, FEED, LINK_FREE, SEGMENT_DONE, pop, push
+from helixlab.simulation.coordinator import feed, gather, iterate, retry_held
+from helixlab.simulation.followups import GATHER, ITERATE, SEND, START, follow, next_followup
+from helixlab.simulation.heap import ARRIVE, FEED, SEGMENT_DONE, SENT, pop
 from helixlab.simulation.held import take_back
-from helixlab.simulation.marks import SEND, START, next_marked
-from helixlab.simulation.network import link_free, send
-from helixlab.simulation.queries import feed, finish_iteration, retry_held
+from helixlab.simulation.network import send, sent
+from helixlab.simulation.queries import draw
 from helixlab.simulation.samples import take_sample
 
-__all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "add_event", "advance"]
+__all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "advance", "draw_query"]
 
 DONE = 0
 """No event is left."""
 PAUSED = 1
-"""The next event is after the time asked for."""
+"""The next event is at the time asked for or later."""
 FULL = 2
 """A table or log is full: empty or enlarge it and go on."""
 NEEDS_ARRIVALS = 3
@@ -39,20 +40,36 @@ ERROR = 4
 
 @inlined
 def _short_of_room(state):
-    """Whether the next event might not find the room it needs: each writes a few rows at most."""
+    """Whether the next step might not find the room it needs."""
     run = state.run[0]
+    requests = len(state.requests)
     return (
         run.free_query == NONE
+        or run.free_requests < run.most_chunks
         or run.iterations + 1 > len(state.iterations)
-        or run.query_logs + 2 > len(state.query_logs)
-        or run.events + len(state.queries) + len(state.nodes) + 4 > len(state.events)
+        or run.query_logs + requests + 1 > len(state.query_logs)
+        or run.events + requests + 4 > len(state.events)
+        or run.followups_end + 3 * requests + 4 > len(state.followups)
     )
 
 
-@compiled(types.void(state_type, types.float64, types.float64, types.int64, types.int64))
-def add_event(state: Any, time_s: float, created_s: float, kind: int, subject: int) -> None:
-    """Add an event from outside, see `helixlab.simulation.heap.push`."""
-    push(state, time_s, created_s, kind, subject)
+@compiled(types.void(state_type, types.float64))
+def draw_query(state: Any, due_s: float) -> None:
+    """Let the workload's next query come at `due_s`."""
+    draw(state, due_s)
+
+
+@inlined
+def _back(state, row):
+    """A request reaches the coordinator, which gathers all that do so at this instant together."""
+    run = state.run[0]
+    state.requests[row].next = NONE
+    if run.first_gathered == NONE:
+        run.first_gathered = row
+    else:
+        state.requests[run.last_gathered].next = row
+    run.last_gathered = row
+    follow(state, GATHER, NONE)
 
 
 @compiled(
@@ -77,7 +94,7 @@ def advance(
     on_finish: Any,
     admits: Any,
 ) -> int:
-    """Handle events up to and including `until_s`, at most about `most_events`; say why it stopped."""
+    """Handle events before `until_s`, at most about `most_events`; say why it stopped."""
     run = state.run[0]
     stop_at = run.events_done + most_events
     while True:
@@ -85,34 +102,45 @@ def advance(
             return ERROR
         if _short_of_room(state):
             return FULL
+        if run.next_arrival == run.arrivals_known and run.more_arrivals:
+            return NEEDS_ARRIVALS
+        if run.first_gathered != NONE and run.gathering:
+            row = run.first_gathered
+            run.first_gathered = state.requests[row].next
+            gather(state, row, on_finish)
+            continue
+        run.gathering = 0
         if run.events > 0 and state.events[0].time_s <= run.now_s:
             run.events_done += 1
             kind, subject = pop(state)
             if kind == ARRIVE:
-                link = state.links[state.requests[subject].link]
-                if state.queries[subject].evicted:
+                request = state.requests[subject]
+                queue = state.links[request.link].queue
+                if state.queries[request.query].evicted:
                     take_back(state, subject)
-                elif link.queue == NONE:
-                    finish_iteration(state, subject, on_start, on_finish)
+                elif queue == NONE:
+                    _back(state, subject)
                 else:
-                    join_queue(state, subject, link.queue)
+                    join_queue(state, subject, queue)
             elif kind == SEGMENT_DONE:
-                finish_segment(state, subject, on_ready)
-            elif kind == LINK_FREE:
-                link_free(state, subject)
+                finish_segment(state, subject)
+            elif kind == SENT:
+                sent(state, subject)
             elif kind == FEED:
-                if run.next_arrival == run.arrivals_known and run.more_arrivals:
-                    push(state, run.now_s, run.now_s, FEED, NONE)
-                    return NEEDS_ARRIVALS
-                feed(state, choose, on_start)
+                feed(state, subject, choose, on_start, on_finish)
             else:
-                retry_held(state, choose, on_start)
+                retry_held(state, choose, on_start, on_finish)
             continue
-        if run.marked_send > 0:
-            send(state, next_marked(state, SEND), choose)
-            continue
-        if run.marked_start > 0:
-            start_batch(state, next_marked(state, START), admits, on_finish)
+        if run.followups_end > 0:
+            what, subject = next_followup(state)
+            if what == SEND:
+                send(state, subject, choose, on_ready)
+            elif what == START:
+                start_batch(state, subject, admits, on_finish)
+            elif what == ITERATE:
+                iterate(state, subject, on_start)
+            else:
+                run.gathering = 1
             continue
         # The instant is over: on to the next event.
         if run.events == 0:
@@ -123,7 +151,7 @@ def advance(
                 return FULL
             take_sample(state)
             continue
-        if ahead_s > until_s:
+        if ahead_s >= until_s:
             return PAUSED
         if run.events_done >= stop_at:
             return FULL

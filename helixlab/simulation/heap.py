@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helixlab.jit import inlined
 
-__all__ = ["ARRIVE", "FEED", "LINK_FREE", "RETRY", "SEGMENT_DONE", "pop", "push"]
+__all__ = ["ARRIVE", "FEED", "RETRY", "SEGMENT_DONE", "SENT", "pop", "push"]
 
 FEED = 0
 """A query arrives at the coordinator."""
@@ -12,7 +12,7 @@ RETRY = 1
 """Held queries are tried again."""
 ARRIVE = 2
 """A request reaches the end of its link."""
-LINK_FREE = 3
+SENT = 3
 """A link has sent what it was sending."""
 SEGMENT_DONE = 4
 """A node has run its batch up to the next layer at which requests may enter, or to its end."""

@@ -1,12 +1,15 @@
-"""Queries held at the coordinator: those that fit nowhere, and those that lost their KV cache."""
+"""Queries held at the coordinator, and the way back there for those that lose their KV cache."""
 
 from __future__ import annotations
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE
 from helixlab.simulation.heap import RETRY, push
+from helixlab.simulation.kv_cache import evict
+from helixlab.simulation.queries import REFUSED, leave, trigger
+from helixlab.simulation.requests import free_request
 
-__all__ = ["hold", "take_back"]
+__all__ = ["hold", "hold_evicted", "refuse", "take_back"]
 
 
 @inlined
@@ -32,12 +35,33 @@ def hold(state, query):
 
 
 @inlined
-def take_back(state, query):
-    """The request of a preempted query is met: from here on the query waits at the coordinator."""
+def take_back(state, row):
+    """A request of an evicted query is met; with the last of them the query is out of the system."""
+    query = state.requests[row].query
+    free_request(state, row)
+    if state.queries[query].requests == 0:
+        if state.queries[query].refused:
+            leave(state, query, REFUSED)
+            trigger(state, True)
+        else:
+            hold_evicted(state, query)
+
+
+@inlined
+def hold_evicted(state, query):
+    """A preempted query that has no request under way starts over when there is room."""
     run = state.run[0]
     entry = state.queries[query]
     entry.evicted = 0
     entry.hops = 0
-    state.requests[query].hop = NONE
     hold(state, query)
     push(state, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
+
+
+@inlined
+def refuse(state, row, on_finish):
+    """The query can never be served where this request of it is, which is in no queue any more."""
+    query = state.requests[row].query
+    evict(state, query, on_finish)
+    state.queries[query].refused = 1
+    take_back(state, row)

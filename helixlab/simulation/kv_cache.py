@@ -12,9 +12,19 @@ from numpy.typing import NDArray
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE, State, view
-from helixlab.simulation.marks import SEND, START, mark
+from helixlab.simulation.followups import SEND, START, follow
+from helixlab.simulation.heap import ARRIVE, SENT
 
-__all__ = ["KV_FITS", "KV_NEVER", "KV_WAITS", "free_kv", "reserve_kv", "stored_kv"]
+__all__ = [
+    "KV_FITS",
+    "KV_NEVER",
+    "KV_WAITS",
+    "bottleneck_kv_expected",
+    "evict",
+    "free_kv",
+    "reserve_kv",
+    "stored_kv",
+]
 
 KV_FITS = 0
 KV_WAITS = 1
@@ -22,18 +32,21 @@ KV_NEVER = 2
 
 
 @inlined
-def reserve_kv(state, node, query, on_finish):
-    """Take the room for all layers that the request runs on this node."""
+def reserve_kv(state, node, row, on_finish):
+    """Take the room a request needs on this node for all its layers; a first chunk does so for its prompt."""
     entry = state.nodes[node]
-    request = state.requests[query]
+    request = state.requests[row]
     if request.kv_reserved:
         return KV_FITS
+    query = request.query
     asked = state.queries[query]
+    tokens = request.tokens
+    if request.is_prompt:
+        tokens = asked.iteration_tokens if request.context_tokens == 0 else 0
     layers = state.links[request.link].layers
     if (asked.input_tokens + asked.output_tokens) * layers > entry.kv_capacity_token_layers:
         return KV_NEVER
-    needed = request.tokens * layers
-    while entry.kv_used_token_layers + needed > entry.kv_capacity_token_layers:
+    while entry.kv_used_token_layers + tokens * layers > entry.kv_capacity_token_layers:
         if request.is_prompt:
             entry.kv_blocked = 1
             if request.waits_for_kv == 0:
@@ -41,23 +54,15 @@ def reserve_kv(state, node, query, on_finish):
                 state.run[0].kv_waits += 1
             return KV_WAITS
         youngest = _youngest_on(state, node)
-        _evict(state, youngest, on_finish)
+        evict(state, youngest, on_finish)
+        state.run[0].preempted += 1
         if youngest == query:
             return KV_WAITS
-    entry.kv_used_token_layers += needed
+    entry.kv_used_token_layers += tokens * layers
+    state.kv_tokens[query, request.hop] += tokens
     request.kv_reserved = 1
     request.waits_for_kv = 0
     return KV_FITS
-
-
-@inlined
-def _kv_at_hop(state, query, hop):
-    """Token-layers that a query holds on the node at the end of a hop of its pipeline."""
-    request = state.requests[query]
-    tokens = state.queries[query].kv_tokens
-    if hop < request.hop or (hop == request.hop and request.kv_reserved):
-        tokens += request.tokens
-    return tokens * state.links[state.pipelines[query, hop]].layers
 
 
 @inlined
@@ -71,10 +76,7 @@ def _youngest_on(state, node):
         if youngest != NONE and entry.id < state.queries[youngest].id:
             continue
         for hop in range(entry.hops):
-            if (
-                state.links[state.pipelines[query, hop]].receiver == node
-                and _kv_at_hop(state, query, hop) > 0
-            ):
+            if state.links[state.pipelines[query, hop]].receiver == node and state.kv_tokens[query, hop] > 0:
                 youngest = query
     return youngest
 
@@ -87,60 +89,105 @@ def free_kv(state, query):
         link = state.links[state.pipelines[query, hop]]
         if link.queue != NONE:
             node = state.nodes[link.receiver]
-            node.kv_used_token_layers -= _kv_at_hop(state, query, hop)
+            node.kv_used_token_layers -= state.kv_tokens[query, hop] * link.layers
+            state.kv_tokens[query, hop] = 0
             if node.kv_blocked:
-                mark(state, START, link.receiver)
+                follow(state, START, link.receiver)
     entry.kv_tokens = 0
-    state.requests[query].kv_reserved = 0
 
 
 @inlined
-def _evict(state, query, on_finish):
-    """Take all room from a query; its request is taken back where it is next met."""
+def evict(state, query, on_finish):
+    """Take all room from a query; its requests are taken back where they are next met."""
     on_finish(view(state), query)
-    # Whichever node has its request looks at it at this instant; on a link it is met on arrival.
-    mark(state, SEND, len(state.nodes) - 1)
+    # Whichever node has a request looks at it at this instant; on a link it is met on arrival.
+    follow(state, SEND, len(state.nodes) - 1)
     for hop in range(state.queries[query].hops):
         link = state.links[state.pipelines[query, hop]]
         if link.queue != NONE:
-            mark(state, SEND, link.receiver)
-            mark(state, START, link.receiver)
+            follow(state, SEND, link.receiver)
+            follow(state, START, link.receiver)
     free_kv(state, query)
     state.queries[query].evicted = 1
-    state.run[0].preempted += 1
+
+
+@inlined
+def bottleneck_kv_expected(state):
+    """Expected KV use of the fullest layer, every node's cache spread evenly over its layers."""
+    nodes = state.nodes
+    layers = len(state.layer_kv)
+    for layer in range(layers):
+        state.layer_kv[layer, 0] = 0.0
+        state.layer_kv[layer, 1] = 0.0
+    for row in range(len(nodes) - 1):
+        node = nodes[row]
+        for layer in range(node.first_layer, node.first_layer + node.layers):
+            state.layer_kv[layer, 0] += node.kv_capacity_token_layers / node.layers
+            state.layer_kv[layer, 1] += (
+                node.kv_capacity_token_layers - node.kv_expected_token_layers
+            ) / node.layers
+    fullest = 0.0
+    for layer in range(layers):
+        if state.layer_kv[layer, 0] > 0:
+            fullest = max(fullest, 1 - state.layer_kv[layer, 1] / state.layer_kv[layer, 0])
+    return fullest
 
 
 def stored_kv(state: State, now_s: float) -> NDArray[np.int64]:
     """Token-layers stored on every node at `now_s`: without the room set aside for layers not yet run."""
     stored = state.nodes["kv_used_token_layers"].copy()
-    nodes, queues = state.nodes, state.queues
-    for row in range(len(queues)):
-        query = int(queues[row]["head"])
-        while query != NONE:
-            stored[queues[row]["node"]] -= _not_run(state, query, int(queues[row]["layer"]))
-            query = int(state.requests[query]["next"])
-    for node in range(len(nodes) - 1):
-        entry = nodes[node]
-        if not entry["busy"]:
-            continue
-        queue = queues[entry["current_queue"]]
-        done, end_s = (
-            0,
-            float(entry["busy_since_s"]) + (float(entry["batch_layer_s"]) + float(entry["batch_overhead_s"])),
-        )
-        while end_s <= now_s and done < queue["layers"]:
-            done, end_s = done + 1, end_s + float(entry["batch_layer_s"])
-        query = int(entry["batch_head"])
-        while query != NONE:
-            stored[node] -= _not_run(state, query, int(queue["layer"]) + done)
-            query = int(state.requests[query]["next"])
+    reached = _reached_layers(state, now_s)
+    events = state.events[: state.run["events"][0]]
+    travelling = set(events["subject"][(events["kind"] == ARRIVE) | (events["kind"] == SENT)].tolist())
+    for row in _rows_in_use(state):
+        request = state.requests[row]
+        query = int(request["query"])
+        # The first chunk of a prompt sets room aside for all of them.
+        later_chunk = request["is_prompt"] and request["context_tokens"] > 0
+        for hop in range(max(int(request["hop"]), 0), int(state.queries[query]["hops"])):
+            link = state.links[state.pipelines[query, hop]]
+            at_hop = hop == request["hop"]
+            counted = later_chunk or (at_hop and request["kv_reserved"])
+            if link["queue"] == NONE or not counted or state.kv_tokens[query, hop] == 0:
+                continue
+            node = state.nodes[link["receiver"]]
+            end = int(node["first_layer"] + node["layers"])
+            first = end - int(link["layers"])
+            layer = reached.get(row, end) if at_hop and row not in travelling else first
+            stored[link["receiver"]] -= int(request["tokens"]) * (end - layer)
     return stored
 
 
-def _not_run(state: State, query: int, layer: int) -> int:
-    """Token-layers set aside for a request's layers from `layer` on at the node it is at."""
-    request = state.requests[query]
-    if not request["kv_reserved"]:
-        return 0
-    node = state.nodes[state.links[request["link"]]["receiver"]]
-    return int(request["tokens"]) * (int(node["first_layer"] + node["layers"]) - layer)
+def _rows_in_use(state: State) -> list[int]:
+    free, row = set(), int(state.run["free_request"][0])
+    while row != NONE:
+        free.add(row)
+        row = int(state.requests[row]["next"])
+    return [row for row in range(len(state.requests)) if row not in free]
+
+
+def _reached_layers(state: State, now_s: float) -> dict[int, int]:
+    """The next layer to run of every request that waits or runs at a node."""
+    reached = {}
+    for queue in state.queues:
+        for row in _linked(state, int(queue["head"])):
+            reached[row] = int(queue["layer"])
+    for node in state.nodes[:-1]:
+        if not node["busy"]:
+            continue
+        queue = state.queues[node["current_queue"]]
+        layer_s = float(node["batch_layer_s"])
+        done, end_s = 0, float(node["busy_since_s"]) + (layer_s + float(node["batch_overhead_s"]))
+        while end_s <= now_s and done < queue["layers"]:
+            done, end_s = done + 1, end_s + layer_s
+        for row in _linked(state, int(node["batch_head"])):
+            reached[row] = int(queue["layer"]) + done
+    return reached
+
+
+def _linked(state: State, row: int) -> list[int]:
+    rows = []
+    while row != NONE:
+        rows.append(row)
+        row = int(state.requests[row]["next"])
+    return rows

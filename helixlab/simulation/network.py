@@ -1,168 +1,256 @@
-"""Links: each sends one request at a time, first come first served."""
+"""Links: requests wait in order, are sent at a rate, and arrive a latency later."""
 
 from __future__ import annotations
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE, view
-from helixlab.simulation.heap import ARRIVE, LINK_FREE, push
+from helixlab.simulation.followups import SEND, follow
+from helixlab.simulation.heap import ARRIVE, SENT, push
 from helixlab.simulation.held import take_back
-from helixlab.simulation.marks import SEND, mark
 
-__all__ = ["BAD_LINK", "get_ready", "link_free", "send"]
+__all__ = ["BAD_LINK", "belongs", "get_ready", "send", "sent"]
 
 BAD_LINK = 1
 """Error: a scheduler chose a link that is not the sender's, or one that the flow it follows leaves empty."""
+LEAST_RATE_BYTES_PER_S = 10.0
+"""A link with less to give is not free."""
 
 
 @inlined
-def get_ready(state, node, query):
-    """A request is ready to leave `node` on the next hop of its pipeline, which may not be chosen yet."""
-    run = state.run[0]
-    request = state.requests[query]
-    request.hop += 1
+def get_ready(state, node, row):
+    """A request is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
+    sender = state.nodes[node]
+    request = state.requests[row]
     request.kv_reserved = 0
+    request.reported = 0
     request.next = NONE
-    request.ready_order = run.next_ready_order
-    run.next_ready_order += 1
-    request.link = state.pipelines[query, request.hop] if request.hop < state.queries[query].hops else NONE
-    if request.link == NONE or run.fixed_rates:
-        _to_outbox(state, node, query)
-    else:
-        _wait_for_link(state, query)
-    mark(state, SEND, node)
-
-
-@inlined
-def _to_outbox(state, node, query):
-    sender = state.nodes[node]
     if sender.outbox_head == NONE:
-        sender.outbox_head = query
+        sender.outbox_head = row
     else:
-        state.requests[sender.outbox_tail].next = query
-    sender.outbox_tail = query
+        state.requests[sender.outbox_tail].next = row
+    sender.outbox_tail = row
 
 
 @inlined
-def _wait_for_link(state, query):
-    """Queue a request at its link, in order of readiness."""
-    request = state.requests[query]
-    link = state.links[request.link]
-    before = NONE
-    after = link.waiting_head
-    if after != NONE and state.requests[link.waiting_tail].ready_order < request.ready_order:
-        before = link.waiting_tail
-        after = NONE
-    while after != NONE and state.requests[after].ready_order < request.ready_order:
-        before = after
-        after = state.requests[after].next
-    request.next = after
-    if before == NONE:
-        link.waiting_head = query
-    else:
-        state.requests[before].next = query
-    if after == NONE:
-        link.waiting_tail = query
-
-
-@inlined
-def send(state, node, choose):
-    """Let a node choose links for its prompts, then let its links send."""
+def send(state, node, choose, on_ready):
+    """Let a node choose links for what is ready, and its links send."""
     run = state.run[0]
-    sender = state.nodes[node]
-    query = sender.outbox_head
-    sender.outbox_head = NONE
-    while query != NONE:
-        request = state.requests[query]
-        following = request.next
-        request.next = NONE
-        if state.queries[query].evicted:
-            take_back(state, query)
-        else:
-            if request.link == NONE:
-                if run.picks_free_links:
-                    _send_ready(state, node, request.ready_order)
-                _choose_link(state, node, query, choose)
-            if request.link == NONE:
-                _to_outbox(state, node, query)
-            elif run.fixed_rates:
-                # The rate never changes, so it is known at once when the link will be free.
-                _transmit(state, query, max(run.now_s, state.links[request.link].free_at_s))
-            else:
-                _wait_for_link(state, query)
-                if run.picks_free_links:
-                    _send_from(state, request.link)
-        query = following
-    if run.picks_free_links:
-        _send_ready(state, node, run.next_ready_order)
-    elif not run.fixed_rates:
-        for row in range(sender.first_link, sender.first_link + sender.links):
-            _send_from(state, row)
+    if run.fixed_rates:
+        _send_at_fixed_rates(state, node, choose, on_ready)
+    elif run.picks_free_links:
+        _send_on_free_links(state, node, choose, on_ready)
+    else:
+        _send_by_queue(state, node, choose, on_ready)
 
 
 @inlined
-def _choose_link(state, node, query, choose):
-    row = choose(view(state), node, query)
-    if row != NONE and belongs(state, node, row):
-        request = state.requests[query]
-        request.link = row
-        state.pipelines[query, request.hop] = row
-        state.queries[query].hops = request.hop + 1
+def _first_ready(state, node, on_ready):
+    """Take the first request out of the outbox, NONE if it is empty, and tell the scheduler of it."""
+    sender = state.nodes[node]
+    row = sender.outbox_head
+    if row == NONE:
+        return NONE
+    request = state.requests[row]
+    sender.outbox_head = request.next
+    request.next = NONE
+    if request.hop != NONE and request.reported == 0:
+        on_ready(state.links[request.link], state.run[0].now_s - request.sent_s)
+        request.reported = 1
+    return row
 
 
 @inlined
-def _send_ready(state, node, before):
-    """Let free links send requests that got ready earlier than `before`, in that order."""
-    sender = state.nodes[node]
+def _next_link(state, node, row, choose):
+    """The link of a request's next hop: chosen before, or by the scheduler now, or NONE."""
+    query = state.requests[row].query
+    entry = state.queries[query]
+    hop = state.requests[row].hop + 1
+    if hop < entry.hops:
+        return state.pipelines[query, hop]
+    chosen = choose(view(state), node, query)
+    if chosen == NONE or not belongs(state, node, chosen):
+        return NONE
+    state.pipelines[query, hop] = chosen
+    entry.hops = hop + 1
+    return chosen
+
+
+@inlined
+def _send_at_fixed_rates(state, node, choose, on_ready):
+    """The rates never change, so it is known at once when a link will be free for each request."""
     while True:
-        first = NONE
-        for row in range(sender.first_link, sender.first_link + sender.links):
-            link = state.links[row]
-            if link.waiting_head == NONE or link.sending:
-                continue
-            order = state.requests[link.waiting_head].ready_order
-            if order < before and (first == NONE or order < state.requests[first].ready_order):
-                first = link.waiting_head
-        if first == NONE or not _send_from(state, state.requests[first].link):
+        row = _first_ready(state, node, on_ready)
+        if row == NONE:
             return
-
-
-@inlined
-def _send_from(state, row):
-    """Let a link send what waits for it, if it is free; tell whether it took anything."""
-    link = state.links[row]
-    took = False
-    while link.waiting_head != NONE and not link.sending:
-        query = link.waiting_head
-        request = state.requests[query]
-        if state.queries[query].evicted:
-            link.waiting_head = request.next
-            take_back(state, query)
-            took = True
+        if state.queries[state.requests[row].query].evicted:
+            take_back(state, row)
             continue
-        if not _take_rate(state, link):
-            return took
-        link.waiting_head = request.next
-        request.next = NONE
-        _transmit(state, query, state.run[0].now_s)
-        took = True
-    return took
+        chosen = _next_link(state, node, row, choose)
+        if chosen == NONE:
+            return  # the scheduler plans ahead, so this is an error, noted in the run
+        link = state.links[chosen]
+        start_s = max(state.run[0].now_s, link.free_at_s)
+        sent_s = _transmit(state, row, chosen, start_s, link.rate_bytes_per_s)
+        push(state, sent_s + link.latency_s, sent_s, ARRIVE, row)
 
 
 @inlined
-def _transmit(state, query, start_s):
-    """Put a request on its link, which sends it from `start_s` on."""
-    run = state.run[0]
-    request = state.requests[query]
-    link = state.links[request.link]
-    seconds = request.tokens * link.bytes_per_token / link.rate_bytes_per_s
-    link.free_at_s = start_s + seconds
-    link.busy_s += seconds
-    link.sent_tokens += request.tokens
+def _send_by_queue(state, node, choose, on_ready):
+    """Every request joins the queue of its link at once; then each free link sends its first."""
+    sender = state.nodes[node]
+    left = sender.outbox_head
+    waiting = NONE
+    last_sender = NONE
+    while left != NONE:
+        row = _first_ready(state, node, on_ready)
+        left = sender.outbox_head
+        request = state.requests[row]
+        if request.hop != NONE:
+            # Where it came from the links look different now.
+            before = state.links[request.link].sender
+            if before != last_sender:
+                follow(state, SEND, before)
+                last_sender = before
+        if state.queries[request.query].evicted:
+            take_back(state, row)
+            continue
+        chosen = _next_link(state, node, row, choose)
+        if chosen == NONE:
+            request.next = waiting
+            waiting = row
+        else:
+            _wait_for_link(state, row, chosen)
+    # What the scheduler did not decide stays, in its order.
+    while waiting != NONE:
+        following = state.requests[waiting].next
+        state.requests[waiting].next = sender.outbox_head
+        if sender.outbox_head == NONE:
+            sender.outbox_tail = waiting
+        sender.outbox_head = waiting
+        waiting = following
+    _offer_rates(state, node)
+    for chosen in range(sender.first_link, sender.first_link + sender.links):
+        link = state.links[chosen]
+        while link.waiting_head != NONE and link.free_rate_bytes_per_s > 0:
+            row = link.waiting_head
+            link.waiting_head = state.requests[row].next
+            if state.queries[state.requests[row].query].evicted:
+                take_back(state, row)
+            else:
+                _send_at_shared_rate(state, row, chosen)
+
+
+@inlined
+def _send_on_free_links(state, node, choose, on_ready):
+    """Requests, in order, take their link if it is free, or have one of the free links chosen."""
+    sender = state.nodes[node]
+    _offer_rates(state, node)
+    head = NONE
+    tail = NONE
+    while sender.outbox_head != NONE:
+        row = _first_ready(state, node, on_ready)
+        request = state.requests[row]
+        if state.queries[request.query].evicted:
+            take_back(state, row)
+            continue
+        chosen = _next_link(state, node, row, choose)
+        if chosen != NONE:
+            link = state.links[chosen]
+            if link.free_rate_bytes_per_s > 0 and link.waiting_head == NONE:
+                link.waiting_head = row
+                link.taken = 1
+                continue
+        if head == NONE:
+            head = row
+        else:
+            state.requests[tail].next = row
+        tail = row
+    sender.outbox_head = head
+    sender.outbox_tail = tail
+    for chosen in range(sender.first_link, sender.first_link + sender.links):
+        link = state.links[chosen]
+        if link.waiting_head != NONE:
+            row = link.waiting_head
+            link.waiting_head = NONE
+            link.taken = 0
+            _send_at_shared_rate(state, row, chosen)
+
+
+@inlined
+def _wait_for_link(state, row, chosen):
+    link = state.links[chosen]
+    if link.waiting_head == NONE:
+        link.waiting_head = row
+    else:
+        state.requests[link.waiting_tail].next = row
+    link.waiting_tail = row
+
+
+@inlined
+def _offer_rates(state, node):
+    """What each link of a node could send with now: its share of the network cards, 0 if it is not free."""
+    sender = state.nodes[node]
+    share = sender.nic_out_bytes_per_s / sender.links
+    left = sender.nic_out_bytes_per_s - sender.nic_out_used_bytes_per_s
+    for row in range(sender.first_link, sender.first_link + sender.links):
+        link = state.links[row]
+        receiver = state.nodes[link.receiver]
+        rate = min(
+            share - link.used_bytes_per_s,
+            link.bandwidth_bytes_per_s - link.used_bytes_per_s,
+            left,
+            receiver.nic_in_bytes_per_s - receiver.nic_in_used_bytes_per_s,
+        )
+        link.free_rate_bytes_per_s = rate if rate > LEAST_RATE_BYTES_PER_S else 0.0
+
+
+@inlined
+def _send_at_shared_rate(state, row, chosen):
+    link = state.links[chosen]
+    request = state.requests[row]
+    rate = link.free_rate_bytes_per_s
+    link.free_rate_bytes_per_s = 0.0
+    request.rate_bytes_per_s = rate
+    link.sending += 1
+    link.used_bytes_per_s += rate
+    state.nodes[link.sender].nic_out_used_bytes_per_s += rate
+    state.nodes[link.receiver].nic_in_used_bytes_per_s += rate
+    now_s = state.run[0].now_s
+    sent_s = _transmit(state, row, chosen, now_s, rate)
+    push(state, sent_s, now_s, SENT, row)
+
+
+@inlined
+def _transmit(state, row, chosen, start_s, rate_bytes_per_s):
+    """Put a request on its link, which sends it from `start_s` on; gives when it is sent."""
+    request = state.requests[row]
+    link = state.links[chosen]
+    request.hop += 1
+    request.link = chosen
     request.sent_s = start_s
-    if not run.fixed_rates:
-        link.sending = 1
-        push(state, link.free_at_s, run.now_s, LINK_FREE, request.link)
-    push(state, start_s + (seconds + link.latency_s), start_s, ARRIVE, query)
+    request.next = NONE
+    # Added and taken away in the reference's order, to be equal to the last digit.
+    sent_s = start_s + (link.latency_s + request.tokens * link.bytes_per_token / rate_bytes_per_s)
+    sent_s -= link.latency_s
+    link.busy_s += max(sent_s - max(start_s, link.free_at_s), 0.0)
+    link.free_at_s = max(link.free_at_s, sent_s)
+    link.sent_tokens += request.tokens
+    return sent_s
+
+
+@inlined
+def sent(state, row):
+    """A request has left its sender: give the rate back, let the sender go on."""
+    request = state.requests[row]
+    link = state.links[request.link]
+    rate = request.rate_bytes_per_s
+    link.sending -= 1
+    link.used_bytes_per_s -= rate
+    state.nodes[link.sender].nic_out_used_bytes_per_s -= rate
+    state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate
+    follow(state, SEND, link.sender)
+    now_s = state.run[0].now_s
+    push(state, now_s + link.latency_s, now_s, ARRIVE, row)
 
 
 @inlined
@@ -176,39 +264,3 @@ def belongs(state, node, row):
     run.error = BAD_LINK
     run.error_subject = node
     return False
-
-
-@inlined
-def _take_rate(state, link):
-    """Give a free link its share of both network cards; false if the receiver's has nothing left."""
-    sender = state.nodes[link.sender]
-    receiver = state.nodes[link.receiver]
-    rate = min(
-        sender.nic_out_bytes_per_s / sender.links,
-        link.bandwidth_bytes_per_s,
-        sender.nic_out_bytes_per_s - sender.nic_out_used_bytes_per_s,
-        receiver.nic_in_bytes_per_s - receiver.nic_in_used_bytes_per_s,
-    )
-    if rate < 1e-9 * link.bandwidth_bytes_per_s:
-        receiver.senders_blocked = 1
-        return False
-    link.rate_bytes_per_s = rate
-    sender.nic_out_used_bytes_per_s += rate
-    receiver.nic_in_used_bytes_per_s += rate
-    return True
-
-
-@inlined
-def link_free(state, row):
-    """A link has sent its request: give the rate back, let its sender go on."""
-    link = state.links[row]
-    link.sending = 0
-    state.nodes[link.sender].nic_out_used_bytes_per_s -= link.rate_bytes_per_s
-    receiver = state.nodes[link.receiver]
-    receiver.nic_in_used_bytes_per_s -= link.rate_bytes_per_s
-    mark(state, SEND, link.sender)
-    if receiver.senders_blocked:
-        receiver.senders_blocked = 0
-        for other in state.links:
-            if other.receiver == link.receiver:
-                mark(state, SEND, other.sender)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from helixlab.jit import inlined
-from helixlab.simulation.queries import bottleneck_kv_expected
+from helixlab.simulation.kv_cache import bottleneck_kv_expected
 
 __all__ = ["NODE_SAMPLES", "take_sample"]
 

@@ -17,6 +17,7 @@ from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import (
     ARRIVAL,
     EVENT,
+    FOLLOWUP,
     ITERATION,
     LINK,
     NODE,
@@ -31,15 +32,15 @@ from helixlab.scheduling.state import (
 )
 from helixlab.simulation.samples import NODE_SAMPLES
 
-__all__ = ["enlarged", "loading_time_s", "new_state"]
+__all__ = ["enlarged", "loading_time_s", "new_state", "short_of_rows"]
 
 End = int | str
 
-OVERHEAD_S_PER_BYTE = 1 / 4e9 + 1 / 5e9
-"""Time to bring a received activation onto the device, measured by the Helix authors."""
 FIRST_PRIORITY = 0.05
 """Start value of the swarm scheduler's priorities and moving averages."""
 LOG_ROWS = 1 << 16
+CHUNKS_A_QUERY = 4
+"""Requests under way that tables have room for at first, for each query."""
 
 
 def loading_time_s(cluster: Cluster, model: Model, placement: Placement) -> float:
@@ -80,9 +81,10 @@ def new_state(
         _padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s")
     )
     run = np.zeros(1, RUN)
-    run["first_held"] = run["free_query"] = NONE
+    run["first_held"] = run["free_query"] = run["free_request"] = run["first_gathered"] = NONE
+    run["most_chunks"] = 1
     run["next_sample_s"] = np.inf
-    run["overhead_s_per_token"] = model.activation_bytes * OVERHEAD_S_PER_BYTE
+    run["activation_bytes"] = model.activation_bytes
     run["plans_ahead"] = scheduler.plans_ahead
     run["picks_free_links"] = scheduler.picks_free_links
     run["fixed_rates"] = scheduler.follows_flow
@@ -100,7 +102,8 @@ def new_state(
         decode_s=decode_s,
         parameters=np.array(scheduler.parameters or (0.0,), np.float64),
         events=np.zeros(0, EVENT),
-        marked=np.zeros((2, len(nodes)), np.int64),
+        kv_tokens=np.zeros((0, longest), np.int64),
+        followups=np.zeros(0, FOLLOWUP),
         arrivals=np.zeros(0, ARRIVAL),
         iterations=np.zeros(LOG_ROWS, ITERATION),
         query_logs=np.zeros(LOG_ROWS, QUERY_LOG),
@@ -112,25 +115,44 @@ def new_state(
 
 
 def enlarged(state: State, query_rows: int) -> State:
-    """The same state with more rows for queries and events."""
-    before = len(state.queries)
+    """The same state with more rows for queries, their requests, and what these cause."""
+    run = state.run[0]
 
     def longer(table: NDArray[Any], rows: int) -> NDArray[Any]:
-        result = np.zeros((rows, *table.shape[1:]), table.dtype)
+        result = np.zeros((max(rows, len(table)), *table.shape[1:]), table.dtype)
         result[: len(table)] = table
         return result
 
-    queries = longer(state.queries, query_rows)
-    # The new rows go in front of the list of free ones.
-    queries["next"][before:] = np.arange(before + 1, query_rows + 1)
-    queries["next"][-1] = state.run["free_query"][0]
-    state.run["free_query"] = before
-    event_rows = 8 * query_rows + 2 * (len(state.links) + len(state.nodes)) + 64
+    def with_free_rows(table: NDArray[Any], rows: int, first_free: str) -> NDArray[Any]:
+        # The new rows go in front of the list of free ones.
+        result, before = longer(table, rows), len(table)
+        if rows > before:
+            result["next"][before:] = np.arange(before + 1, rows + 1)
+            result["next"][-1] = run[first_free]
+            run[first_free] = before
+        return result
+
+    request_rows = query_rows * min(int(run["most_chunks"]), CHUNKS_A_QUERY) + int(run["most_chunks"])
+    run["free_requests"] += max(request_rows - len(state.requests), 0)
     return state._replace(
-        queries=queries,
-        requests=longer(state.requests, query_rows),
+        queries=with_free_rows(state.queries, query_rows, "free_query"),
+        requests=with_free_rows(state.requests, request_rows, "free_request"),
         pipelines=longer(state.pipelines, query_rows),
-        events=longer(state.events, max(event_rows, len(state.events))),
+        kv_tokens=longer(state.kv_tokens, query_rows),
+        events=longer(state.events, 4 * request_rows + 4 * query_rows + 64),
+        followups=longer(state.followups, 8 * request_rows + 64),
+        query_logs=longer(state.query_logs, max(2 * request_rows, LOG_ROWS)),
+    )
+
+
+def short_of_rows(state: State) -> bool:
+    """Whether emptied logs are not enough for the engine to go on."""
+    run = state.run[0]
+    return bool(
+        run["free_query"] == NONE
+        or run["free_requests"] < run["most_chunks"]
+        or run["events"] > len(state.events) // 2
+        or run["followups_end"] > len(state.followups) // 2
     )
 
 
@@ -201,11 +223,14 @@ def _links(
 
 
 def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
-    """Each link gets its share, by flow, of both network cards, and no more than its bandwidth."""
-    carried = links["flow_tokens_per_s"]
+    """Each link gets its share, by the bytes of the flow, of both network cards, up to its bandwidth."""
+    tokens_per_s = links["flow_tokens_per_s"]
+    nodes["outbound_flow_tokens_per_s"] = np.bincount(
+        links["sender"], weights=tokens_per_s, minlength=len(nodes)
+    )
+    carried = tokens_per_s * links["bytes_per_token"]
     sent = np.bincount(links["sender"], weights=carried, minlength=len(nodes))
     received = np.bincount(links["receiver"], weights=carried, minlength=len(nodes))
-    nodes["outbound_flow_tokens_per_s"] = sent
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = np.minimum.reduce(
             [

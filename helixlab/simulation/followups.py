@@ -1,0 +1,38 @@
+"""What an event causes at its own instant: done after all events due by then, in the order of cause."""
+
+from __future__ import annotations
+
+from helixlab.jit import inlined
+
+__all__ = ["GATHER", "ITERATE", "SEND", "START", "follow", "next_followup"]
+
+SEND = 0
+"""A node looks at what it can send."""
+START = 1
+"""A node starts a batch if it is free."""
+GATHER = 2
+"""The coordinator looks at the requests that came back."""
+ITERATE = 3
+"""The coordinator starts the next iteration of a query."""
+
+
+@inlined
+def follow(state, what, subject):
+    """Note something to be done at this instant; `subject` is a node or a query, none for GATHER."""
+    run = state.run[0]
+    entry = state.followups[run.followups_end]
+    entry.what = what
+    entry.subject = subject
+    run.followups_end += 1
+
+
+@inlined
+def next_followup(state):
+    """Take out what was noted first."""
+    run = state.run[0]
+    entry = state.followups[run.followups_first]
+    what, subject = entry.what, entry.subject
+    run.followups_first += 1
+    if run.followups_first == run.followups_end:
+        run.followups_first = run.followups_end = 0
+    return what, subject
