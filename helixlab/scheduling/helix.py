@@ -67,9 +67,7 @@ def _on_start(state: Any, query: int) -> None:
         if entry.kv_tokens > 0:
             link.load += 1 / link.flow_tokens_per_s  # a decode; prompts are counted when they choose
         if entry.booked == 0:
-            state.nodes[link.receiver].kv_expected_token_layers += (
-                _expected_tokens(state, query) * link.layers
-            )
+            receiver.kv_expected_token_layers += expected * link.layers
     entry.booked = 1
 
 
@@ -81,9 +79,7 @@ def _on_finish(state: Any, query: int) -> None:
         link = state.links[state.pipelines[query, hop]]
         receiver = state.nodes[link.receiver]
         if entry.booked == 1:
-            state.nodes[link.receiver].kv_expected_token_layers -= (
-                _expected_tokens(state, query) * link.layers
-            )
+            receiver.kv_expected_token_layers -= expected * link.layers
         else:
             link.load -= entry.input_tokens / link.flow_tokens_per_s  # it found no way to the end
     entry.booked = 0

@@ -12,6 +12,15 @@ __all__ = ["random", "shortest_queue"]
 
 
 @inlined
+def _waiting_at_first_layer(state, link):
+    """Requests that wait at the receiver's first layer; the coordinator counts as shortest."""
+    if link.queue == NONE:
+        return NONE
+    queue = state.queues[state.nodes[link.receiver].first_queue]
+    return queue.length if queue.is_first_layer else 0
+
+
+@inlined
 def _pick(state, sender, by_length):
     """A free link of the sender, uniformly among those with the fewest requests waiting at the receiver."""
     node = state.nodes[sender]
@@ -24,9 +33,7 @@ def _pick(state, sender, by_length):
             continue
         length = 0
         if by_length:
-            length = (
-                NONE if link.queue == NONE else state.queues[state.nodes[link.receiver].first_queue].length
-            )
+            length = _waiting_at_first_layer(state, link)
         if found > 0 and length > fewest:
             continue
         if length < fewest or found == 0:

@@ -88,6 +88,7 @@ RUN = _table(
     ("decode_tokens", i8),
     ("last_finish_s", f8),
     ("more_arrivals", i8),  # the driver has more than what is filled in
+    ("woken", i8),  # with no event left, every node was told to look at what it can send
     ("followups_first", i8),  # rows of `followups` in use
     ("followups_end", i8),
     ("error", i8),  # see Status

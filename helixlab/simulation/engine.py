@@ -17,7 +17,7 @@ from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_READY, ON_START
 from helixlab.scheduling.state import NONE, state_type
 from helixlab.simulation.batches import finish_segment, join_queue, start_batch
 from helixlab.simulation.coordinator import feed, gather, iterate, retry_held
-from helixlab.simulation.followups import GATHER, ITERATE, SEND, START, follow, next_followup
+from helixlab.simulation.followups import ARRIVED, GATHER, ITERATE, SEND, START, follow, next_followup
 from helixlab.simulation.heap import ARRIVE, FEED, SEGMENT_DONE, SENT, pop
 from helixlab.simulation.held import take_back
 from helixlab.simulation.network import send, sent
@@ -49,7 +49,7 @@ def _short_of_room(state):
         or run.iterations + 1 > len(state.iterations)
         or run.query_logs + requests + 1 > len(state.query_logs)
         or run.events + requests + 4 > len(state.events)
-        or run.followups_end + 3 * requests + 4 > len(state.followups)
+        or run.followups_end + 3 * requests + len(state.nodes) + 4 > len(state.followups)
     )
 
 
@@ -60,10 +60,18 @@ def draw_query(state: Any, due_s: float) -> None:
 
 
 @inlined
-def _back(state, row):
-    """A request reaches the coordinator, which gathers all that do so at this instant together."""
+def _arrive(state, row):
+    """A request reaches the end of its link: a node, or the coordinator, which gathers what comes at once."""
     run = state.run[0]
-    state.requests[row].next = NONE
+    request = state.requests[row]
+    queue = state.links[request.link].queue
+    if state.queries[request.query].evicted:
+        take_back(state, row)
+        return
+    if queue != NONE:
+        join_queue(state, row, queue)
+        return
+    request.next = NONE
     if run.first_gathered == NONE:
         run.first_gathered = row
     else:
@@ -112,16 +120,13 @@ def advance(
         run.gathering = 0
         if run.events > 0 and state.events[0].time_s <= run.now_s:
             run.events_done += 1
+            run.woken = 0
             kind, subject = pop(state)
             if kind == ARRIVE:
-                request = state.requests[subject]
-                queue = state.links[request.link].queue
-                if state.queries[request.query].evicted:
-                    take_back(state, subject)
-                elif queue == NONE:
-                    _back(state, subject)
+                if state.links[state.requests[subject].link].latency_s > 0:
+                    _arrive(state, subject)
                 else:
-                    join_queue(state, subject, queue)
+                    follow(state, ARRIVED, subject)
             elif kind == SEGMENT_DONE:
                 finish_segment(state, subject)
             elif kind == SENT:
@@ -139,12 +144,20 @@ def advance(
                 start_batch(state, subject, admits, on_finish)
             elif what == ITERATE:
                 iterate(state, subject, on_start)
+            elif what == ARRIVED:
+                _arrive(state, subject)
             else:
                 run.gathering = 1
             continue
         # The instant is over: on to the next event.
         if run.events == 0:
-            return DONE
+            if run.woken or run.in_flight == run.held:
+                return DONE
+            # A sender whose link had nothing to give looks again only when something happens to it.
+            run.woken = 1
+            for node in range(len(state.nodes)):
+                follow(state, SEND, node)
+            continue
         ahead_s = state.events[0].time_s
         if run.next_sample_s <= min(ahead_s, until_s):
             if run.samples == len(state.samples):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helixlab.jit import inlined
 
-__all__ = ["GATHER", "ITERATE", "SEND", "START", "follow", "next_followup"]
+__all__ = ["ARRIVED", "GATHER", "ITERATE", "SEND", "START", "follow", "next_followup"]
 
 SEND = 0
 """A node looks at what it can send."""
@@ -14,11 +14,13 @@ GATHER = 2
 """The coordinator looks at the requests that came back."""
 ITERATE = 3
 """The coordinator starts the next iteration of a query."""
+ARRIVED = 4
+"""A request is at the end of a link without latency, which it has left only now."""
 
 
 @inlined
 def follow(state, what, subject):
-    """Note something to be done at this instant; `subject` is a node or a query, none for GATHER."""
+    """Note something to be done at this instant; `subject` is a node, query or request, none for GATHER."""
     run = state.run[0]
     entry = state.followups[run.followups_end]
     entry.what = what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE, view
-from helixlab.simulation.followups import SEND, follow
+from helixlab.simulation.followups import ARRIVED, SEND, follow
 from helixlab.simulation.heap import ARRIVE, SENT, push
 from helixlab.simulation.held import take_back
 
@@ -91,7 +91,8 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
         link = state.links[chosen]
         start_s = max(state.run[0].now_s, link.free_at_s)
         sent_s = _transmit(state, row, chosen, start_s, link.rate_bytes_per_s)
-        push(state, sent_s + link.latency_s, sent_s, ARRIVE, row)
+        created_s = sent_s if link.latency_s > 0 else start_s
+        push(state, sent_s + link.latency_s, created_s, ARRIVE, row)
 
 
 @inlined
@@ -250,7 +251,10 @@ def sent(state, row):
     state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate
     follow(state, SEND, link.sender)
     now_s = state.run[0].now_s
-    push(state, now_s + link.latency_s, now_s, ARRIVE, row)
+    if link.latency_s > 0:
+        push(state, now_s + link.latency_s, now_s, ARRIVE, row)
+    else:
+        follow(state, ARRIVED, row)
 
 
 @inlined

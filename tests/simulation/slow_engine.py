@@ -190,7 +190,9 @@ class SlowEngine:
         for link in links if flow else ():
             # Shares of the network cards are shares of the bytes that the flow sends.
             out = sum(other.flow * other.bytes_per_token for other in link.sender.out)
-            into = sum(other.flow * other.bytes_per_token for other in links if other.receiver is link.receiver)
+            into = sum(
+                other.flow * other.bytes_per_token for other in links if other.receiver is link.receiver
+            )
             own = link.flow * link.bytes_per_token
             if own > 0:
                 rate = min(link.bandwidth_bytes_per_s, link.sender.nic_out * own / out,
@@ -208,9 +210,16 @@ class SlowEngine:
         self.at(self.now_s, handler, *subjects)
 
     def run(self, until_s=math.inf):
-        while self.events and self.events[0][0] < until_s:
-            self.now_s, _, handler, subjects = heapq.heappop(self.events)
-            handler(*subjects)
+        while True:
+            while self.events and self.events[0][0] < until_s:
+                self.now_s, _, handler, subjects = heapq.heappop(self.events)
+                handler(*subjects)
+            if self.events or not self.in_flight:
+                return
+            # A sender whose link had nothing to give looks again only when something happens to it, and
+            # nothing does any more. The reference would stand still here.
+            for node in (*self.nodes.values(), self.source):
+                self.send(node)
 
     # The coordinator
 
@@ -238,10 +247,9 @@ class SlowEngine:
             context_tokens=0 if is_prompt else query.input_tokens + query.iteration - 1,
             start_s=self.now_s,
         )
-        if self.scheduler == "helix":
-            if not is_prompt:
-                for link in query.path:
-                    link.load += 1 / link.flow
+        if self.scheduler == "helix" and not is_prompt:
+            for link in query.path:
+                link.load += 1 / link.flow
         self.source.ready.append(request)
         self.soon(self.send, self.source)
 
@@ -263,10 +271,19 @@ class SlowEngine:
             else:
                 query.iteration += 1
                 self.soon(self.start_iteration, query)
-            if not self.online and (finished or request.is_prompt) and self.now_s <= self.end_s:
-                if finished if self.scheduler != "helix" else self.fullest() <= 0.8:
-                    self.draw(self.now_s + 0.1)
+            self.feed_on(finished, request.is_prompt)
         self.gathered = []
+
+    def feed_on(self, query_finished, prompt_finished):
+        """Offline: one more query, if this one's end (or prompt's end) makes room for it."""
+        if self.online or self.now_s > self.end_s:
+            return
+        if self.scheduler == "helix":
+            lets_in = (query_finished or prompt_finished) and self.fullest() <= 0.8
+        else:
+            lets_in = query_finished
+        if lets_in:
+            self.draw(self.now_s + 0.1)
 
     def forget(self, query):
         for link in query.path:
