@@ -21,7 +21,7 @@ _RIM: Final = 0.12
 """Between a ring of nodes and the edge of its disc."""
 _DOTS: Final = {12: (62, 4.6), 26: (50, 4.6), 10**9: (38, 3.8)}
 """Area and letter size of a node by the most nodes on a ring, in points."""
-_WHITE: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.9}
+_WHITE: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 _DOTTED: Final = (0, (2, 1.5))
 
 
@@ -151,7 +151,7 @@ def _draw_between(ax: Axes, one: _Region, other: _Region, links: list[Link]) -> 
     start, end = one.edge_towards(other.x, other.y), other.edge_towards(one.x, one.y)
     (x0, y0), (x1, y1) = start, end
     ax.plot([x0, x1], [y0, y1], color="#333333", linewidth=1.4, zorder=1)
-    middle = (x0 + x1) / 2, (y0 + y1) / 2
+    middle = 0.65 * (x0 + x1), (y0 + y1) / 2  # away from the coordinator and from the other links' words
     ax.text(*middle, _offer(links, "\n"), ha="center", va="center", fontsize=5.5, zorder=5, bbox=_WHITE)
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any, Final
 
 import matplotlib
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -100,7 +101,7 @@ def link_flow_picture(flow: Flow, *, key: bool = True, ax: Axes | None = None) -
     ax.set_xlim(-edge - 0.03 * last_layer, last_layer + edge + 0.04 * last_layer)
     ax.set_ylim(highest + 0.7, lowest - 0.7)
     ax.set_yticks([])
-    ax.spines["left"].set_visible(False)
+    sns.despine(ax=ax, left=True)
     ax.spines["bottom"].set_bounds(0, last_layer)
     ax.set_xticks(range(0, last_layer + 1, 10))
     ax.set_xlabel("layer")
@@ -136,7 +137,8 @@ def _draw_node(ax: Axes, node: dict[str, Any], lane: int, margin: float, colour:
     )
     corner = (left, lane - _HALF_HEIGHT)
     ax.add_patch(Rectangle(corner, right - left, 2 * _HALF_HEIGHT, facecolor=colour, zorder=3, **frame))  # type: ignore[arg-type]
-    middle, wide = (left + right) / 2, right - left >= 3.2 * margin
+    middle = (left + right) / 2
+    wide = right - left >= (0.4 + 1.1 * len(str(node["node"]))) * margin
     below: dict[str, Any] = {"ha": "center", "zorder": 4}
     if wide:
         ax.text(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from helixlab.plotting.style import (
@@ -24,8 +25,9 @@ from helixlab.plotting.throughput import hollow, label_platforms
 __all__ = ["latency_boxes", "latency_cdf"]
 
 _BOX: Final = {"whislo": 5, "q1": 25, "med": 50, "q3": 75, "whishi": 95}
-_LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (7, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
-_SIDE: Final = 0.36
+_DASHES: Final = ("", (4, 1.2), (1, 1), (5, 1, 1, 1), (7, 1.5), (3, 1, 1, 1, 1, 1))
+_SIDES: Final = {"simulation": 0.31, "prototype": 0.43}
+"""How far beside the box published values stand."""
 
 
 @styled
@@ -68,6 +70,7 @@ def latency_boxes(
         for method in methods
     ]
     black = {"color": "black", "linewidth": 0.7}
+    # seaborn's boxplot passes on what matplotlib no longer takes without a warning.
     drawn = ax.bxp(
         boxes, positions=range(len(methods)), widths=0.42, patch_artist=True, showfliers=False,
         boxprops={"edgecolor": "black", "linewidth": 0.5}, whiskerprops=black, capprops=black,
@@ -96,7 +99,7 @@ def _published_latencies(ax: Axes, methods: list[str], phase: str, published: pd
     for row in published.to_dict("records"):
         if row["method"] not in methods:
             continue
-        place, platform = methods.index(row["method"]) + _SIDE, row["platform"]
+        place, platform = methods.index(row["method"]), row["platform"]
         values = [
             row.get(f"{phase}_latency_{what}_s", np.nan)
             for what in (*(f"p{p}" for p in _BOX.values()), "mean")
@@ -104,7 +107,7 @@ def _published_latencies(ax: Axes, methods: list[str], phase: str, published: pd
         known = [value for value in values if np.isfinite(value)]
         if known:
             marker = hollow(platform) | {"markersize": 2.8, "markeredgewidth": 0.6}
-            ax.plot([place] * len(known), known, **marker)
+            ax.plot([place + _SIDES.get(platform, 0.37)] * len(known), known, **marker)
             platforms.add(platform)
     return sorted(platforms)
 
@@ -128,13 +131,19 @@ def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | No
     """
     ax = axes_or_new(ax, height_in=2.0)
     methods = in_order(quantiles["method"])
-    colours = method_colours(methods)
-    handles = []
-    for place, method in enumerate(methods):
-        of_method = quantiles[quantiles["method"] == method]
-        line: dict[str, Any] = {"color": colours[method], "linestyle": _LINES[place % len(_LINES)]}
-        ax.plot(of_method["latency_s"], of_method["quantile"], **line)
-        handles.append(Line2D([], [], label=method_label(method).replace("\n", " "), **line))
+    if methods:
+        # The table holds the distribution already; an ecdfplot would take its rows for the latencies.
+        sns.lineplot(
+            quantiles, x="latency_s", y="quantile", estimator=None, hue="method", hue_order=methods,
+            palette=method_colours(methods), style="method", style_order=methods,
+            dashes=dict(zip(methods, cycle(_DASHES), strict=False)), legend=False, ax=ax,
+        )  # fmt: skip
+        # Above the axes, since no corner is free of lines for all distributions.
+        ax.legend(
+            list(ax.get_lines())[-len(methods) :],
+            [method_label(method).replace("\n", " ") for method in methods],
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=4 if len(methods) < 5 else 3, columnspacing=0.9,
+        )  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
@@ -143,5 +152,4 @@ def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | No
     ax.set_xlabel(f"{phase} latency (s)")
     ax.set_ylabel(f"part of {phase}s" if phase == "prompt" else "part of decode iterations")
     ax.grid(visible=True, axis="both")
-    ax.legend(handles=handles, loc="lower right")
     return ax

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any
 
-import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helixlab.errors import ModelError
 from helixlab.model import Model, machine_throughput
-from helixlab.plotting.style import axes_or_new, legible, machine_colours, styled
+from helixlab.plotting.labels import name_lines
+from helixlab.plotting.style import axes_or_new, machine_colours, styled
 
 __all__ = ["kv_capacity_curves", "layer_time_curves", "throughput_curves"]
-
-_LINE_HEIGHT_POINTS: Final = 7.5
-_LABEL_WIDTH_POINTS: Final = 22.0
 
 
 @styled
@@ -57,19 +56,14 @@ def layer_time_curves(
         raise ModelError(f"phase must be 'prompt' or 'decode', got {phase!r}")
     ax = axes_or_new(ax, height_in=2.0)
     table = model.layer_times()
-    table = table[table["phase"] == phase]
+    table = table[table["phase"] == phase].assign(layer_ms=1e3 * table["layer_s"])
     if max_tokens is not None:
         table = table[table["batch_tokens"] <= max_tokens]
-    types = machine_colours(model.profiles if machines is None else machines)
-    for machine, colour in types.items():
-        model.profile(machine)  # raises where there is none
-        points = table[table["machine"] == machine]
-        ax.plot(points["batch_tokens"], 1e3 * points["layer_s"], color=colour, label=machine)
-    ax.set_xlim(left=0)
+    shown = [model.profile(machine).machine for machine in (model.profiles if machines is None else machines)]
+    lines = _draw(ax, table[table["machine"].isin(shown)], "batch_tokens", "layer_ms", shown)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel(f"{phase} tokens in the batch")
-    ax.set_ylabel("time of one layer (ms)")
-    _label_ends(ax)
+    ax.set(xlabel=f"{phase} tokens in the batch", ylabel="time of one layer (ms)")
+    name_lines(ax, lines)
     return ax
 
 
@@ -91,17 +85,14 @@ def throughput_curves(model: Model, machine_counts: Mapping[str, int], *, ax: Ax
     Axes
     """
     ax = axes_or_new(ax, height_in=2.0)
-    table = machine_throughput(model, machine_counts)
-    for machine, colour in machine_colours(table).items():
-        layers = np.arange(1, len(table[machine]))
-        ax.plot(layers, table[machine][1:], marker=".", color=colour, label=machine)
-    ax.set_yscale("log")
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("layers on the node, k")
+    rows = [
+        (machine, layers, tokens_per_s)
+        for machine, values in machine_throughput(model, machine_counts).items()
+        for layers, tokens_per_s in enumerate(values)
+        if layers
+    ]
+    _draw_by_layers(ax, pd.DataFrame(rows, columns=["machine", "layers", "tokens_per_s"]), "tokens_per_s")
     ax.set_ylabel("throughput T(k) (tokens/s)")
-    ax.set_xlim(left=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _label_ends(ax, below=True)
     return ax
 
 
@@ -125,50 +116,47 @@ def kv_capacity_curves(
     Axes
     """
     ax = axes_or_new(ax, height_in=2.0)
-    for machine, colour in machine_colours(model.profiles if machines is None else machines).items():
-        profile = model.profile(machine)
-        layers = np.arange(1, profile.max_layers + 1)
-        tokens = [profile.kv_capacity_token_layers(int(k)) / k / 1e3 for k in layers]
-        ax.plot(layers, tokens, marker=".", color=colour, label=machine)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(left=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("layers on the node, k")
+    rows = [
+        (profile.machine, layers, profile.kv_capacity_token_layers(layers) / layers / 1e3)
+        for profile in map(model.profile, model.profiles if machines is None else machines)
+        for layers in range(1, profile.max_layers + 1)
+    ]
+    _draw_by_layers(
+        ax, pd.DataFrame(rows, columns=["machine", "layers", "thousand_tokens"]), "thousand_tokens"
+    )
     ax.set_ylabel("KV cache (thousand tokens)")
-    ax.yaxis.set_major_formatter("{x:g}")
-    _label_ends(ax, below=True)
     return ax
 
 
-def _label_ends(ax: Axes, *, below: bool = False) -> None:
-    """Write the name of every line beside (or below) its end, moved apart where ends are close."""
-    curves = [(line, np.asarray(line.get_xydata())) for line in ax.get_lines()]
-    lines = [(line, points[-1]) for line, points in curves if len(points)]
+def _draw(
+    ax: Axes, table: pd.DataFrame, x: str, y: str, machines: Iterable[str], **options: Any
+) -> list[Line2D]:
+    """One line a machine type that has rows, in its colour and with its name as the label."""
+    colours = machine_colours(machines)
+    drawn = len(ax.get_lines())
+    sns.lineplot(
+        table, x=x, y=y, estimator=None, hue="machine", hue_order=list(colours),
+        palette=colours if len(table) else None, legend=False, ax=ax, **options,
+    )  # fmt: skip
+    lines = list(ax.get_lines())[drawn:]
+    with_rows = set(table["machine"])
+    for line, machine in zip(lines, filter(with_rows.__contains__, colours), strict=True):
+        line.set_label(machine)
+    ax.set_xlim(left=0)
+    return lines
+
+
+def _draw_by_layers(ax: Axes, table: pd.DataFrame, y: str) -> None:
+    """Curves over the layers on a node, on a logarithmic scale in plain numbers, with names below."""
+    lines = _draw(ax, table, "layers", y, table["machine"], marker="o", markersize=2.6, markeredgewidth=0)
+    ax.set_xlabel("layers on the node, k")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.autoscale_view()
-    if below:
-        low, high = ax.get_ylim()
-        ax.set_ylim(low * (low / high) ** 0.1, high)  # room for the names; the scale is logarithmic
-        ax.set_xlim(right=1.04 * ax.get_xlim()[1])
-    points_per_pixel = 72 / ax.figure.dpi
-    ends = [points_per_pixel * ax.transData.transform(end) for _, end in lines]
-    down = -1 if below else 1
-    placed: list[tuple[float, float]] = []
-    for i in sorted(range(len(lines)), key=lambda i: down * ends[i][1]):
-        x, y = (
-            (float(ends[i][0]), float(ends[i][1]) - 6)
-            if below
-            else (float(ends[i][0]) + 4, float(ends[i][1]))
-        )
-        for other_x, other_y in placed:
-            if abs(other_x - x) < _LABEL_WIDTH_POINTS and abs(other_y - y) < _LINE_HEIGHT_POINTS:
-                y = other_y + down * _LINE_HEIGHT_POINTS
-        placed.append((x, y))
-        line, end = lines[i]
-        name = ax.annotate(
-            str(line.get_label()), (end[0], end[1]), xytext=(x - ends[i][0], y - ends[i][1]),
-            textcoords="offset points", ha="center" if below else "left", va="center", fontsize=6.5,
-            color=legible(line.get_color()), fontweight="bold", annotation_clip=False, zorder=6,
-        )  # fmt: skip
-        name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+    low, high = ax.get_ylim()
+    ax.set_ylim(low * (low / high) ** 0.1, high)  # room for the names
+    ax.set_xlim(right=1.04 * ax.get_xlim()[1])
+    name_lines(ax, lines, below=True)

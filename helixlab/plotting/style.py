@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, ParamSpec, TypeVar
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -172,8 +173,11 @@ def name_panels(axes: Iterable[Axes], names: Iterable[str], *, above_legend: boo
 
 
 def axes_or_new(ax: Axes | None, *, width_in: float = COLUMN_WIDTH_IN, height_in: float = 2.4) -> Axes:
-    """The axes that were given, or those of a figure of that size."""
-    return plt.subplots(figsize=(width_in, height_in))[1] if ax is None else ax
+    """The axes that were given, without the frame of other styles, or those of a figure of that size."""
+    if ax is None:
+        return plt.subplots(figsize=(width_in, height_in))[1]
+    sns.despine(ax=ax)
+    return ax
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from helixlab.plotting.style import (
     BOUND_COLOUR,
@@ -30,6 +32,9 @@ _PLATFORM_LABELS: Final = {
     "planned": "planned here",
 }
 _LEAST_SHARE_FOR_INSIDE: Final = 0.22
+_LABEL_SHARE: Final = 0.13
+"""Room that a number takes above a bar or marker, as a part of the highest value."""
+_HALO: Final = withStroke(linewidth=1.8, foreground="white")
 _OFFSETS: Final = {"simulation": -0.18, "prototype": 0.18}
 
 
@@ -100,7 +105,8 @@ def throughput_bars(
     Parameters
     ----------
     table : DataFrame
-        One row a method: ``method`` and the column `value`; several rows of a method are averaged.
+        ``method`` and the column `value`. Several rows of a method, such as those of several seeds, give
+        their mean, with an error bar of one standard deviation to each side.
     published : DataFrame, optional
         Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"``, ``"solver"``, or ``"planned"``)
         and `value`; only the methods of `table` are drawn.
@@ -125,21 +131,34 @@ def throughput_bars(
     ['Helix', 'Swarm']
     """
     ax = axes_or_new(ax, height_in=2.0)
-    means = table.groupby("method")[value].mean()
     methods = in_order(table["method"])
+    values = table.groupby("method")[value]
+    means = values.mean()
+    reach = means + values.std().fillna(0)
     colours = method_colours(methods)
     shown = pd.DataFrame(columns=["method", "platform", value]) if published is None else published
     shown = shown[shown["method"].isin(methods) & shown[value].notna()]
-    highest = max([float(means.max()), *shown[value].astype(float)])
+    highest = tallest = max([float(reach.max()), *shown[value].astype(float)])
+    sns.barplot(
+        table, x="method", y=value, order=methods, hue="method", hue_order=methods, palette=colours,
+        saturation=1, width=0.68, edgecolor="black", linewidth=0.4, legend=False, ax=ax,
+        errorbar="sd" if values.size().max() > 1 else None, capsize=0.2,
+        err_kws={"color": "black", "linewidth": 0.8, "path_effects": [_HALO]},
+    )  # fmt: skip
     for place, method in enumerate(methods):
         height = float(means[method])
-        ax.bar(place, height, width=0.68, color=colours[method], edgecolor="black", linewidth=0.4)
-        marks = shown.loc[shown["method"] == method, value].astype(float).tolist()
+        marks = sorted(shown.loc[shown["method"] == method, value].astype(float))
         inside = height >= _LEAST_SHARE_FOR_INSIDE * highest
         foot = height / 2 if min([height, *marks]) < _LEAST_SHARE_FOR_INSIDE * highest else 0.0
+        top = float(reach[method])
+        for mark in marks:  # a number that would lie on a marker goes above it
+            if top - 0.25 * _LABEL_SHARE * highest < mark < top + _LABEL_SHARE * highest:
+                top = max(top, mark)
+        if not inside:
+            tallest = max(tallest, top + 0.5 * _LABEL_SHARE * highest)
         ax.annotate(
             f"{height:.0f}" if height >= 10 else f"{height:.1f}",
-            (place, foot if inside else max([height, *marks])),
+            (place, foot if inside else top),
             xytext=(0, 3 if inside else 4),
             textcoords="offset points",
             ha="center",
@@ -158,10 +177,10 @@ def throughput_bars(
             f"upper bound {bound:.0f}", (1, bound), xycoords=("axes fraction", "data"), xytext=(0, 2),
             textcoords="offset points", ha="right", va="bottom", fontsize=6.5, color=BOUND_COLOUR,
         )  # fmt: skip
-        highest = max(highest, 1.06 * bound)
+        tallest = max(tallest, 1.06 * bound)
     method_ticks(ax, methods)
     ax.set_xlim(-0.6, len(methods) - 0.4)
-    ax.set_ylim(0, 1.08 * highest if highest > 0 else 1)
-    ax.set_ylabel(label)
+    ax.set_ylim(0, 1.08 * tallest if tallest > 0 else 1)
+    ax.set(xlabel="", ylabel=label)
     label_platforms(ax, platforms, legend=legend)
     return ax

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from helixlab.errors import SimulationError
-from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, legible, styled
+from helixlab.plotting.labels import name_lines
+from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, styled
 from helixlab.simulation import Result
 
 __all__ = ["node_use_picture", "tokens_over_time"]
 
-DECODE_COLOUR, TOTAL_COLOUR = "#004488", "#66a3d2"
+_RATES: Final = {"prompt + decode": "#66a3d2", "decode": "#004488"}
 _USES: Final = {
     "busy_fraction": "part of the time busy",
     "kv_used_fraction": "part of the KV cache in use",
@@ -53,27 +56,21 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
     start_s, last_s = float(summary["window_start_s"]), float(summary["window_end_s"])
     origin_s = float(summary["start_s"])
     timeline = timeline[timeline["time_s"].between(origin_s, last_s)]
-    time_s = timeline["time_s"] - origin_s
     samples = max(1, round(smooth_s / max(float(timeline["time_s"].diff().median()), 1e-9)))
-    total = timeline["prompt_tokens_per_s"] + timeline["decode_tokens_per_s"]
-    for values, colour, label in (
-        (total, TOTAL_COLOUR, "prompt + decode"),
-        (timeline["decode_tokens_per_s"], DECODE_COLOUR, "decode"),
-    ):
-        smooth = values.rolling(samples, min_periods=1, center=True).mean()
-        ax.plot(time_s, values, color=colour, linewidth=0.4, alpha=0.45)
-        ax.plot(time_s, smooth, color=colour, label=label)
-        ax.annotate(
-            label, (1, float(smooth.iloc[-1])), xycoords=("axes fraction", "data"), xytext=(3, 0),
-            textcoords="offset points", color=legible(colour), va="center", fontsize=6.5,
-            annotation_clip=False,
-        )  # fmt: skip
+    rates = pd.DataFrame(
+        {
+            "prompt + decode": timeline["prompt_tokens_per_s"] + timeline["decode_tokens_per_s"],
+            "decode": timeline["decode_tokens_per_s"],
+        }
+    ).set_index(timeline["time_s"] - origin_s)
+    smooth = rates.rolling(samples, min_periods=1, center=True).mean()
+    for table, options in ((rates, {"linewidth": 0.4, "alpha": 0.45}), (smooth, {})):
+        sns.lineplot(table, estimator=None, palette=_RATES, dashes=False, legend=False, ax=ax, **options)
     bound = float(summary["max_flow_tokens_per_s"])
-    ax.axhline(bound, color=BOUND_COLOUR, linestyle=(0, (4, 1.5)), linewidth=1, label="max flow")
-    ax.annotate(
-        "max flow", (1, bound), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-        color=BOUND_COLOUR, va="center", fontsize=6.5, annotation_clip=False,
-    )  # fmt: skip
+    ax.plot([0, last_s - origin_s], [bound, bound], color=BOUND_COLOUR, linestyle=(0, (4, 1.5)), linewidth=1)
+    lines = list(ax.get_lines())[-3:]
+    for line, name in zip(lines, (*_RATES, "max flow"), strict=True):
+        line.set_label(name)
     if start_s > origin_s:
         ax.axvspan(0, start_s - origin_s, color="#eeeeee", linewidth=0, zorder=0)
         ax.annotate(
@@ -81,9 +78,9 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
             textcoords="offset points", ha="center", va="bottom", fontsize=6, color="#666666",
         )  # fmt: skip
     ax.set_xlim(0, last_s - origin_s)
-    ax.set_ylim(0, 1.08 * max(bound, float(total.max())))
-    ax.set_xlabel("time since the model is loaded (s)")
-    ax.set_ylabel("tokens/s")
+    ax.set_ylim(0, 1.08 * max(bound, float(np.nanmax(rates.to_numpy()))))
+    ax.set(xlabel="time since the model is loaded (s)", ylabel="tokens/s")
+    name_lines(ax, lines)
     return ax
 
 

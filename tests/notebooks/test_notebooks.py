@@ -18,8 +18,8 @@ NAMES = (
     "05_offline_simulation",
     "06_online_and_comparison",
 )
-WITH_A_FUNCTION = {"04_flow_and_scheduling"}
-"""A scheduler is a function: writing one is what this notebook shows."""
+WITH_A_FUNCTION = {"04_flow_and_scheduling", "05_offline_simulation"}
+"""A scheduler is a function, and so is an execution policy: writing one is what these notebooks show."""
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +212,15 @@ def test_05_offline_simulation(notebooks: dict[str, Path], folder: Path) -> None
     assert rules.loc["wait", "queries_dropped"] == rules.loc["drop", "queries_waited"] == 0
     assert rules.loc["wait", "decode_tokens_per_s"] == methods.loc["helix", "decode_tokens_per_s"]
     assert len(table(folder, "offline_node_use")) == 24
+    # The notebook's own policy makes smaller batches: more work for the nodes, fewer tokens, later.
+    executions = table(folder, "offline_execution").set_index("execution")
+    assert list(executions.index) == ["greedy", "eight-decodes"]
+    greedy, eight = executions.loc["greedy"], executions.loc["eight-decodes"]
+    assert greedy["decode_tokens_per_s"] == methods.loc["helix", "decode_tokens_per_s"]
+    assert eight["tokens_per_batch"] < 0.9 * greedy["tokens_per_batch"]
+    assert eight["busy_fraction_mean"] > greedy["busy_fraction_mean"]
+    assert 0 < eight["decode_tokens_per_s"] < 0.9 * greedy["decode_tokens_per_s"]
+    assert eight["decode_latency_mean_s"] > greedy["decode_latency_mean_s"]
 
 
 def test_06_online_and_comparison(notebooks: dict[str, Path], folder: Path) -> None:

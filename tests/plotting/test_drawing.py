@@ -1,7 +1,7 @@
 """Each function draws what it says, where it is told to."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -102,6 +102,14 @@ def test_axes_say_what_they_show_with_units(study: Any, result: hx.Result, name:
     assert any(unit in labels for unit in ("(s)", "(ms)", "tokens", "layer", "GB/s")), labels
 
 
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_axes_made_elsewhere_lose_their_frame(study: Any, result: hx.Result, name: str) -> None:
+    _, ax = plt.subplots()
+    DRAWINGS[name](study, result, ax)
+    assert not ax.spines["top"].get_visible()
+    assert not ax.spines["right"].get_visible()
+
+
 # Throughput
 
 
@@ -123,6 +131,35 @@ def test_published_values_are_hollow_and_only_beside_their_method() -> None:
         "published, measured",
     ]
     assert ax.get_ylim()[1] > 252
+
+
+def test_several_rows_of_a_method_give_their_mean_and_spread() -> None:
+    seeds = pd.DataFrame(
+        {
+            "method": ["swarm", "helix"] * 3,
+            "decode_tokens_per_s": [120.0, 240.0, 125.0, 250.0, 130.0, 260.0],
+        }
+    )
+    ax = throughput_bars(seeds)
+    assert [bar.get_height() for bar in ax.patches] == [250.0, 125.0]
+    assert words(ax) == ["250", "125"]
+    spans = [(np.nanmin(line.get_ydata()), np.nanmax(line.get_ydata())) for line in ax.get_lines()]
+    assert spans == [(pytest.approx(240), pytest.approx(260)), (pytest.approx(120), pytest.approx(130))]
+    assert ax.get_ylim()[1] > 260
+    assert not throughput_bars(THROUGHPUT).get_lines()
+
+
+@pytest.mark.parametrize(("published", "on"), [(200.0, 10.0), (20.0, 20.0), (9.0, 10.0)])
+def test_the_number_of_a_low_bar_stands_on_it_or_on_the_marker_in_its_way(
+    published: float, on: float
+) -> None:
+    table = pd.DataFrame({"method": ["helix", "swarm"], "decode_tokens_per_s": [250.0, 10.0]})
+    marker = pd.DataFrame(
+        {"method": ["swarm"], "platform": ["simulation"], "decode_tokens_per_s": [published]}
+    )
+    number = throughput_bars(table, published=marker).texts[1]
+    assert number.get_text() == "10"
+    assert number.xy == (1, on)
 
 
 def test_a_bound_is_a_line_that_is_seen() -> None:
@@ -172,6 +209,7 @@ def test_published_latencies_are_beside_the_box() -> None:
     assert beside["D"].get_ydata().tolist() == [1.5]
     assert len(beside["o"].get_ydata()) == 6
     assert 0 < beside["o"].get_xdata()[0] < 1 < beside["D"].get_xdata()[0] < 2
+    assert 1 + beside["o"].get_xdata()[0] < beside["D"].get_xdata()[0]  # never one upon the other
 
 
 def test_cdf_has_a_line_of_its_own_kind_for_each_method() -> None:
@@ -181,6 +219,15 @@ def test_cdf_has_a_line_of_its_own_kind_for_each_method() -> None:
     assert helix.get_color() == METHOD_COLOURS["helix"]
     assert helix.get_linestyle() != swarm.get_linestyle()
     assert ax.get_xscale() == "log"
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["Helix", "Swarm"]
+    assert [line.get_color() for line in legend.get_lines()] == [helix.get_color(), swarm.get_color()]
+    ax.figure.draw_without_rendering()
+    assert not legend.get_window_extent().overlaps(ax.get_window_extent())
+
+
+def test_no_latency_no_line() -> None:
+    assert not latency_cdf(QUANTILES.head(0)).get_lines()
 
 
 # Runs
@@ -215,6 +262,9 @@ def test_timeline_shows_the_max_flow_and_the_warm_up(result: hx.Result) -> None:
     bound = next(line for line in ax.get_lines() if line.get_label() == "max flow")
     assert set(bound.get_ydata()) == {result.summary["max_flow_tokens_per_s"].item()}
     assert ax.get_xlim() == (0, pytest.approx(80))
+    labelled = {line.get_label(): line for line in ax.get_lines()}
+    assert {"max flow", "decode", "prompt + decode"} <= set(labelled)
+    assert (labelled["prompt + decode"].get_ydata() - labelled["decode"].get_ydata() > -1e-9).all()
 
 
 def test_node_use_has_a_row_for_every_node(result: hx.Result) -> None:
@@ -329,3 +379,16 @@ def test_throughput_curve_ends_at_the_most_layers(study: Any) -> None:
     room = {line.get_label(): line for line in kv_capacity_curves(study.model, machines=["T4"]).get_lines()}
     capacity = study.model.profile("T4").kv_capacity_token_layers(4)
     assert room["T4"].get_ydata()[-1] == pytest.approx(capacity / 4 / 1e3)
+
+
+@pytest.mark.parametrize("draw", [kv_capacity_curves, layer_time_curves])
+def test_names_at_the_ends_of_lines_do_not_overlap(study: Any, draw: Callable[..., Axes]) -> None:
+    ax = draw(study.model)
+    assert len(ax.texts) == len(study.model.profiles)
+    ax.figure.draw_without_rendering()
+    for one, other in combinations(ax.texts, 2):
+        assert not one.get_window_extent().overlaps(other.get_window_extent()), (one, other)
+
+
+def test_no_point_no_line(study: Any) -> None:
+    assert not layer_time_curves(study.model, max_tokens=-1).get_lines()
