@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,31 +91,41 @@ class Workload:
             arrival = self.requests["arrival_s"] if self.online else np.zeros(len(self.requests))
             yield np.column_stack([arrival, self.requests["input_tokens"], self.requests["output_tokens"]])
             return
-        rng = np.random.default_rng(self.seed)
+        draw = random.Random(self.seed)
         lengths = trace_lengths(self.trace).to_numpy(np.float64)
         if self.online:
-            times = _arrival_times(self, lengths.sum(axis=1).mean(), rng)
-            yield np.column_stack([times, lengths[rng.integers(len(lengths), size=len(times))]])
+            yield _online_requests(self, lengths, draw)
             return
         while True:
-            drawn = lengths[rng.integers(len(lengths), size=BATCH_ROWS)]
+            drawn = lengths[[draw.randrange(len(lengths)) for _ in range(BATCH_ROWS)]]
             yield np.column_stack([np.zeros(BATCH_ROWS), drawn])
 
 
-def _arrival_times(workload: Workload, mean_tokens: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Arrivals in seconds, rising: a count for every interval, spread evenly inside it."""
-    intervals = math.ceil(workload.duration_s / INTERVAL_S)
-    mean_requests = workload.rate_tokens_per_s * INTERVAL_S / mean_tokens
+def _online_requests(
+    workload: Workload, lengths: NDArray[np.float64], draw: random.Random
+) -> NDArray[np.float64]:
+    """Requests over time; drawn in the reference simulator's order, so that a seed means the same there."""
+    mean_requests = workload.rate_tokens_per_s * INTERVAL_S / lengths.sum(axis=1).mean()
+    times: list[float] = []
+    rows: list[int] = []
     if workload.arrivals == "poisson":
-        counts = rng.poisson(mean_requests, size=intervals)
+        while (now_s := (times[-1] if times else 0.0) + draw.expovariate(mean_requests / INTERVAL_S)) < (
+            workload.duration_s
+        ):
+            times.append(now_s)
+            rows.append(draw.randrange(len(lengths)))
     else:
         seen = arrivals_per_interval(workload.arrivals)
-        wanted = rng.choice(seen, size=intervals) * (mean_requests / seen.mean())
-        counts = np.floor(wanted + rng.random(intervals)).astype(
-            np.int64
-        )  # rounds up by chance, so the mean holds
-    times = (np.repeat(np.arange(intervals), counts) + rng.random(int(counts.sum()))) * INTERVAL_S
-    return np.sort(times[times < workload.duration_s])
+        wanted = seen * (mean_requests / seen.mean())
+        owed = 0.0
+        for interval in range(math.ceil(workload.duration_s / INTERVAL_S)):
+            owed += wanted[draw.randrange(len(wanted))]
+            count = round(owed)
+            owed -= count
+            times += sorted((interval + draw.random()) * INTERVAL_S for _ in range(count))
+            rows += [draw.randrange(len(lengths)) for _ in range(count)]
+    inside = int(np.searchsorted(times, workload.duration_s))
+    return np.column_stack([times[:inside], lengths[rows[:inside]].reshape(inside, 2)])
 
 
 def _check_number(
