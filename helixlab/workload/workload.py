@@ -38,7 +38,8 @@ class Workload:
     warmup_s, duration_s : float
         Figures are taken from the end of the warm-up, for the duration.
     seed : int
-        Of the lengths, the arrivals, and schedulers that draw.
+        Of the lengths, the arrivals, and schedulers that draw. Requests are drawn as the Helix
+        paper's simulator draws them, so that a seed gives the same ones there and here.
     trace : str
         Where lengths are drawn from; empty with requests of your own.
     initial_queries : int
