@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         save_cluster,
         single_region,
     )
-    from helixlab.execution import Execution
+    from helixlab.execution import Execution, chunked
     from helixlab.flow import Flow, max_flow, upper_bound
     from helixlab.model import MachineProfile, Model, load_model, model_names, save_model
     from helixlab.placement import (
@@ -66,7 +66,7 @@ _HOMES = {
     ),
     "flow": ("Flow", "max_flow", "upper_bound"),
     "scheduling": ("Scheduler",),
-    "execution": ("Execution",),
+    "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
     "simulation": ("Result", "load_result", "simulate"),
 }
@@ -92,6 +92,7 @@ __all__ = [
     "Workload",
     "__version__",
     "check_placement",
+    "chunked",
     "cluster_names",
     "errors",
     "geo_distributed",

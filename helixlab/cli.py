@@ -34,8 +34,13 @@ from helixlab.workload import Workload, offline, online, trace_names
 __all__ = ["main"]
 
 SCHEDULER_NAMES: Final = ("helix", "random", "shortest-queue", "swarm")
-EXECUTION_NAMES: Final = ("greedy",)
+EXECUTION_NAMES: Final = ("chunked", "decode-first", "greedy", "one-phase", "prompt-first")
 """Stated here because asking the library would load the compiler; a test compares."""
+CHUNKED_OPTIONS: Final = {
+    "chunk_tokens": "tokens in a piece of a prompt (default: 64)",
+    "max_prompt_chunks_per_batch": "most pieces of prompts in a batch (default: 1)",
+    "max_decode_per_batch": "most decodes in a batch (default: 32)",
+}
 WARMUP_S: Final = {"offline": 60.0, "online": 0.0}
 DURATION_S: Final = {"offline": 600.0, "online": 1800.0}
 """What the paper measures."""
@@ -161,19 +166,23 @@ def _flow(asked: argparse.Namespace) -> None:
 def _simulate(asked: argparse.Namespace) -> None:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement, workload = _placement(asked.placement, cluster, model), _workload(asked)
-    policies = {
-        "scheduler": _known("scheduler", asked.scheduler, SCHEDULER_NAMES),
-        "execution": _known("execution policy", asked.execution, EXECUTION_NAMES),
-    }
+    scheduler = _known("scheduler", asked.scheduler, SCHEDULER_NAMES)
+    execution: Any = _known("execution policy", asked.execution, EXECUTION_NAMES)
+    limits = {name: value for name in CHUNKED_OPTIONS if (value := getattr(asked, name)) is not None}
+    if limits and execution != "chunked":
+        raise UsageError(f"--{next(iter(limits)).replace('_', '-')} is for --execution chunked")
     simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
+    if limits:
+        execution = import_module("helixlab.execution").chunked(**limits)
     result = simulation.simulate(
         cluster,
         model,
         placement,
         workload=workload,
+        scheduler=scheduler,
+        execution=execution,
         on_full=asked.on_full,
         progress=sys.stderr.isatty(),
-        **policies,
     )
     if asked.output:
         result.save(asked.output)
@@ -282,6 +291,8 @@ def _simulate_options(option: Any) -> None:
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
     option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
+    for name, summary in CHUNKED_OPTIONS.items():
+        option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")
     option("-o", dest="output", metavar="DIR", help="write the result into this folder")
 
 

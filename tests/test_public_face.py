@@ -26,6 +26,7 @@ PUBLIC = [
     "Workload",
     "__version__",
     "check_placement",
+    "chunked",
     "cluster_names",
     "errors",
     "geo_distributed",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from helixlab.errors import SchedulingError, UnknownNameError
-from helixlab.execution.greedy import greedy
-from helixlab.execution.protocol import Execution
+from helixlab.execution.policies import chunked, decode_first, greedy, one_phase, prompt_first
+from helixlab.execution.protocol import Execution, fits_limits
 
-__all__ = ["EXECUTIONS", "Execution", "get_execution"]
+__all__ = ["EXECUTIONS", "Execution", "chunked", "fits_limits", "get_execution"]
 
-EXECUTIONS = {execution.name: execution for execution in (greedy,)}
+EXECUTIONS = {
+    execution.name: execution for execution in (greedy, chunked(), decode_first, prompt_first, one_phase)
+}
 
 
 def get_execution(execution: str | Execution) -> Execution:

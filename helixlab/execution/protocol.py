@@ -1,36 +1,86 @@
-"""What an execution policy is: one small function that says which requests join a batch."""
+"""What an execution policy is: how prompts are cut, which requests join a batch, what a batch costs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from numba import types
 
 from helixlab.errors import SchedulingError
-from helixlab.jit import from_user
+from helixlab.jit import compiled, from_user, inlined
 from helixlab.scheduling.state import node_type, request_type
 
-__all__ = ["ADMITS", "Execution"]
+__all__ = ["ADMITS", "Execution", "fits_limits"]
 
 ADMITS = types.boolean(node_type, request_type)
 
 
+@inlined
+def fits_limits(node: Any, request: Any) -> bool:
+    """Whether the batch formed so far, with this request, keeps to the node's limits."""
+    if request.is_prompt:
+        return (
+            node.batch_prompt_requests + 1 <= node.max_prompt_requests
+            and node.batch_prompt_tokens + request.tokens <= node.max_prompt_tokens
+        )
+    return (
+        node.batch_decode_tokens + request.tokens <= node.max_decode_tokens
+        and node.batch_context_tokens + request.context_tokens <= node.max_decode_context_tokens
+    )
+
+
+@compiled(ADMITS)
+def everything_that_fits(node: Any, request: Any) -> bool:
+    return fits_limits(node, request)
+
+
 @dataclass(frozen=True)
 class Execution:
-    """How a node forms its batches.
+    """How nodes work: how prompts are cut, how batches are formed, what they cost beyond the profile.
 
     When a node is free it goes through the requests waiting at its layer, first come first, and
     asks of each whether it joins. Room in the KV cache is looked after by the engine.
+
+    One layer takes a batch of ``p`` prompt tokens and ``d`` decode tokens ::
+
+        max(floor, prompt_cost_factor * prompt_time(p) + decode_time(d)
+                   + kv_reread_factor * context * kv_bytes / memory_speed)
+
+    where ``context`` counts, for each chunk of a prompt, the tokens of the chunks before it, whose
+    KV cache of ``kv_bytes`` a token and layer is read again. ``memory_speed`` is what the profile
+    shows: the bytes of a layer over the time of a batch of two decodes, which does little but read
+    them. That time is also the ``floor``.
 
     Parameters
     ----------
     name : str
         Shown in results.
-    admits : function ``(node, request) -> bool``
+    admits : function ``(node, request) -> bool``, optional
         Whether the request joins the batch formed so far; both are rows of the tables in
-        `helixlab.scheduling.state`, the ``batch_*`` columns of the node describe the batch.
+        `helixlab.scheduling.state`. The ``batch_*`` columns of the node describe the batch, its
+        ``waiting_prompts`` and ``waiting_decodes`` what there was to choose from. A request that is
+        turned down though it could be alone in the batch is refused for good. By default everything
+        that fits the node's limits joins.
+    chunk_tokens : int, optional
+        Prompts are cut at the coordinator into chunks of so many tokens that follow the same
+        pipeline, each a request of its own; the first decode starts when the last chunk is back. By
+        default prompts travel whole.
+    max_prompt_chunks_per_batch, max_decode_per_batch : int, optional
+        Limits in addition to those of the machine (for whole prompts, a prompt is one chunk).
+    memory_floor : bool
+        Whether a batch takes at least the time of reading the layer.
+    prompt_cost_factor : float
+        What prompt tokens cost relative to the profile.
+    kv_reread_factor : float
+        What reading the KV cache of earlier chunks again costs, relative to the estimate above.
+
+    Raises
+    ------
+    SchedulingError
+        A value makes no sense.
 
     Examples
     --------
@@ -40,19 +90,57 @@ class Execution:
     ...     return node.batch_prompt_requests + node.batch_decode_tokens == 0
     >>> Execution("one at a time", alone)
     Execution('one at a time')
+
+    Whole prompts, small batches of decodes:
+
+    >>> Execution("micro-batches", max_decode_per_batch=32)
+    Execution('micro-batches', max_decode_per_batch=32)
     """
 
     name: str
-    admits: Callable[..., Any]
+    admits: Callable[..., Any] = everything_that_fits
+    chunk_tokens: int | None = None
+    max_prompt_chunks_per_batch: int | None = None
+    max_decode_per_batch: int | None = None
+    memory_floor: bool = False
+    prompt_cost_factor: float = 1.0
+    kv_reread_factor: float = 0.0
 
     def __post_init__(self) -> None:
         if not callable(self.admits):
             raise SchedulingError(
                 f"execution policy {self.name!r}: admits must be a function, got {self.admits!r}"
             )
+        for name in ("chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise SchedulingError(
+                    f"execution policy {self.name!r}: {name} must be a whole number of at least 1, got"
+                    f" {value!r}; leave it out for no limit"
+                )
+        for name, least in (("prompt_cost_factor", 1e-6), ("kv_reread_factor", 0.0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not least <= value < math.inf:
+                raise SchedulingError(
+                    f"execution policy {self.name!r}: {name} must be a number of at least {least:g}, got"
+                    f" {value!r}"
+                )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything but the name and the function, for records of what ran.
+
+        Examples
+        --------
+        >>> Execution("mine", chunk_tokens=64).parameters["chunk_tokens"]
+        64
+        """
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "admits")}
 
     def __repr__(self) -> str:
-        return f"Execution({self.name!r})"
+        defaults = {f.name: f.default for f in fields(self)}
+        changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults[key]]
+        return f"Execution({', '.join([repr(self.name), *changed])})"
 
     def compiled_admits(self) -> Any:
         """The function, compiled.

@@ -23,6 +23,7 @@ __all__ = ["load_model", "model_names", "model_to_dict", "save_model"]
 FORMAT: Final = "helixlab-model"
 VERSION: Final = 1
 _PLAIN: Final = tuple(f.name for f in fields(Model) if f.name != "profiles")
+AMOUNTS: Final = ("layer_bytes", "token_bytes", "activation_bytes", "kv_bytes_per_token_layer")
 _PROFILE: Final = tuple(f.name for f in fields(MachineProfile))
 
 
@@ -81,7 +82,8 @@ def model_to_dict(model: Model) -> dict[str, Any]:
     Examples
     --------
     >>> sorted(model_to_dict(load_model("llama-1-30b")))
-    ['activation_bytes', 'format', 'layer_bytes', 'layers', 'name', 'profiles', 'token_bytes', 'version']
+    ['activation_bytes', 'format', 'kv_bytes_per_token_layer', 'layer_bytes', 'layers', 'name', 'profiles', \
+'token_bytes', 'version']
     """
     profiles = [{key: getattr(profile, key) for key in _PROFILE} for profile in model.profiles.values()]
     plain = {key: getattr(model, key) for key in _PLAIN}
@@ -91,7 +93,7 @@ def model_to_dict(model: Model) -> dict[str, Any]:
 @cache
 def _bundled(name: str) -> Model:
     (row,) = read_table("models.csv").query("model == @name").to_dict("records")
-    amounts = {key: float(row[key]) for key in ("layer_bytes", "token_bytes", "activation_bytes")}
+    amounts = {key: float(row[key]) for key in AMOUNTS}
     return Model(name, int(row["layers"]), **amounts, profiles=_bundled_profiles(name))
 
 

@@ -36,6 +36,9 @@ class Model:
         Bytes of the activation of one token between two layers.
     profiles : mapping of str to MachineProfile
         Machine types this model was measured on.
+    kv_bytes_per_token_layer : float, optional
+        Bytes of the KV cache of one token in one layer; by default two activations (keys and values
+        of every attention head), which grouped-query attention makes smaller.
 
     Examples
     --------
@@ -50,12 +53,16 @@ class Model:
     token_bytes: float
     activation_bytes: float
     profiles: Mapping[str, MachineProfile] = field(hash=False)
+    kv_bytes_per_token_layer: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable():
             raise ModelError("a model needs a printable, non-empty name")
         check_whole(self.layers, f"layers of model {self.name!r}", MOST_LAYERS)
-        for amount in ("layer_bytes", "token_bytes", "activation_bytes"):
+        if self.kv_bytes_per_token_layer is None:
+            check_number(self.activation_bytes, f"activation_bytes of model {self.name!r}")
+            object.__setattr__(self, "kv_bytes_per_token_layer", 2 * self.activation_bytes)
+        for amount in ("layer_bytes", "token_bytes", "activation_bytes", "kv_bytes_per_token_layer"):
             check_number(getattr(self, amount), f"{amount} of model {self.name!r}")
         for machine, profile in self.profiles.items():
             if machine != profile.machine:

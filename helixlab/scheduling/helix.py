@@ -30,6 +30,7 @@ def _choose(state: Any, sender: int, query: int) -> int:
     node = state.nodes[sender]
     run = state.run[0]
     tokens = state.queries[query].input_tokens
+    in_one_batch = tokens if run.chunk_tokens == 0 else min(tokens, run.chunk_tokens)
     expected = _expected_tokens(state, query)
     best = NONE
     best_load = 0.0
@@ -42,7 +43,7 @@ def _choose(state: Any, sender: int, query: int) -> int:
             continue
         if link.queue != NONE:
             receiver = state.nodes[link.receiver]
-            if tokens > receiver.max_prompt_tokens:
+            if in_one_batch > receiver.max_prompt_tokens:
                 continue
             free = receiver.kv_capacity_token_layers - receiver.kv_expected_token_layers
             spare = (1 - run.scheduler_kv_high_water_mark) * receiver.kv_capacity_token_layers

@@ -68,6 +68,7 @@ RUN = _table(
     ("free_request", i8),  # first free row of requests, a linked list through `next`
     ("free_requests", i8),
     ("chunk_tokens", i8),  # prompts are cut into chunks of so many, 0: not at all
+    ("prompt_cost_factor", f8),
     ("most_chunks", i8),  # of any prompt drawn so far
     ("first_gathered", i8),  # requests that came back to the coordinator, a linked list through `next`
     ("last_gathered", i8),
@@ -116,6 +117,8 @@ NODE = _table(
     ("queues", i8),
     ("current_queue", i8),
     ("profile", i8),  # row of the time tables
+    ("floor_s", f8),  # least time of a layer
+    ("reread_s_per_token", f8),  # of reading the KV cache of earlier chunks again, in one layer
     ("first_link", i8),
     ("links", i8),
     ("outbound_flow_tokens_per_s", f8),
@@ -126,7 +129,12 @@ NODE = _table(
     ("batch_prompt_requests", i8),
     ("batch_prompt_tokens", i8),
     ("batch_decode_tokens", i8),
-    ("batch_context_tokens", i8),
+    ("batch_context_tokens", i8),  # of its decodes
+    ("batch_prompt_context_tokens", i8),  # of its prompts: chunks before them
+    ("waiting_prompts", i8),  # at its current layer when the batch was formed
+    ("waiting_decodes", i8),
+    ("declined_prompts", i8),  # by the execution policy
+    ("declined_decodes", i8),
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("received_tokens", i8),  # since the last start of the first layer
@@ -175,6 +183,7 @@ QUEUE = _table(
     ("head", i8),
     ("tail", i8),
     ("length", i8),
+    ("prompts", i8),  # of these
 )
 
 QUERY = _table(

@@ -30,6 +30,7 @@ def append(state, queue_row, row):
         state.requests[queue.tail].next = row
     queue.tail = row
     queue.length += 1
+    queue.prompts += state.requests[row].is_prompt
 
 
 @inlined
@@ -71,7 +72,19 @@ def start_batch(state, node, admits, on_finish):
         entry.current_queue = row
         if state.queues[row].length == 0:
             return
-        _form_batch(state, node, row, admits, on_finish)
+        queue = state.queues[row]
+        entry.waiting_prompts = queue.prompts
+        entry.waiting_decodes = queue.length - queue.prompts
+        last_chance = False
+        while True:
+            _form_batch(state, node, row, admits, on_finish, last_chance)
+            declined = entry.declined_prompts + entry.declined_decodes
+            if last_chance or entry.batch_head != NONE or declined == 0:
+                break
+            # What they were declined for waits itself, for room in the KV cache, or is gone.
+            entry.waiting_prompts = entry.declined_prompts
+            entry.waiting_decodes = entry.declined_decodes
+            last_chance = True
         if entry.batch_head != NONE:
             _run_segment(state, node, row)
             return
@@ -80,7 +93,7 @@ def start_batch(state, node, admits, on_finish):
 
 
 @inlined
-def _form_batch(state, node, queue_row, admits, on_finish):
+def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
     entry = state.nodes[node]
     queue = state.queues[queue_row]
     entry.batch_head = NONE
@@ -89,10 +102,14 @@ def _form_batch(state, node, queue_row, admits, on_finish):
     entry.batch_prompt_tokens = 0
     entry.batch_decode_tokens = 0
     entry.batch_context_tokens = 0
+    entry.batch_prompt_context_tokens = 0
+    entry.declined_prompts = 0
+    entry.declined_decodes = 0
     row = queue.head
     queue.head = NONE
     queue.tail = NONE
     queue.length = 0
+    queue.prompts = 0
     while row != NONE:
         request = state.requests[row]
         query = request.query
@@ -116,8 +133,12 @@ def _form_batch(state, node, queue_row, admits, on_finish):
                 take_back(state, row)
                 row = following
                 continue
-        elif entry.batch_head == NONE:
+        elif last_chance and entry.batch_head == NONE:
             fits = KV_NEVER  # alone in a batch and still over a limit
+        elif request.is_prompt:
+            entry.declined_prompts += 1
+        else:
+            entry.declined_decodes += 1
         if fits == KV_NEVER:
             refuse(state, row, on_finish)
         elif fits == KV_FITS:
@@ -130,6 +151,7 @@ def _form_batch(state, node, queue_row, admits, on_finish):
             if request.is_prompt:
                 entry.batch_prompt_requests += 1
                 entry.batch_prompt_tokens += request.tokens
+                entry.batch_prompt_context_tokens += request.context_tokens
             else:
                 entry.batch_decode_tokens += request.tokens
                 entry.batch_context_tokens += request.context_tokens
@@ -148,7 +170,12 @@ def _run_segment(state, node, row):
         run.error = OUTSIDE_PROFILE
         run.error_subject = node
         return
-    layer_s = state.prompt_s[entry.profile, prompts] + state.decode_s[entry.profile, decodes]
+    layer_s = (
+        run.prompt_cost_factor * state.prompt_s[entry.profile, prompts]
+        + state.decode_s[entry.profile, decodes]
+        + entry.reread_s_per_token * entry.batch_prompt_context_tokens
+    )
+    layer_s = max(layer_s, entry.floor_s)
     if not layer_s > 0:
         run.error = OUTSIDE_PROFILE
         run.error_subject = node

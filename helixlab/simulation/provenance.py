@@ -61,7 +61,7 @@ def provenance(
             **layout,
         },
         "scheduler": {"name": scheduler.name, "parameters": list(scheduler.parameters)},
-        "execution": {"name": execution.name},
+        "execution": {"name": execution.name, "parameters": execution.parameters},
         "workload": {
             "mode": workload.mode,
             "warmup_s": workload.warmup_s,

@@ -129,6 +129,7 @@ def simulate(
         model,
         placement,
         scheduler,
+        execution,
         flow.on_link if scheduler.follows_flow else None,
         query_rows=1024,
     )

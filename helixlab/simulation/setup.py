@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import SimulationError
+from helixlab.execution import Execution
 from helixlab.model import MachineProfile, Model
 from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler
@@ -57,6 +58,7 @@ def new_state(
     model: Model,
     placement: Placement,
     scheduler: Scheduler,
+    execution: Execution,
     flow: Mapping[tuple[End, End], float] | None,
     *,
     query_rows: int,
@@ -69,12 +71,14 @@ def new_state(
         Checked to fit each other.
     scheduler : Scheduler
         Decides how links share the network cards.
+    execution : Execution
+        How nodes form batches.
     flow : mapping, optional
         Flow on each link of the placement, for schedulers that follow it.
     query_rows : int
         Rows of the query tables to start with.
     """
-    nodes, profiles = _nodes(cluster, model, placement)
+    nodes, profiles = _nodes(cluster, model, placement, execution)
     links = _links(cluster, model, placement, nodes, flow)
     queues = _queues(placement, model, nodes, links)
     prompt_s, decode_s = (
@@ -83,6 +87,8 @@ def new_state(
     run = np.zeros(1, RUN)
     run["first_held"] = run["free_query"] = run["free_request"] = run["first_gathered"] = NONE
     run["most_chunks"] = 1
+    run["chunk_tokens"] = execution.chunk_tokens or 0
+    run["prompt_cost_factor"] = execution.prompt_cost_factor
     run["next_sample_s"] = np.inf
     run["activation_bytes"] = model.activation_bytes
     run["plans_ahead"] = scheduler.plans_ahead
@@ -157,7 +163,7 @@ def short_of_rows(state: State) -> bool:
 
 
 def _nodes(
-    cluster: Cluster, model: Model, placement: Placement
+    cluster: Cluster, model: Model, placement: Placement, execution: Execution
 ) -> tuple[NDArray[np.void], list[MachineProfile]]:
     nodes = np.zeros(len(cluster.nodes) + 1, NODE)
     nodes["outbox_head"] = nodes["outbox_tail"] = nodes["batch_head"] = nodes["batch_tail"] = NONE
@@ -189,7 +195,21 @@ def _nodes(
             limits.decode_tokens,
             limits.decode_context_tokens,
         )
+        for column, limit in (
+            ("max_prompt_requests", execution.max_prompt_chunks_per_batch),
+            ("max_decode_tokens", execution.max_decode_per_batch),
+        ):
+            row[column] = min(int(row[column]), limit or int(row[column]))
         row["profile"] = machines.index(machine.name)
+        # A batch of two decodes does little but read the layer.
+        read_layer_s = float(profile.decode_table_s[2])
+        row["floor_s"] = read_layer_s if execution.memory_floor else 0.0
+        row["reread_s_per_token"] = (
+            execution.kv_reread_factor
+            * read_layer_s
+            * float(model.kv_bytes_per_token_layer or 0)
+            / model.layer_bytes
+        )
     return nodes, profiles
 
 

@@ -1,0 +1,78 @@
+"""The built-in execution policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helixlab.execution.protocol import ADMITS, Execution, fits_limits
+from helixlab.jit import compiled
+
+__all__ = ["chunked", "decode_first", "greedy", "one_phase", "prompt_first"]
+
+greedy = Execution("greedy")
+"""Take every request that fits, as the reference simulator does."""
+
+
+def chunked(
+    *,
+    chunk_tokens: int = 64,
+    max_prompt_chunks_per_batch: int | None = 1,
+    max_decode_per_batch: int | None = 32,
+    memory_floor: bool = True,
+    prompt_cost_factor: float = 1.0,
+    kv_reread_factor: float = 1.0,
+) -> Execution:
+    """Chunked prefill with micro-batches: prompts travel in pieces, and batches stay small.
+
+    Cutting prompts (Agrawal et al., "Sarathi-Serve", OSDI 2024) keeps them from holding up what
+    comes behind; small batches keep the stages of a pipeline busy at the same time.
+
+    Parameters
+    ----------
+    chunk_tokens, max_prompt_chunks_per_batch, max_decode_per_batch, memory_floor, prompt_cost_factor, \
+kv_reread_factor
+        See `Execution`. Too small chunks overload the slowest node; `helixlab.tune_execution` looks
+        for good limits.
+
+    Returns
+    -------
+    Execution
+
+    Examples
+    --------
+    >>> chunked(chunk_tokens=128, max_decode_per_batch=48).max_decode_per_batch
+    48
+    """
+    return Execution(
+        "chunked",
+        chunk_tokens=chunk_tokens,
+        max_prompt_chunks_per_batch=max_prompt_chunks_per_batch,
+        max_decode_per_batch=max_decode_per_batch,
+        memory_floor=memory_floor,
+        prompt_cost_factor=prompt_cost_factor,
+        kv_reread_factor=kv_reread_factor,
+    )
+
+
+@compiled(ADMITS)
+def _decodes_first(node: Any, request: Any) -> bool:
+    return (not request.is_prompt or node.waiting_decodes == 0) and fits_limits(node, request)
+
+
+@compiled(ADMITS)
+def _prompts_first(node: Any, request: Any) -> bool:
+    return (request.is_prompt or node.waiting_prompts == 0) and fits_limits(node, request)
+
+
+@compiled(ADMITS)
+def _same_phase(node: Any, request: Any) -> bool:
+    other = node.batch_decode_tokens if request.is_prompt else node.batch_prompt_requests
+    return other == 0 and fits_limits(node, request)
+
+
+decode_first = Execution("decode-first", _decodes_first)
+"""Prompts have to wait until no decode does: they never slow one down."""
+prompt_first = Execution("prompt-first", _prompts_first)
+"""Decodes have to wait until no prompt does, as engines without chunked prefill did."""
+one_phase = Execution("one-phase", _same_phase)
+"""Prompts and decodes in turn, never in one batch: whichever came first."""
