@@ -140,6 +140,7 @@ NODE = _table(
     ("received_tokens", i8),  # since the last start of the first layer
     ("outbox_head", i8),  # requests ready to leave that are in no link's queue, a linked list through `next`
     ("outbox_tail", i8),
+    ("first_waiting_link", i8),  # of its links with requests waiting, a linked list in their order
     ("kv_blocked", i8),
     ("nic_out_bytes_per_s", f8),
     ("nic_in_bytes_per_s", f8),
@@ -167,6 +168,7 @@ LINK = _table(
     ("taken", i8),  # a request has it already, but sending has not started
     ("waiting_head", i8),  # requests that wait for it, a linked list through `next`
     ("waiting_tail", i8),
+    ("next_waiting_link", i8),  # of the same sender, with requests waiting
     ("sent_tokens", i8),
     ("busy_s", f8),
     ("load", f8),  # S: helix

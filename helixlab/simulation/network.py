@@ -129,8 +129,20 @@ def _send_by_queue(state, node, choose, on_ready):
             sender.outbox_tail = waiting
         sender.outbox_head = waiting
         waiting = following
-    _offer_rates(state, node)
-    for chosen in range(sender.first_link, sender.first_link + sender.links):
+    _send_waiting(state, node)
+
+
+@inlined
+def _send_waiting(state, node):
+    """Each free link with requests in its queue sends the first, at the rates there are before any does."""
+    sender = state.nodes[node]
+    chosen = sender.first_waiting_link
+    while chosen != NONE:
+        _offer_rate(state, chosen)
+        chosen = state.links[chosen].next_waiting_link
+    chosen = sender.first_waiting_link
+    before = NONE
+    while chosen != NONE:
         link = state.links[chosen]
         while link.waiting_head != NONE and link.free_rate_bytes_per_s > 0:
             row = link.waiting_head
@@ -139,70 +151,101 @@ def _send_by_queue(state, node, choose, on_ready):
                 take_back(state, row)
             else:
                 _send_at_shared_rate(state, row, chosen)
+        if link.waiting_head != NONE:
+            before = chosen
+        elif before == NONE:
+            sender.first_waiting_link = link.next_waiting_link
+        else:
+            state.links[before].next_waiting_link = link.next_waiting_link
+        chosen = link.next_waiting_link
 
 
 @inlined
 def _send_on_free_links(state, node, choose, on_ready):
     """Requests, in order, take their link if it is free, or have one of the free links chosen."""
     sender = state.nodes[node]
-    _offer_rates(state, node)
-    head = NONE
-    tail = NONE
-    while sender.outbox_head != NONE:
+    left = sender.outbox_head
+    sender.outbox_head = NONE
+    offered = False
+    kept_head = NONE
+    kept_tail = NONE
+    while left != NONE:
+        sender.outbox_head = left
         row = _first_ready(state, node, on_ready)
+        left = sender.outbox_head
         request = state.requests[row]
         if state.queries[request.query].evicted:
             take_back(state, row)
             continue
+        decided = request.hop + 1 < state.queries[request.query].hops
+        if not decided and not offered:
+            for other in range(sender.first_link, sender.first_link + sender.links):
+                if not state.links[other].taken:
+                    _offer_rate(state, other)
+            offered = True
         chosen = _next_link(state, node, row, choose)
         if chosen != NONE:
             link = state.links[chosen]
-            if link.free_rate_bytes_per_s > 0 and link.waiting_head == NONE:
-                link.waiting_head = row
-                link.taken = 1
-                continue
-        if head == NONE:
-            head = row
+            if not link.taken:
+                if not offered:
+                    _offer_rate(state, chosen)
+                if link.free_rate_bytes_per_s > 0:
+                    link.taken = 1
+                    _wait_for_link(state, row, chosen)
+                    continue
+        if kept_tail == NONE:
+            kept_head = row
         else:
-            state.requests[tail].next = row
-        tail = row
-    sender.outbox_head = head
-    sender.outbox_tail = tail
-    for chosen in range(sender.first_link, sender.first_link + sender.links):
+            state.requests[kept_tail].next = row
+        kept_tail = row
+    sender.outbox_head = kept_head
+    sender.outbox_tail = kept_tail
+    chosen = sender.first_waiting_link
+    sender.first_waiting_link = NONE
+    while chosen != NONE:
         link = state.links[chosen]
-        if link.waiting_head != NONE:
-            row = link.waiting_head
-            link.waiting_head = NONE
-            link.taken = 0
-            _send_at_shared_rate(state, row, chosen)
+        row = link.waiting_head
+        link.waiting_head = NONE
+        link.taken = 0
+        _send_at_shared_rate(state, row, chosen)
+        chosen = link.next_waiting_link
 
 
 @inlined
 def _wait_for_link(state, row, chosen):
+    """Join the queue of a link; links with a queue are listed at their sender, in their order."""
     link = state.links[chosen]
     if link.waiting_head == NONE:
         link.waiting_head = row
+        sender = state.nodes[link.sender]
+        before = NONE
+        after = sender.first_waiting_link
+        while after != NONE and after < chosen:
+            before = after
+            after = state.links[after].next_waiting_link
+        link.next_waiting_link = after
+        if before == NONE:
+            sender.first_waiting_link = chosen
+        else:
+            state.links[before].next_waiting_link = chosen
     else:
         state.requests[link.waiting_tail].next = row
     link.waiting_tail = row
 
 
 @inlined
-def _offer_rates(state, node):
-    """What each link of a node could send with now: its share of the network cards, 0 if it is not free."""
-    sender = state.nodes[node]
-    share = sender.nic_out_bytes_per_s / sender.links
-    left = sender.nic_out_bytes_per_s - sender.nic_out_used_bytes_per_s
-    for row in range(sender.first_link, sender.first_link + sender.links):
-        link = state.links[row]
-        receiver = state.nodes[link.receiver]
-        rate = min(
-            share - link.used_bytes_per_s,
-            link.bandwidth_bytes_per_s - link.used_bytes_per_s,
-            left,
-            receiver.nic_in_bytes_per_s - receiver.nic_in_used_bytes_per_s,
-        )
-        link.free_rate_bytes_per_s = rate if rate > LEAST_RATE_BYTES_PER_S else 0.0
+def _offer_rate(state, row):
+    """What a link could send with now: its share of both network cards, 0 if it is not free."""
+    link = state.links[row]
+    sender = state.nodes[link.sender]
+    receiver = state.nodes[link.receiver]
+    rate = min(
+        sender.nic_out_bytes_per_s / sender.links - link.used_bytes_per_s,
+        link.bandwidth_bytes_per_s - link.used_bytes_per_s,
+        sender.nic_out_bytes_per_s - sender.nic_out_used_bytes_per_s,
+        receiver.nic_in_bytes_per_s - receiver.nic_in_used_bytes_per_s,
+    )
+    link.free_rate_bytes_per_s = rate if rate > LEAST_RATE_BYTES_PER_S else 0.0
 
 
 @inlined

@@ -166,7 +166,9 @@ def _nodes(
     cluster: Cluster, model: Model, placement: Placement, execution: Execution
 ) -> tuple[NDArray[np.void], list[MachineProfile]]:
     nodes = np.zeros(len(cluster.nodes) + 1, NODE)
-    nodes["outbox_head"] = nodes["outbox_tail"] = nodes["batch_head"] = nodes["batch_tail"] = NONE
+    nodes["outbox_head"] = nodes["outbox_tail"] = nodes["first_waiting_link"] = nodes["batch_head"] = nodes[
+        "batch_tail"
+    ] = NONE
     machines = sorted({cluster.machine_of(held.node).name for held in placement.layers})
     profiles = [model.profile(machine) for machine in machines]
     for node in cluster.nodes:
