@@ -47,6 +47,7 @@ PUBLIC = [
     "save_placement",
     "simulate",
     "single_region",
+    "sweep",
     "trace_names",
     "units",
     "upper_bound",

@@ -43,7 +43,7 @@ def _table(*columns: tuple[str, type]) -> np.dtype[np.void]:
     return np.dtype([(name, kind) for name, kind in columns], align=True)
 
 
-f8, i8, i4 = np.float64, np.int64, np.int32
+f8, i8, i4, i1 = np.float64, np.int64, np.int32, np.int8
 
 RUN = _table(
     ("now_s", f8),
@@ -59,6 +59,7 @@ RUN = _table(
     ("events_done", i8),
     ("events", i8),  # waiting in the heap
     ("next_sequence", i8),
+    ("next_ready_order", i8),
     ("iterations", i8),  # rows of the iteration log in use
     ("query_logs", i8),
     ("samples", i8),
@@ -104,8 +105,22 @@ RUN = _table(
 )
 
 NODE = _table(
-    ("first_layer", i8),
-    ("layers", i8),
+    # Looked at for every request
+    ("first_link", i4),
+    ("links", i4),
+    ("outbox_head", i4),  # requests ready to leave that are in no link's queue, a linked list through `next`
+    ("outbox_tail", i4),
+    ("first_waiting_link", i4),  # of its links with requests waiting, a linked list in their order
+    ("busy", i4),
+    ("first_queue", i4),
+    ("queues", i4),
+    ("current_queue", i4),
+    ("profile", i4),  # row of the time tables
+    ("received_tokens", i8),  # since the last start of the first layer
+    ("nic_out_bytes_per_s", f8),
+    ("nic_in_bytes_per_s", f8),
+    ("nic_out_used_bytes_per_s", f8),
+    ("nic_in_used_bytes_per_s", f8),
     ("kv_capacity_token_layers", i8),
     ("kv_used_token_layers", i8),  # including what the running batch will have stored
     ("kv_expected_token_layers", i8),  # S: what the helix scheduler expects its queries to need
@@ -113,19 +128,8 @@ NODE = _table(
     ("max_prompt_tokens", i8),
     ("max_decode_tokens", i8),
     ("max_decode_context_tokens", i8),
-    ("first_queue", i8),
-    ("queues", i8),
-    ("current_queue", i8),
-    ("profile", i8),  # row of the time tables
-    ("floor_s", f8),  # least time of a layer
-    ("reread_s_per_token", f8),  # of reading the KV cache of earlier chunks again, in one layer
-    ("first_link", i8),
-    ("links", i8),
-    ("outbound_flow_tokens_per_s", f8),
-    ("busy", i8),
-    ("busy_since_s", f8),
-    ("batch_head", i8),  # requests of the running batch, a linked list through `next`
-    ("batch_tail", i8),
+    ("batch_head", i4),  # requests of the running batch, a linked list through `next`
+    ("batch_tail", i4),
     ("batch_prompt_requests", i8),
     ("batch_prompt_tokens", i8),
     ("batch_decode_tokens", i8),
@@ -135,98 +139,98 @@ NODE = _table(
     ("waiting_decodes", i8),
     ("declined_prompts", i8),  # by the execution policy
     ("declined_decodes", i8),
+    # Looked at for every batch
+    ("first_layer", i4),
+    ("layers", i4),
+    ("floor_s", f8),  # least time of a layer
+    ("reread_s_per_token", f8),  # of reading the KV cache of earlier chunks again, in one layer
+    ("outbound_flow_tokens_per_s", f8),
+    ("busy_since_s", f8),
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
-    ("received_tokens", i8),  # since the last start of the first layer
-    ("outbox_head", i8),  # requests ready to leave that are in no link's queue, a linked list through `next`
-    ("outbox_tail", i8),
-    ("first_waiting_link", i8),  # of its links with requests waiting, a linked list in their order
-    ("kv_blocked", i8),
-    ("nic_out_bytes_per_s", f8),
-    ("nic_in_bytes_per_s", f8),
-    ("nic_out_used_bytes_per_s", f8),
-    ("nic_in_used_bytes_per_s", f8),
+    ("kv_blocked", i4),
     ("busy_s", f8),
     ("batches", i8),
     ("tokens", i8),  # processed, each once per visit
 )
 
 LINK = _table(
-    ("sender", i8),
-    ("receiver", i8),
-    ("queue", i8),  # row of queues it leads to, NONE for the sink
-    ("layers", i8),  # layers a query runs at the receiver when it comes by this link
+    ("sender", i4),
+    ("receiver", i4),
+    ("queue", i4),  # row of queues it leads to, NONE for the sink
+    ("layers", i4),  # layers a query runs at the receiver when it comes by this link
     ("latency_s", f8),
-    ("bandwidth_bytes_per_s", f8),
-    ("rate_bytes_per_s", f8),  # fixed
-    ("free_rate_bytes_per_s", f8),  # shared: what it could send with now, 0 if it is not free
-    ("used_bytes_per_s", f8),  # shared: by requests being sent
     ("bytes_per_token", f8),
-    ("flow_tokens_per_s", f8),
+    ("rate_bytes_per_s", f8),  # fixed
+    ("bandwidth_bytes_per_s", f8),
+    ("used_bytes_per_s", f8),  # shared: by requests being sent
+    ("free_rate_bytes_per_s", f8),  # shared: what it could send with now, 0 if it is not free
     ("free_at_s", f8),
-    ("sending", i8),  # requests being sent
-    ("taken", i8),  # a request has it already, but sending has not started
-    ("waiting_head", i8),  # requests that wait for it, a linked list through `next`
-    ("waiting_tail", i8),
-    ("next_waiting_link", i8),  # of the same sender, with requests waiting
-    ("sent_tokens", i8),
     ("busy_s", f8),
+    ("sent_tokens", i8),
+    ("sending", i4),  # requests being sent
+    ("taken", i4),  # a request has it already, but sending has not started
+    ("waiting_head", i4),  # requests that wait for it, a linked list through `next`
+    ("waiting_tail", i4),
+    ("next_waiting_link", i4),  # of the same sender, with requests waiting
+    ("flow_tokens_per_s", f8),
     ("load", f8),  # S: helix
     ("priority", f8),  # S: swarm
     ("service_s", f8),  # S: swarm, moving average of the time from sending to leaving the receiver
 )
 
 QUEUE = _table(
-    ("node", i8),
-    ("layer", i8),
-    ("layers", i8),  # to the next queue's layer, or to the node's end
-    ("is_first_layer", i8),
-    ("is_last", i8),
-    ("head", i8),
-    ("tail", i8),
-    ("length", i8),
-    ("prompts", i8),  # of these
+    ("node", i4),
+    ("layer", i4),
+    ("layers", i4),  # to the next queue's layer, or to the node's end
+    ("is_first_layer", i4),
+    ("is_last", i4),
+    ("head", i4),
+    ("tail", i4),
+    ("length", i4),
+    ("prompts", i4),  # of these
 )
 
 QUERY = _table(
     ("id", i8),
-    ("input_tokens", i8),
-    ("output_tokens", i8),
-    ("arrival_s", f8),
-    ("iteration", i8),  # 0: prompt, 1..output_tokens: decode
+    ("input_tokens", i4),
+    ("output_tokens", i4),
+    ("iteration", i4),  # 0: prompt, 1..output_tokens: decode
+    ("iteration_tokens", i4),
+    ("requests", i4),  # under way for this iteration
+    ("kv_tokens", i4),  # tokens that the iterations finished so far have put into the KV cache
+    ("hops", i4),  # links chosen so far
+    ("next", i4),
+    ("evicted", i1),  # it has lost its KV cache, requests of it may still be under way
+    ("in_use", i1),
+    ("held", i1),
+    ("was_held", i1),
+    ("refused", i1),
+    ("booked", i1),  # S: the helix scheduler expects its KV cache
     ("iteration_start_s", f8),
+    ("arrival_s", f8),
     ("prompt_done_s", f8),
-    ("hops", i8),  # links chosen so far
-    ("iteration_tokens", i8),
-    ("requests", i8),  # under way for this iteration
-    ("kv_tokens", i8),  # tokens that the iterations finished so far have put into the KV cache
-    ("in_use", i8),
-    ("held", i8),
-    ("was_held", i8),
-    ("evicted", i8),  # it has lost its KV cache, requests of it may still be under way
-    ("refused", i8),
-    ("booked", i8),  # S: the helix scheduler expects its KV cache
-    ("next", i8),
 )
 
 REQUEST = _table(
-    ("query", i8),
-    ("tokens", i8),
-    ("is_prompt", i8),
-    ("context_tokens", i8),  # in the KV cache before this iteration
-    ("hop", i8),  # position in the pipeline of `link`
-    ("link", i8),  # by which it travels or came
+    ("query", i4),
+    ("link", i4),  # by which it travels or came
+    ("hop", i4),  # position in the pipeline of `link`
+    ("next", i4),
+    ("tokens", i4),
+    ("context_tokens", i4),  # in the KV cache before this iteration
+    ("is_prompt", i1),
+    ("reported", i1),  # to the scheduler, that it is ready to leave
+    ("kv_reserved", i1),  # the node it is at has set room aside for it
+    ("waits_for_kv", i1),
     ("sent_s", f8),  # when sending on that link started
     ("rate_bytes_per_s", f8),  # it is being sent with
-    ("reported", i8),  # to the scheduler, that it is ready to leave
-    ("kv_reserved", i8),  # the node it is at has set room aside for it
-    ("waits_for_kv", i8),
-    ("next", i8),
+    ("ready_order", i8),  # rises with every request that gets ready to leave a node
 )
 
-FOLLOWUP = _table(("what", i8), ("subject", i8))
+FOLLOWUP = _table(("what", i4), ("subject", i4))
 
-EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i8), ("subject", i8))
+EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i4), ("subject", i4))
 
 ITERATION = _table(("query", i8), ("iteration", i4), ("tokens", i4), ("start_s", f8), ("end_s", f8))
 
@@ -285,7 +289,7 @@ class State(NamedTuple):
         Requests under way; rows are used again.
     pipelines : int32[rows, longest pipeline]
         Links of each query's pipeline.
-    kv_tokens : int64[rows, longest pipeline]
+    kv_tokens : int32[rows, longest pipeline]
         Tokens of the query that the receiver of that link has room set aside for, in every layer.
     prompt_s, decode_s : float64[profiles, tokens]
         Time of one layer by tokens in the batch, NaN outside the profile.
@@ -311,7 +315,7 @@ class State(NamedTuple):
     queries: NDArray[np.void]
     requests: NDArray[np.void]
     pipelines: NDArray[np.int32]
-    kv_tokens: NDArray[np.int64]
+    kv_tokens: NDArray[np.int32]
     prompt_s: NDArray[np.float64]
     decode_s: NDArray[np.float64]
     parameters: NDArray[np.float64]
@@ -335,7 +339,7 @@ def empty_state() -> State:
         queries=np.zeros(1, QUERY),
         requests=np.zeros(1, REQUEST),
         pipelines=np.zeros((1, 1), np.int32),
-        kv_tokens=np.zeros((1, 1), np.int64),
+        kv_tokens=np.zeros((1, 1), np.int32),
         prompt_s=np.zeros((1, 1)),
         decode_s=np.zeros((1, 1)),
         parameters=np.zeros(1),

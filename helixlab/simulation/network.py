@@ -21,9 +21,12 @@ def get_ready(state, node, row):
     """A request is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
     sender = state.nodes[node]
     request = state.requests[row]
+    run = state.run[0]
     request.kv_reserved = 0
     request.reported = 0
     request.next = NONE
+    request.ready_order = run.next_ready_order
+    run.next_ready_order += 1
     if sender.outbox_head == NONE:
         sender.outbox_head = row
     else:
@@ -162,53 +165,63 @@ def _send_waiting(state, node):
 
 @inlined
 def _send_on_free_links(state, node, choose, on_ready):
-    """Requests, in order, take their link if it is free, or have one of the free links chosen."""
+    """Requests, in the order they got ready, take their link if it is free, or have a free one chosen."""
     sender = state.nodes[node]
-    left = sender.outbox_head
-    sender.outbox_head = NONE
-    offered = False
-    kept_head = NONE
-    kept_tail = NONE
-    while left != NONE:
-        sender.outbox_head = left
+    undecided = NONE
+    tail = NONE
+    while sender.outbox_head != NONE:
         row = _first_ready(state, node, on_ready)
-        left = sender.outbox_head
         request = state.requests[row]
         if state.queries[request.query].evicted:
             take_back(state, row)
-            continue
-        decided = request.hop + 1 < state.queries[request.query].hops
-        if not decided and not offered:
-            for other in range(sender.first_link, sender.first_link + sender.links):
-                if not state.links[other].taken:
-                    _offer_rate(state, other)
-            offered = True
-        chosen = _next_link(state, node, row, choose)
-        if chosen != NONE:
-            link = state.links[chosen]
-            if not link.taken:
-                if not offered:
-                    _offer_rate(state, chosen)
-                if link.free_rate_bytes_per_s > 0:
-                    link.taken = 1
-                    _wait_for_link(state, row, chosen)
-                    continue
-        if kept_tail == NONE:
-            kept_head = row
+        elif request.hop + 1 < state.queries[request.query].hops:
+            _wait_for_link(state, row, _next_link(state, node, row, choose))
         else:
-            state.requests[kept_tail].next = row
-        kept_tail = row
-    sender.outbox_head = kept_head
-    sender.outbox_tail = kept_tail
-    chosen = sender.first_waiting_link
-    sender.first_waiting_link = NONE
-    while chosen != NONE:
-        link = state.links[chosen]
-        row = link.waiting_head
-        link.waiting_head = NONE
-        link.taken = 0
-        _send_at_shared_rate(state, row, chosen)
-        chosen = link.next_waiting_link
+            if undecided == NONE:
+                undecided = row
+            else:
+                state.requests[tail].next = row
+            tail = row
+    if undecided != NONE:
+        _choose_free_links(state, node, undecided, choose)
+    _send_waiting(state, node)
+
+
+@inlined
+def _choose_free_links(state, node, row, choose):
+    """Go through a list of undecided requests; those without a free link stay in the outbox."""
+    sender = state.nodes[node]
+    for chosen in range(sender.first_link, sender.first_link + sender.links):
+        _offer_rate(state, chosen)
+        state.links[chosen].taken = 0
+    while row != NONE:
+        request = state.requests[row]
+        following = request.next
+        request.next = NONE
+        # Free links on which something older waits will send that.
+        chosen = sender.first_waiting_link
+        while chosen != NONE:
+            link = state.links[chosen]
+            if state.requests[link.waiting_head].ready_order < request.ready_order:
+                link.taken = 1
+            chosen = link.next_waiting_link
+        chosen = _next_link(state, node, row, choose)
+        if chosen == NONE:
+            if sender.outbox_head == NONE:
+                sender.outbox_head = row
+            else:
+                state.requests[sender.outbox_tail].next = row
+            sender.outbox_tail = row
+        else:
+            link = state.links[chosen]
+            link.taken = 1
+            ahead = link.waiting_head
+            if ahead == NONE or state.requests[ahead].ready_order < request.ready_order:
+                _wait_for_link(state, row, chosen)
+            else:
+                link.waiting_head = row
+                request.next = ahead
+        row = following
 
 
 @inlined

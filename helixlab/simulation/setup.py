@@ -95,7 +95,7 @@ def new_state(
     run["picks_free_links"] = scheduler.picks_free_links
     run["fixed_rates"] = scheduler.follows_flow
     run["feeds_by_kv"] = scheduler.feeds_by_kv
-    longest = min(len(placement.layers), model.layers) + 1
+    longest = _longest_pipeline(placement)
     state = State(
         run=run,
         nodes=nodes,
@@ -108,7 +108,7 @@ def new_state(
         decode_s=decode_s,
         parameters=np.array(scheduler.parameters or (0.0,), np.float64),
         events=np.zeros(0, EVENT),
-        kv_tokens=np.zeros((0, longest), np.int64),
+        kv_tokens=np.zeros((0, longest), np.int32),
         followups=np.zeros(0, FOLLOWUP),
         arrivals=np.zeros(0, ARRIVAL),
         iterations=np.zeros(LOG_ROWS, ITERATION),
@@ -118,6 +118,16 @@ def new_state(
         layer_kv=np.zeros((model.layers, 2)),
     )
     return enlarged(state, query_rows)
+
+
+def _longest_pipeline(placement: Placement) -> int:
+    """The most links that a query can take from the source to the sink; every link leads on by a layer."""
+    reached: dict[End, int] = {held.node: held.end_layer for held in placement.layers}
+    longest: dict[End, int] = {SOURCE: 0}
+    for sender, receiver in sorted(placement.links, key=lambda link: reached.get(link[0], 0)):
+        if sender in longest:
+            longest[receiver] = max(longest.get(receiver, 0), longest[sender] + 1)
+    return longest[SINK]
 
 
 def enlarged(state: State, query_rows: int) -> State:
