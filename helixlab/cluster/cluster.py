@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 
 import networkx as nx
+import numpy as np
 import pandas as pd
 
 from helixlab.cluster import checks
@@ -96,6 +98,29 @@ class Cluster:
     @cached_property
     def _link_by_ends(self) -> dict[tuple[int | str, int | str], Link]:
         return {(link.sender, link.receiver): link for link in self.links}
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Identifies what the cluster consists of, whatever it is called.
+
+        Examples
+        --------
+        >>> from dataclasses import replace
+        >>> from helixlab.cluster import load_cluster
+        >>> cluster = load_cluster("small10")
+        >>> replace(cluster, name="another").content_hash == cluster.content_hash
+        True
+        """
+        parts = [repr(part) for part in (*self.machines, *self.nodes, self.coordinator)]
+        digest = hashlib.sha256(repr(parts).encode())
+        # A column at a time: a thousand nodes have a million links.
+        position = {SOURCE: -1, SINK: -2}
+        for end in ("sender", "receiver"):
+            ends = (getattr(link, end) for link in self.links)
+            digest.update(np.array([position.get(end, end) for end in ends], "<i8").tobytes())
+        for amount in ("bandwidth_bytes_per_s", "latency_s"):
+            digest.update(np.array([getattr(link, amount) for link in self.links], "<f8").tobytes())
+        return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {machine}" for machine, count in self.machine_counts().items())

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from helixlab.cluster import Cluster
-from helixlab.cluster.json_format import cluster_to_json
 from helixlab.execution import Execution
 from helixlab.model import Model
 from helixlab.model.files import model_to_dict
@@ -52,7 +51,7 @@ def provenance(
     plain = placement_to_dict(placement)
     layout = {key: plain[key] for key in ("layers", "links", "kv_capacity_token_layers")}
     return {
-        "cluster": {"name": cluster.name, "hash": content_hash(json.loads(cluster_to_json(cluster)))},
+        "cluster": {"name": cluster.name, "hash": cluster.content_hash},
         "model": {"name": model.name, "hash": content_hash(model_to_dict(model))},
         "placement": {
             "name": placement.name,
