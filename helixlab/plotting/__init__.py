@@ -5,6 +5,7 @@ inside these functions and inside ``with style():`` only.
 """
 
 from helixlab.plotting.clusters import topology_picture
+from helixlab.plotting.execution import batch_strip, rate_curves, throughput_latency_frontier
 from helixlab.plotting.flows import link_flow_picture
 from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
 from helixlab.plotting.latency import latency_boxes, latency_cdf
@@ -30,6 +31,7 @@ __all__ = [
     "METHOD_COLOURS",
     "METHOD_LABELS",
     "PAGE_WIDTH_IN",
+    "batch_strip",
     "comparison_table",
     "kv_capacity_curves",
     "latency_boxes",
@@ -42,10 +44,12 @@ __all__ = [
     "node_use_picture",
     "panels",
     "placement_picture",
+    "rate_curves",
     "save_figure",
     "style",
     "throughput_bars",
     "throughput_curves",
+    "throughput_latency_frontier",
     "tokens_over_time",
     "topology_picture",
     "window_latencies",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from helixlab.jit import inlined
 
 __all__ = [
+    "BATCH_LOG",
     "EVENT",
     "FOLLOWUP",
     "ITERATION",
@@ -62,6 +63,7 @@ RUN = _table(
     ("next_ready_order", i8),
     ("iterations", i8),  # rows of the iteration log in use
     ("query_logs", i8),
+    ("batches_logged", i8),
     ("samples", i8),
     ("next_arrival", i8),  # row of the arrivals still to be fed
     ("arrivals_known", i8),  # rows of the arrivals filled in
@@ -102,6 +104,7 @@ RUN = _table(
     ("fixed_rates", i8),  # links send at the rate the flow gives them
     ("feeds_by_kv", i8),
     ("keep_iterations", i8),
+    ("keep_batches", i8),
 )
 
 NODE = _table(
@@ -246,6 +249,17 @@ QUERY_LOG = _table(
 
 ARRIVAL = _table(("arrival_s", f8), ("input_tokens", i8), ("output_tokens", i8))
 
+BATCH_LOG = _table(
+    ("node", i4),
+    ("first_layer", i4),
+    ("layers", i4),
+    ("prompts", i4),
+    ("prompt_tokens", i4),
+    ("decodes", i4),
+    ("start_s", f8),
+    ("end_s", f8),
+)
+
 SAMPLE = _table(
     ("time_s", f8),
     ("in_flight", i8),
@@ -301,7 +315,7 @@ class State(NamedTuple):
         What is to be done at this instant when all events due are handled, in order.
     arrivals : ARRIVAL[rows]
         Requests to be fed.
-    iterations, query_logs, samples : logs that the engine fills and the driver empties.
+    iterations, query_logs, batch_log, samples : logs that the engine fills and the driver empties.
     node_samples : float64[samples, 3, nodes]
         KV tokens used and expected, busy seconds.
     layer_kv : float64[layers, 2]
@@ -324,6 +338,7 @@ class State(NamedTuple):
     arrivals: NDArray[np.void]
     iterations: NDArray[np.void]
     query_logs: NDArray[np.void]
+    batch_log: NDArray[np.void]
     samples: NDArray[np.void]
     node_samples: NDArray[np.float64]
     layer_kv: NDArray[np.float64]
@@ -348,6 +363,7 @@ def empty_state() -> State:
         arrivals=np.zeros(1, ARRIVAL),
         iterations=np.zeros(1, ITERATION),
         query_logs=np.zeros(1, QUERY_LOG),
+        batch_log=np.zeros(1, BATCH_LOG),
         samples=np.zeros(1, SAMPLE),
         node_samples=np.zeros((1, 3, 1)),
         layer_kv=np.zeros((1, 2)),

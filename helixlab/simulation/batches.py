@@ -208,6 +208,17 @@ def finish_segment(state, node):
     queue = state.queues[queue_row]
     entry.busy = 0
     entry.busy_s += run.now_s - entry.busy_since_s
+    if run.keep_batches:
+        log = state.batch_log[run.batches_logged]
+        run.batches_logged += 1
+        log.node = node
+        log.first_layer = queue.layer
+        log.layers = queue.layers
+        log.prompts = entry.batch_prompt_requests
+        log.prompt_tokens = entry.batch_prompt_tokens
+        log.decodes = entry.batch_decode_tokens
+        log.start_s = entry.busy_since_s
+        log.end_s = run.now_s
     row = entry.batch_head
     entry.batch_head = NONE
     while row != NONE:

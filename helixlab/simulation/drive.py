@@ -40,7 +40,7 @@ class Recording:
         Start and end of the measured window.
     nodes_at_window : list of arrays
         The node table when the window started and ended.
-    iterations, query_logs, samples, node_samples : list of arrays
+    iterations, query_logs, batches, samples, node_samples : list of arrays
         Pieces of the logs, in order.
     """
 
@@ -50,6 +50,7 @@ class Recording:
     links_at_window: list[NDArray[np.void]] = field(default_factory=list)
     iterations: list[NDArray[np.void]] = field(default_factory=list)
     query_logs: list[NDArray[np.void]] = field(default_factory=list)
+    batches: list[NDArray[np.void]] = field(default_factory=list)
     samples: list[NDArray[np.void]] = field(default_factory=list)
     node_samples: list[NDArray[np.float64]] = field(default_factory=list)
 
@@ -58,9 +59,10 @@ class Recording:
         state, run = self.state, self.state.run[0]
         self.iterations.append(state.iterations[: run["iterations"]].copy())
         self.query_logs.append(state.query_logs[: run["query_logs"]].copy())
+        self.batches.append(state.batch_log[: run["batches_logged"]].copy())
         self.samples.append(state.samples[: run["samples"]].copy())
         self.node_samples.append(state.node_samples[: run["samples"]].copy())
-        run["iterations"] = run["query_logs"] = run["samples"] = 0
+        run["iterations"] = run["query_logs"] = run["batches_logged"] = run["samples"] = 0
 
 
 class _Arrivals:
@@ -95,6 +97,7 @@ def drive(
     *,
     sample_step_s: float,
     keep_iterations: bool,
+    keep_batches: bool = False,
     progress: Callable[[float], None],
 ) -> Recording:
     """Run a fresh state to the end of the workload.
@@ -118,6 +121,7 @@ def drive(
     run["feed_delay_s"], run["feed_kv_limit"] = FEED_DELAY_S, FEED_KV_LIMIT
     run["online"] = workload.online
     run["keep_iterations"] = keep_iterations
+    run["keep_batches"] = keep_batches
     run["random_state"] = np.random.SeedSequence([workload.seed, 1]).generate_state(1, np.uint64)[0]
     run["sample_step_s"] = sample_step_s
     run["next_sample_s"] = start_s if sample_step_s > 0 else math.inf

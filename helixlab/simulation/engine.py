@@ -47,6 +47,7 @@ def _short_of_room(state):
         run.free_query == NONE
         or run.free_requests < run.most_chunks
         or run.iterations + 1 > len(state.iterations)
+        or run.batches_logged + 1 > len(state.batch_log)
         or run.query_logs + requests + 1 > len(state.query_logs)
         or run.events + requests + 4 > len(state.events)
         or run.followups_end + 3 * requests + len(state.nodes) + 4 > len(state.followups)

@@ -18,7 +18,7 @@ from helixlab.files import json_ready, read_json, write_text
 __all__ = ["Result", "load_result"]
 
 FORMAT, VERSION = "helixlab-result", 1
-_TABLES = ("summary", "iterations", "queries", "nodes", "links", "timeline", "node_timeline")
+_TABLES = ("summary", "iterations", "queries", "batches", "nodes", "links", "timeline", "node_timeline")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,9 @@ class Result:
     queries : DataFrame
         One row a query that ended: query, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
         outcome (``"finished"``, ``"dropped"``, ``"refused"``).
+    batches : DataFrame
+        One row a batch from one layer where requests may enter to the next: node, first_layer, layers,
+        prompts, prompt_tokens, decodes, start_s, end_s. Empty unless they were kept.
     nodes : DataFrame
         One row a node: node, machine, first_layer, end_layer, KV capacity and use at the end, and of the
         window: busy_fraction, batches, tokens.
@@ -57,6 +60,7 @@ class Result:
     summary: pd.DataFrame
     iterations: pd.DataFrame
     queries: pd.DataFrame
+    batches: pd.DataFrame
     nodes: pd.DataFrame
     links: pd.DataFrame
     timeline: pd.DataFrame

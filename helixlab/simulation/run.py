@@ -46,6 +46,7 @@ def simulate(
     expected_output_ratio: float | None = None,
     sample_step_s: float = 5.0,
     keep_iterations: bool = True,
+    keep_batches: bool = False,
     progress: bool = False,
 ) -> Result:
     """Simulate serving a workload.
@@ -74,6 +75,8 @@ def simulate(
         Step of the timelines in simulated seconds; 0 for none.
     keep_iterations : bool
         Keep one row for every iteration. Without them latencies are not known.
+    keep_batches : bool
+        Keep one row for every batch, of which there are many: for pictures of short spans.
     progress : bool
         Show a progress bar on stderr.
 
@@ -147,6 +150,7 @@ def simulate(
             start_s,
             sample_step_s=sample_step_s,
             keep_iterations=keep_iterations,
+            keep_batches=keep_batches,
             progress=lambda now_s: bar.update(max(0, min(round(now_s - start_s), bar.total) - bar.n)),
         )
     settings = {
@@ -226,6 +230,7 @@ def _result(
         summary=pd.DataFrame([summary]),
         iterations=iterations,
         queries=queries,
+        batches=_frame(recording.batches),
         nodes=_nodes(recording, cluster, placement),
         links=_links(recording, flow),
         timeline=_timeline(recording),

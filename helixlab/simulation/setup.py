@@ -17,6 +17,7 @@ from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import (
     ARRIVAL,
+    BATCH_LOG,
     EVENT,
     FOLLOWUP,
     ITERATION,
@@ -113,6 +114,7 @@ def new_state(
         arrivals=np.zeros(0, ARRIVAL),
         iterations=np.zeros(LOG_ROWS, ITERATION),
         query_logs=np.zeros(LOG_ROWS, QUERY_LOG),
+        batch_log=np.zeros(LOG_ROWS, BATCH_LOG),
         samples=np.zeros(256, SAMPLE),
         node_samples=np.zeros((256, len(NODE_SAMPLES), len(cluster.nodes))),
         layer_kv=np.zeros((model.layers, 2)),

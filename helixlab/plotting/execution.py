@@ -1,0 +1,157 @@
+"""What execution policies do: nodes at work, throughput against latency, rates up to saturation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from helixlab.errors import SimulationError
+from helixlab.plotting.style import axes_or_new, styled
+from helixlab.simulation import Result
+
+__all__ = ["batch_strip", "rate_curves", "throughput_latency_frontier"]
+
+BATCH_COLOURS: Final = {"prompts": "#bb5566", "both": "#ddaa33", "decodes": "#004488"}
+
+
+@styled
+def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
+    """What every node works on over a short span: batches of prompts, of decodes, of both, or nothing.
+
+    Parameters
+    ----------
+    result : Result
+        A run with its batches kept.
+    from_s, span_s : float
+        The span, in simulated seconds.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    SimulationError
+        The run has no batches in that span.
+    """
+    batches = result.batches
+    shown = batches[(batches["end_s"] > from_s) & (batches["start_s"] < from_s + span_s)]
+    if shown.empty:
+        raise SimulationError(
+            f"the run has no batches from {from_s} s for {span_s} s; simulate with keep_batches=True, or show"
+            " another span"
+        )
+    nodes = result.nodes[result.nodes["end_layer"] > 0].sort_values(["first_layer", "end_layer", "node"])
+    ax = axes_or_new(ax, height_in=0.8 + 0.11 * len(nodes))
+    for row, (node, machine) in enumerate(zip(nodes["node"], nodes["machine"], strict=True)):
+        own = shown[shown["node"] == node]
+        start = (own["start_s"].clip(lower=from_s) - from_s).to_numpy()
+        length = own["end_s"].clip(upper=from_s + span_s).to_numpy() - from_s - start
+        kinds = np.select([own["decodes"] == 0, own["prompts"] == 0], ["prompts", "decodes"], "both")
+        colours = [BATCH_COLOURS[kind] for kind in kinds]
+        ax.broken_barh(list(zip(start, length, strict=True)), (row - 0.4, 0.8), color=colours, linewidth=0)
+        ax.text(-0.008, row, f"{machine} {node}", transform=ax.get_yaxis_transform(), ha="right", va="center")
+    ax.set_xlim(0, span_s)
+    ax.set_ylim(len(nodes) - 0.4, -0.6)
+    ax.set_yticks([])
+    ax.set_xlabel(f"simulated time after {from_s:g} s (s)")
+    ax.set_ylabel("nodes, by their first layer", labelpad=34)
+    ax.legend(
+        handles=[Patch(color=colour, label=kind) for kind, colour in BATCH_COLOURS.items()],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        columnspacing=1,
+    )
+    return ax
+
+
+@styled
+def throughput_latency_frontier(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Throughput against mean decode latency of many runs, those that none beats in both joined by a line.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns decode_tokens_per_s, decode_latency_mean_s, on_frontier, chunk_tokens, as
+        `helixlab.tune_execution` gives them.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = axes_or_new(ax, height_in=2.4)
+    shown = table.dropna(subset=["decode_tokens_per_s", "decode_latency_mean_s"])
+    shown = shown.assign(**{"chunk (tokens)": shown["chunk_tokens"].astype(int).astype(str)})
+    order = sorted(shown["chunk (tokens)"].unique(), key=int)
+    frontier = shown[shown["on_frontier"]].sort_values("decode_latency_mean_s")
+    ax.plot(
+        frontier["decode_latency_mean_s"], frontier["decode_tokens_per_s"], color="0.6", zorder=1, linewidth=1
+    )
+    sns.scatterplot(
+        shown,
+        x="decode_latency_mean_s",
+        y="decode_tokens_per_s",
+        hue="chunk (tokens)",
+        hue_order=order,
+        palette=sns.color_palette("viridis", len(order)),
+        s=18,
+        ax=ax,
+    )
+    ax.set_xlabel("mean decode latency (s)")
+    ax.set_ylabel("decode tokens/s")
+    ax.set_ylim(bottom=0)
+    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+@styled
+def rate_curves(
+    table: pd.DataFrame,
+    *,
+    y: str = "decode_tokens_per_s",
+    label: str = "decode tokens/s",
+    ax: Axes | None = None,
+) -> Axes:
+    """A figure over the rate of arrivals, one line a method; a cross marks the first rate that saturates.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns rate_tokens_per_s, saturated and `y`, as `helixlab.rate_sweep` gives them, and optionally
+        method.
+    y, label : str
+        The column to show, and what to call it.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = axes_or_new(ax, height_in=2.2)
+    methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
+    colours = dict(zip(methods.unique(), sns.color_palette("colorblind", methods.nunique()), strict=True))
+    for method, rows in table.groupby(methods, sort=False):
+        rows = rows.sort_values("rate_tokens_per_s")
+        ax.plot(rows["rate_tokens_per_s"], rows[y], marker=".", color=colours[method], label=method)
+        saturated = rows[rows["saturated"]]
+        if len(saturated):
+            first = saturated.iloc[0]
+            ax.plot(first["rate_tokens_per_s"], first[y], "x", color=colours[method], markersize=7)
+    ax.plot([], [], "x", color="0.3", label="saturated from here")
+    ax.set_xlabel("prompt and decode tokens/s arriving")
+    ax.set_ylabel(label)
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
