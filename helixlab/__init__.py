@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         single_region,
     )
     from helixlab.execution import Execution, chunked
+    from helixlab.experiments.goodput import Goodput, Objective, goodput, query_latencies, rate_sweep
+    from helixlab.experiments.sweep import sweep
+    from helixlab.experiments.tuning import Tuning, tune_execution
     from helixlab.flow import Flow, max_flow, upper_bound
     from helixlab.model import MachineProfile, Model, load_model, model_names, save_model
     from helixlab.placement import (
@@ -69,6 +72,9 @@ _HOMES = {
     "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
     "simulation": ("Result", "load_result", "simulate"),
+    "experiments.sweep": ("sweep",),
+    "experiments.goodput": ("Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"),
+    "experiments.tuning": ("Tuning", "tune_execution"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = ("errors", "plotting", "units")
@@ -80,15 +86,18 @@ __all__ = [
     "Coordinator",
     "Execution",
     "Flow",
+    "Goodput",
     "Link",
     "Machine",
     "MachineProfile",
     "Model",
     "Node",
     "NodeLayers",
+    "Objective",
     "Placement",
     "Result",
     "Scheduler",
+    "Tuning",
     "Workload",
     "__version__",
     "check_placement",
@@ -96,6 +105,7 @@ __all__ = [
     "cluster_names",
     "errors",
     "geo_distributed",
+    "goodput",
     "load_cluster",
     "load_model",
     "load_placement",
@@ -107,13 +117,17 @@ __all__ = [
     "placement_names",
     "plan",
     "plotting",
+    "query_latencies",
     "random_sparse",
+    "rate_sweep",
     "save_cluster",
     "save_model",
     "save_placement",
     "simulate",
     "single_region",
+    "sweep",
     "trace_names",
+    "tune_execution",
     "units",
     "upper_bound",
 ]

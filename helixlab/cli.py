@@ -171,6 +171,8 @@ def _simulate(asked: argparse.Namespace) -> None:
     limits = {name: value for name in CHUNKED_OPTIONS if (value := getattr(asked, name)) is not None}
     if limits and execution != "chunked":
         raise UsageError(f"--{next(iter(limits)).replace('_', '-')} is for --execution chunked")
+    if asked.output:
+        import_module("helixlab.simulation.result").check_target(asked.output)
     simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
     if limits:
         execution = import_module("helixlab.execution").chunked(**limits)

@@ -93,7 +93,7 @@ def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
     if isinstance(function, numba.core.registry.CPUDispatcher):
         function = function.py_func
     try:
-        return numba.njit(signature, **OPTIONS)(function)
+        return numba.njit(signature, **OPTIONS, boundscheck=True)(function)
     except (numba.core.errors.NumbaError, TypeError, AttributeError, LookupError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise SchedulingError(

@@ -81,6 +81,7 @@ RUN = _table(
     ("fed", i8),
     ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
     ("held", i8),
+    ("feeds_owed", i8),  # queries that ended and are to be replaced when nothing is held
     ("finished", i8),
     ("dropped", i8),
     ("refused", i8),
@@ -95,7 +96,7 @@ RUN = _table(
     ("woken", i8),  # with no event left, every node was told to look at what it can send
     ("followups_first", i8),  # rows of `followups` in use
     ("followups_end", i8),
-    ("error", i8),  # see Status
+    ("error", i8),  # 0 or a number of helixlab.simulation
     ("error_subject", i8),
     ("online", i8),
     ("drop_on_full", i8),
@@ -152,6 +153,7 @@ NODE = _table(
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("kv_blocked", i4),
+    ("waking", i4),  # noted to look again at what it can send and start
     ("busy_s", f8),
     ("batches", i8),
     ("tokens", i8),  # processed, each once per visit
@@ -209,6 +211,7 @@ QUERY = _table(
     ("held", i1),
     ("was_held", i1),
     ("refused", i1),
+    ("reason", i1),  # why
     ("booked", i1),  # S: the helix scheduler expects its KV cache
     ("iteration_start_s", f8),
     ("arrival_s", f8),
@@ -244,7 +247,8 @@ QUERY_LOG = _table(
     ("arrival_s", f8),
     ("prompt_done_s", f8),
     ("end_s", f8),
-    ("outcome", i8),  # see Outcome
+    ("outcome", i4),  # numbers as in helixlab.simulation.queries
+    ("reason", i4),
 )
 
 ARRIVAL = _table(("arrival_s", f8), ("input_tokens", i8), ("output_tokens", i8))
@@ -264,6 +268,7 @@ SAMPLE = _table(
     ("time_s", f8),
     ("in_flight", i8),
     ("held", i8),
+    ("feeds_owed", i8),  # queries that ended and are to be replaced when nothing is held
     ("finished", i8),
     ("prompt_tokens", i8),
     ("decode_tokens", i8),

@@ -9,6 +9,7 @@ from helixlab.simulation.heap import SEGMENT_DONE, push
 from helixlab.simulation.held import refuse, take_back
 from helixlab.simulation.kv_cache import KV_FITS, KV_NEVER, KV_WAITS, reserve_kv
 from helixlab.simulation.network import get_ready
+from helixlab.simulation.queries import OVER_BATCH_LIMITS, OVER_KV_CACHE
 
 __all__ = ["OUTSIDE_PROFILE", "finish_segment", "join_queue", "start_batch"]
 
@@ -127,6 +128,7 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
             and state.prompt_s[entry.profile, request.tokens] > 0
         )
         fits = KV_WAITS
+        reason = OVER_KV_CACHE
         if admits(entry, request) or lone:
             fits = reserve_kv(state, node, row, on_finish)
             if state.queries[query].evicted:
@@ -135,12 +137,13 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
                 continue
         elif last_chance and entry.batch_head == NONE:
             fits = KV_NEVER  # alone in a batch and still over a limit
+            reason = OVER_BATCH_LIMITS
         elif request.is_prompt:
             entry.declined_prompts += 1
         else:
             entry.declined_decodes += 1
         if fits == KV_NEVER:
-            refuse(state, row, on_finish)
+            refuse(state, row, reason, on_finish)
         elif fits == KV_FITS:
             request.next = NONE
             if entry.batch_head == NONE:

@@ -9,7 +9,7 @@ from helixlab.simulation.heap import RETRY, push
 from helixlab.simulation.held import hold, hold_evicted, take_back
 from helixlab.simulation.kv_cache import free_kv
 from helixlab.simulation.network import belongs, get_ready
-from helixlab.simulation.queries import DROPPED, FINISHED, REFUSED, draw, leave, trigger
+from helixlab.simulation.queries import DROPPED, FINISHED, NO_WAY, REFUSED, draw, leave, trigger
 from helixlab.simulation.requests import free_request, new_request
 
 __all__ = ["feed", "gather", "iterate", "retry_held"]
@@ -104,6 +104,10 @@ def retry_held(state, choose, on_start, on_finish):
     run = state.run[0]
     query = run.first_held
     if query == NONE:
+        if run.feeds_owed > 0:
+            run.feeds_owed -= 1
+            draw(state, run.now_s + run.feed_delay_s)
+            push(state, run.now_s, run.now_s, RETRY, NONE)
         return
     entry = state.queries[query]
     fits = _plan(state, query, choose, on_finish)
@@ -116,9 +120,10 @@ def retry_held(state, choose, on_start, on_finish):
     if fits:
         _start(state, query, on_start)
     else:
+        entry.reason = NO_WAY
         leave(state, query, REFUSED)  # it does not fit though nothing else runs
-    if run.first_held != NONE:
-        push(state, run.now_s, run.now_s, RETRY, NONE)
+        trigger(state, True)
+    push(state, run.now_s, run.now_s, RETRY, NONE)
 
 
 @inlined

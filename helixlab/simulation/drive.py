@@ -38,14 +38,15 @@ class Recording:
         At the end.
     window_s : tuple of float
         Start and end of the measured window.
-    nodes_at_window : list of arrays
-        The node table when the window started and ended.
+    runs_at_window, nodes_at_window, links_at_window : list of arrays
+        The tables when the window started and ended.
     iterations, query_logs, batches, samples, node_samples : list of arrays
         Pieces of the logs, in order.
     """
 
     state: State
     window_s: tuple[float, float]
+    runs_at_window: list[NDArray[np.void]] = field(default_factory=list)
     nodes_at_window: list[NDArray[np.void]] = field(default_factory=list)
     links_at_window: list[NDArray[np.void]] = field(default_factory=list)
     iterations: list[NDArray[np.void]] = field(default_factory=list)
@@ -144,6 +145,7 @@ def drive(
             progress(float(run["now_s"]))
             if status == ERROR:
                 _raise(recording.state, scheduler)
+        recording.runs_at_window.append(recording.state.run.copy())
         recording.nodes_at_window.append(recording.state.nodes.copy())
         recording.links_at_window.append(recording.state.links.copy())
     recording.empty_logs()
@@ -155,7 +157,12 @@ def _advanced(
 ) -> Iterator[int]:
     """Call the engine until it has nothing left to do before `until_s`; give each status it returns."""
     while True:
-        status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
+        try:
+            status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
+        except Exception as error:  # the engine raises nothing, so it comes from a function of the user's
+            raise SchedulingError(
+                f"a function of the scheduler or execution policy failed: {type(error).__name__}: {error}"
+            ) from error
         if status == NEEDS_ARRIVALS:
             recording.state = arrivals.fill(recording.state)
         elif status == FULL:

@@ -17,7 +17,7 @@ from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_READY, ON_START
 from helixlab.scheduling.state import NONE, state_type
 from helixlab.simulation.batches import finish_segment, join_queue, start_batch
 from helixlab.simulation.coordinator import feed, gather, iterate, retry_held
-from helixlab.simulation.followups import ARRIVED, GATHER, ITERATE, SEND, START, follow, next_followup
+from helixlab.simulation.followups import ARRIVED, GATHER, ITERATE, SEND, START, WAKE, follow, next_followup
 from helixlab.simulation.heap import ARRIVE, FEED, SEGMENT_DONE, SENT, pop
 from helixlab.simulation.held import take_back
 from helixlab.simulation.network import send, sent
@@ -145,6 +145,10 @@ def advance(
                 start_batch(state, subject, admits, on_finish)
             elif what == ITERATE:
                 iterate(state, subject, on_start)
+            elif what == WAKE:
+                state.nodes[subject].waking = 0
+                send(state, subject, choose, on_ready)
+                follow(state, START, subject)
             elif what == ARRIVED:
                 _arrive(state, subject)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helixlab.jit import inlined
 
-__all__ = ["ARRIVED", "GATHER", "ITERATE", "SEND", "START", "follow", "next_followup"]
+__all__ = ["ARRIVED", "GATHER", "ITERATE", "SEND", "START", "WAKE", "follow", "next_followup", "wake"]
 
 SEND = 0
 """A node looks at what it can send."""
@@ -16,6 +16,8 @@ ITERATE = 3
 """The coordinator starts the next iteration of a query."""
 ARRIVED = 4
 """A request is at the end of a link without latency, which it has left only now."""
+WAKE = 5
+"""A node does both, because queries have lost or given back room in KV caches."""
 
 
 @inlined
@@ -26,6 +28,14 @@ def follow(state, what, subject):
     entry.what = what
     entry.subject = subject
     run.followups_end += 1
+
+
+@inlined
+def wake(state, node):
+    """Note a node once, however many queries give it cause."""
+    if state.nodes[node].waking == 0:
+        state.nodes[node].waking = 1
+        follow(state, WAKE, node)
 
 
 @inlined

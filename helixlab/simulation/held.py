@@ -59,9 +59,10 @@ def hold_evicted(state, query):
 
 
 @inlined
-def refuse(state, row, on_finish):
+def refuse(state, row, reason, on_finish):
     """The query can never be served where this request of it is, which is in no queue any more."""
     query = state.requests[row].query
     evict(state, query, on_finish)
     state.queries[query].refused = 1
+    state.queries[query].reason = reason
     take_back(state, row)

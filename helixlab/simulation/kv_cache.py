@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE, State, view
-from helixlab.simulation.followups import SEND, START, follow
+from helixlab.simulation.followups import wake
 from helixlab.simulation.heap import ARRIVE, SENT
 
 __all__ = [
@@ -92,7 +92,7 @@ def free_kv(state, query):
             node.kv_used_token_layers -= state.kv_tokens[query, hop] * link.layers
             state.kv_tokens[query, hop] = 0
             if node.kv_blocked:
-                follow(state, START, link.receiver)
+                wake(state, link.receiver)
     entry.kv_tokens = 0
 
 
@@ -101,12 +101,11 @@ def evict(state, query, on_finish):
     """Take all room from a query; its requests are taken back where they are next met."""
     on_finish(view(state), query)
     # Whichever node has a request looks at it at this instant; on a link it is met on arrival.
-    follow(state, SEND, len(state.nodes) - 1)
+    wake(state, len(state.nodes) - 1)
     for hop in range(state.queries[query].hops):
         link = state.links[state.pipelines[query, hop]]
         if link.queue != NONE:
-            follow(state, SEND, link.receiver)
-            follow(state, START, link.receiver)
+            wake(state, link.receiver)
     free_kv(state, query)
     state.queries[query].evicted = 1
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE
 from helixlab.simulation.heap import FEED, RETRY, push
 from helixlab.simulation.kv_cache import bottleneck_kv_expected
 
-__all__ = ["DROPPED", "FINISHED", "REFUSED", "draw", "leave", "trigger"]
+__all__ = [
+    "DROPPED",
+    "FINISHED",
+    "NO_WAY",
+    "OVER_BATCH_LIMITS",
+    "OVER_KV_CACHE",
+    "REFUSED",
+    "draw",
+    "leave",
+    "trigger",
+]
 
 FINISHED, DROPPED, REFUSED = 0, 1, 2
 """How a query ended."""
+NO_REASON, NO_WAY, OVER_KV_CACHE, OVER_BATCH_LIMITS = 0, 1, 2, 3
+"""Why it was refused: no pipeline for it though nothing else ran, longer than the KV cache of a node
+on its way, not admitted to any batch there."""
 
 
 @inlined
@@ -37,6 +52,8 @@ def draw(state, due_s):
     entry.evicted = 0
     entry.refused = 0
     entry.booked = 0
+    entry.reason = NO_REASON
+    entry.prompt_done_s = math.nan
     entry.next = NONE
     if run.chunk_tokens > 0:
         longest = (arrival.input_tokens + arrival.output_tokens) // run.chunk_tokens + 1
@@ -58,6 +75,7 @@ def leave(state, query, outcome):
     log.prompt_done_s = entry.prompt_done_s
     log.end_s = run.now_s
     log.outcome = outcome
+    log.reason = entry.reason
     entry.in_use = 0
     entry.hops = 0
     entry.next = run.free_query
@@ -78,6 +96,8 @@ def trigger(state, query_ended):
     due_s = run.now_s + run.feed_delay_s
     if run.held > 0:
         push(state, due_s, run.now_s, RETRY, NONE)
+        if query_ended and not run.online and not run.feeds_by_kv:
+            run.feeds_owed += 1  # once nothing is held any more
     elif not run.online and due_s < run.end_of_feeding_s:
         if not run.feeds_by_kv:
             if query_ended:

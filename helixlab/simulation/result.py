@@ -15,7 +15,7 @@ import pandas as pd
 from helixlab.errors import FileFormatError, SimulationError
 from helixlab.files import json_ready, read_json, write_text
 
-__all__ = ["Result", "load_result"]
+__all__ = ["Result", "check_target", "load_result"]
 
 FORMAT, VERSION = "helixlab-result", 1
 _TABLES = ("summary", "iterations", "queries", "batches", "nodes", "links", "timeline", "node_timeline")
@@ -34,7 +34,7 @@ class Result:
         Empty if they were not kept.
     queries : DataFrame
         One row a query that ended: query, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
-        outcome (``"finished"``, ``"dropped"``, ``"refused"``).
+        outcome (``"finished"``, ``"dropped"``, ``"refused"``), reason (why it was refused).
     batches : DataFrame
         One row a batch from one layer where requests may enter to the next: node, first_layer, layers,
         prompts, prompt_tokens, decodes, start_s, end_s. Empty unless they were kept.
@@ -98,12 +98,7 @@ class Result:
             `path` exists and is not a result folder.
         """
         target = Path(path)
-        if (
-            target.exists()
-            and not (target / "result.json").is_file()
-            and (not target.is_dir() or any(target.iterdir()))
-        ):
-            raise SimulationError(f"{target} exists and is not a result folder; give another path")
+        check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         fresh, old = beside / "fresh", beside / "old"
@@ -114,7 +109,6 @@ class Result:
             content = {"format": FORMAT, "version": VERSION, "provenance": self.provenance}
             write_text(fresh / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
             if target.exists():
-                _refuse_strangers(target)
                 os.replace(target, old)
             os.replace(fresh, target)
         finally:
@@ -124,13 +118,24 @@ class Result:
         return target
 
 
-def _refuse_strangers(folder: Path) -> None:
-    """Raise if the folder holds anything but a result: it is about to be replaced."""
-    own = {"result.json", *(f"{name}.parquet" for name in _TABLES)}
-    strangers = sorted({entry.name for entry in folder.iterdir()} - own)
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Whether a result may be written there: nothing, an empty folder, or an earlier result to be replaced.
+
+    Raises
+    ------
+    SimulationError
+        Something else is there.
+    """
+    target = Path(folder)
+    if not target.exists():
+        return
+    inside = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
+    if not target.is_dir() or (inside and "result.json" not in inside):
+        raise SimulationError(f"{target} exists and is not a result folder; give another path")
+    strangers = sorted(set(inside) - {"result.json", *(f"{name}.parquet" for name in _TABLES)})
     if strangers:
         raise SimulationError(
-            f"{folder} holds other files too ({strangers[0]}); move them or give another path"
+            f"{target} holds other files too ({strangers[0]}); move them or give another path"
         )
 
 

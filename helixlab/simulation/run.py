@@ -31,6 +31,14 @@ __all__ = ["simulate"]
 KV_RULES = {"offline": (0.85, 1.0), "online": (0.9, 0.6)}
 """The paper's part of a KV cache that may fill, and part of the mean output that is expected."""
 OUTCOMES = np.array(["finished", "dropped", "refused"])
+REASONS = np.array(
+    [
+        "",
+        "no pipeline has room for it, though nothing else is served",
+        "it needs more KV cache than a node on its way has",
+        "it exceeds the batch limits of a node on its way",
+    ]
+)
 
 
 def simulate(
@@ -103,13 +111,18 @@ def simulate(
     workload = offline_workload() if workload is None else workload
     if not isinstance(workload, Workload):
         raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
+    for thing, kind, loader in ((cluster, Cluster, "load_cluster"), (model, Model, "load_model")):
+        if not isinstance(thing, kind):
+            what = kind.__name__
+            raise SimulationError(f"{what.lower()} must be a {what}, got {thing!r}; load it with {loader}")
     if not isinstance(placement, Placement):
         raise SimulationError(
             f"placement must be a Placement, got {placement!r}; load it with load_placement"
         )
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
-    if not 0 <= sample_step_s < float("inf"):
+    number = isinstance(sample_step_s, int | float) and not isinstance(sample_step_s, bool)
+    if not (number and 0 <= sample_step_s < float("inf")):
         raise SimulationError(f"sample_step_s must be 0 (no timeline) or more, got {sample_step_s!r}")
     check_placement(placement, cluster, model)
     cluster = placement.on(cluster)
@@ -122,7 +135,7 @@ def simulate(
     mark, ratio = KV_RULES[workload.mode]
     mark = mark if kv_high_water_mark is None else kv_high_water_mark
     ratio = ratio if expected_output_ratio is None else expected_output_ratio
-    if not (0 < mark <= 1 and ratio >= 0):
+    if not (0 < mark <= 1 and 0 <= ratio <= 1e6):
         raise SimulationError(
             f"kv_high_water_mark must be above 0 and at most 1 (got {mark!r}), expected_output_ratio 0 or"
             f" more (got {ratio!r})"
@@ -184,13 +197,20 @@ def _result(
     prompt_latency_s, decode_latency_s = latency_s[in_window & is_prompt], latency_s[in_window & ~is_prompt]
     queries = _frame(recording.query_logs)
     queries["outcome"] = OUTCOMES[queries["outcome"].to_numpy(np.int64)]
+    queries["reason"] = REASONS[queries["reason"].to_numpy(np.int64)]
     run = recording.state.run[0]
     accepted = np.concatenate(
         [
-            queries.loc[queries["outcome"] != "dropped", "input_tokens"].to_numpy(),
+            queries.loc[queries["outcome"] == "finished", "input_tokens"].to_numpy(),
             _in_flight(recording)["input_tokens"],
         ]
     )
+    # Counted by the engine too, for runs whose iterations are not kept.
+    before, after = (counters[0] for counters in recording.runs_at_window[:2])
+    decoded = int(after["decode_tokens"] - before["decode_tokens"])
+    prompts = int(after["prompts_finished"] - before["prompts_finished"])
+    if len(iterations):
+        decoded, prompts = len(decode_latency_s), len(prompt_latency_s)
     total_tokens = int(run["prompt_tokens"] + run["decode_tokens"])
     summary = {
         "cluster": cluster.name,
@@ -202,10 +222,10 @@ def _result(
         "mode": workload.mode,
         "on_full": source["settings"]["on_full"],
         "seed": workload.seed,
-        "decode_tokens_per_s": len(decode_latency_s) / (last_s - first_s),
+        "decode_tokens_per_s": decoded / (last_s - first_s),
         **latency_figures(prompt_latency_s, "prompt"),
         **latency_figures(decode_latency_s, "decode"),
-        "prompts_finished_in_window": len(prompt_latency_s),
+        "prompts_finished_in_window": prompts,
         "total_tokens": total_tokens,
         "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,
         "start_s": float(start_s),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
         table = pd.read_csv(path)
     except FileNotFoundError:
         raise FileFormatError(f"cannot read {path}: there is no such file; check the path") from None
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError, UnicodeDecodeError, zlib.error) as error:
         raise FileFormatError(
             f"cannot read {path} as a table ({str(error).splitlines()[0]}); give a CSV file with a"
             " header line"

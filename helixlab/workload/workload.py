@@ -24,6 +24,8 @@ from helixlab.workload.traces import INTERVAL_S, arrival_names, arrivals_per_int
 __all__ = ["Workload", "offline", "online"]
 
 BATCH_ROWS = 4096
+LONGEST_S, MOST_QUERIES, MOST_TOKENS, LARGEST_SEED = 1e9, 1_000_000, 1e11, 2**63 - 1
+"""Beyond these a workload is taken for a mistake."""
 Requests = pd.DataFrame | str | os.PathLike[str]
 
 
@@ -64,19 +66,27 @@ class Workload:
     requests: pd.DataFrame | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        _check_number(self.duration_s, "duration_s", "positive", above=0)
-        _check_number(self.warmup_s, "warmup_s", "0 or more", least=0)
+        if self.mode not in ("offline", "online"):
+            raise WorkloadError(f"mode must be 'offline' or 'online', got {self.mode!r}")
+        _check_number(self.duration_s, "duration_s", "positive", above=0, most=LONGEST_S)
+        _check_number(self.warmup_s, "warmup_s", "0 or more", least=0, most=LONGEST_S)
         if self.online and self.warmup_s >= self.duration_s:
             raise WorkloadError(
                 f"warmup_s {self.warmup_s} leaves nothing of duration_s {self.duration_s} to measure; make it"
                 " shorter"
             )
         if not self.online:
-            _check_number(self.initial_queries, "initial_queries", "at least 1", least=1)
+            _check_number(self.initial_queries, "initial_queries", "at least 1", least=1, most=MOST_QUERIES)
             if self.initial_queries != int(self.initial_queries):
                 raise WorkloadError(f"initial_queries must be a whole number, got {self.initial_queries!r}")
+            object.__setattr__(self, "initial_queries", int(self.initial_queries))
         elif self.requests is None:
             _check_number(self.rate_tokens_per_s, "rate_tokens_per_s", "positive", above=0)
+            if self.rate_tokens_per_s * self.duration_s > MOST_TOKENS:
+                raise WorkloadError(
+                    f"{self.rate_tokens_per_s:g} tokens/s for {self.duration_s:g} s are more than the"
+                    f" {MOST_TOKENS:g} tokens that one run takes; make either smaller"
+                )
 
     @property
     def online(self) -> bool:
@@ -130,18 +140,25 @@ def _online_requests(
 
 
 def _check_number(
-    value: object, name: str, wanted: str, *, above: float = -math.inf, least: float = -math.inf
+    value: object,
+    name: str,
+    wanted: str,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = 1e300,
 ) -> None:
     plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not (plain and above < value < math.inf and value >= least):  # type: ignore[operator]
-        raise WorkloadError(f"{name} must be {wanted}, got {value!r}; give a number")
+    if not (plain and above < value <= most and value >= least):  # type: ignore[operator]
+        at_most = f", at most {most:g}" if most < 1e300 else ""
+        raise WorkloadError(f"{name} must be {wanted}{at_most}, got {value!r}; give a number")
 
 
 def _seed(rng: int | np.random.Generator) -> int:
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**62))
-    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
-        raise WorkloadError(f"rng must be a numpy Generator or a seed of 0 or more, got {rng!r}")
+    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or not 0 <= rng <= LARGEST_SEED:
+        raise WorkloadError(f"rng must be a numpy Generator or a seed from 0 to {LARGEST_SEED}, got {rng!r}")
     return int(rng)
 
 

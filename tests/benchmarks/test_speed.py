@@ -38,6 +38,7 @@ RUNS = {
     "online helix, hetero42": ({"scheduler": "helix"} | HETERO42, 4.0),
 }
 IMPORT_S, PEAK_MB, FIRST_CALL_S = 0.5, 400.0, 45.0
+SWEEP_RUNS, SWEEP_S = 200, 180.0
 
 every_run = pytest.mark.parametrize("name", RUNS)
 
@@ -77,6 +78,14 @@ def test_peak_memory(name, benchmark, table):
     code = LOAD.format(**how) + RUN.format(**how) + PEAK
     peaks = [float(benchmark.pedantic(python, args=(code,), rounds=1))]
     table.append((f"{name}: peak memory", peaks[0], PEAK_MB, "MB"))
+
+
+def test_sweep(benchmark, table):
+    grid = {"placement": SINGLE24["placement"], "workload": hx.offline(warmup_s=60, duration_s=620)}
+    benchmark.pedantic(
+        hx.sweep, args=(grid,), kwargs={"seeds": SWEEP_RUNS, "n_jobs": 2, "progress": False}, rounds=1
+    )
+    table.append((f"sweep of {SWEEP_RUNS} runs, 2 at a time", benchmark.stats["median"], SWEEP_S, "s"))
 
 
 def test_import(benchmark, table):

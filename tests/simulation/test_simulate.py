@@ -16,6 +16,7 @@ from helixlab.errors import (
     SimulationError,
     UnknownNameError,
 )
+from helixlab.placement import usable_links
 from helixlab.scheduling import NONE, SCHEDULERS
 
 CHAIN = (
@@ -581,3 +582,113 @@ def test_everything_is_served_or_refused_on_any_cluster(system, scheduler, reque
     finished = result.queries[result.queries["outcome"] == "finished"]
     tokens = finished["input_tokens"].sum() + finished["output_tokens"].sum()
     assert figures(result)["total_tokens"] == tokens
+
+
+# Where things go wrong
+
+
+def test_hundreds_of_queries_lose_their_cache_at_one_instant():
+    """A burst of preemptions is survived, whatever it sets in motion at once."""
+    model = hx.load_model("llama-2-70b")
+    profile = model.profile("A100")
+    wide = {"max_prompt_requests": (100,) * 12, "max_decode_tokens": (1000,) * 12}
+    quick = replace(
+        profile,
+        prompt_batch_tokens=(0, 300_000),
+        prompt_layer_s=(0.0, 0.02),
+        decode_batch_tokens=(0, 1000),
+        decode_layer_s=(0.0, 0.001),
+        **wide,
+    )
+    model = replace(model, profiles={"A100": quick})
+    cluster = hx.single_region({"A100": 20}, latency_s=0.0, name="chain")
+    layers = tuple(hx.NodeLayers(node, 4 * node, 4 * node + 4) for node in range(20))
+    placement = hx.Placement(
+        "chain", "chain", model.name, "by hand", layers, usable_links(cluster, layers, 80), {0: 4 * 403}
+    )
+    result = hx.simulate(
+        cluster, model, placement, scheduler="swarm", workload=own([1] * 400, [10] * 400, duration_s=600)
+    )
+    check_all_done(result)
+    assert figures(result)["queries_preempted"] > 100
+    assert figures(result)["queries_finished"] == 400
+
+
+@pytest.mark.parametrize("initial", [1, 20])
+def test_refused_queries_make_room_for_others(initial):
+    """Offline, a query that can never be served does not take its place in flight with it."""
+    requests = pd.DataFrame({"input_tokens": [7000] * 20 + [100] * 30, "output_tokens": [3] * 50})
+    for scheduler in SCHEDULERS:
+        workload = short(initial_queries=initial, requests=requests, duration_s=60)
+        result = hx.simulate(*CHAIN, scheduler=scheduler, workload=workload)
+        check_accounts(result)
+        assert figures(result)["queries_refused"] == 20, scheduler
+        assert figures(result)["queries_finished"] == 30, scheduler
+        refused = result.queries[result.queries["outcome"] == "refused"]
+        assert refused["reason"].str.len().min() > 10
+        assert refused["prompt_done_s"].isna().all()
+        assert (result.queries.loc[result.queries["outcome"] == "finished", "reason"] == "").all()
+        assert figures(result)["input_tokens_mean_accepted"] == 100
+
+
+@pytest.mark.parametrize("scheduler", ["swarm", "random"])
+def test_as_many_in_flight_as_asked_though_some_are_held(scheduler):
+    cluster, model, placement = CHAIN
+    result = hx.simulate(
+        cluster,
+        model,
+        with_kv(placement, 3000),
+        scheduler=scheduler,
+        workload=short(initial_queries=20, duration_s=200),
+    )
+    check_accounts(result)
+    assert figures(result)["queries_preempted"] > 0
+    in_flight = result.timeline.loc[
+        result.timeline["time_s"] > figures(result)["window_start_s"], "in_flight"
+    ]
+    # A finished query is replaced 0.1 s later; what waits meanwhile for a held one to start is few.
+    assert in_flight.min() >= 15
+
+
+def test_throughput_without_iterations():
+    whole, bare = (
+        figures(hx.simulate(*CHAIN, workload=short(), keep_iterations=keep)) for keep in (True, False)
+    )
+    for figure in ("decode_tokens_per_s", "prompts_finished_in_window"):
+        assert bare[figure] == whole[figure] > 0
+    assert np.isnan(bare["decode_latency_mean_s"])
+
+
+def test_batches_are_kept_if_asked_for():
+    result = hx.simulate(*CHAIN, workload=short(), keep_batches=True)
+    assert hx.simulate(*CHAIN, workload=short()).batches.empty
+    batches = result.batches
+    assert (batches["end_s"] > batches["start_s"]).all()
+    assert ((batches["prompts"] > 0) | (batches["decodes"] > 0)).all()
+    for _, own_batches in batches.groupby("node"):
+        ordered = own_batches.sort_values("start_s")
+        assert (ordered["start_s"].iloc[1:].to_numpy() >= ordered["end_s"].iloc[:-1].to_numpy()).all()
+
+
+@pytest.mark.parametrize("row", [10**7, -(10**7)])
+def test_a_scheduler_that_reads_outside_its_tables(row):
+    def astray(state, sender, query):
+        return state.links[row].sender
+
+    with pytest.raises(SchedulingError, match="a function of the scheduler or execution policy failed"):
+        hx.simulate(*CHAIN, scheduler=hx.Scheduler("astray", astray), workload=short())
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        (0, "single24", "cluster must be a Cluster, got 'single24'; load it with load_cluster"),
+        (1, "llama-2-70b", "model must be a Model, got 'llama-2-70b'; load it with load_model"),
+        (2, "petals", "placement must be a Placement, got 'petals'; load it with load_placement"),
+    ],
+)
+def test_names_instead_of_objects(argument, value, message):
+    system = [*CHAIN]
+    system[argument] = value
+    with pytest.raises(SimulationError, match=message):
+        hx.simulate(*system)

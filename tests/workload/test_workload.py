@@ -132,7 +132,7 @@ def test_a_workload_says_the_same_each_time():
 
 @pytest.mark.parametrize("rng", [-1, 1.5, "0", None, True])
 def test_seeds_that_make_no_sense(rng):
-    with pytest.raises(WorkloadError, match="rng must be a numpy Generator or a seed of 0 or more"):
+    with pytest.raises(WorkloadError, match="rng must be a numpy Generator or a seed from 0 to"):
         offline(rng=rng)
 
 
@@ -153,7 +153,7 @@ def test_warmups_that_make_no_sense(value):
 
 
 def test_other_arguments_that_make_no_sense():
-    with pytest.raises(WorkloadError, match="initial_queries must be at least 1, got 0"):
+    with pytest.raises(WorkloadError, match="initial_queries must be at least 1"):
         offline(initial_queries=0)
     with pytest.raises(WorkloadError, match="needs rate_tokens_per_s"):
         online()

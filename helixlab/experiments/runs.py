@@ -1,0 +1,166 @@
+"""One run of a sweep: what is sent to a worker, and what the worker does with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, Final
+
+from tqdm.auto import tqdm
+
+from helixlab.cluster import Cluster
+from helixlab.execution import Execution
+from helixlab.experiments.contents import SweepError, digest, library_digest
+from helixlab.experiments.functions import sent, taken
+from helixlab.files import json_ready
+from helixlab.model import Model
+from helixlab.placement import Placement
+from helixlab.scheduling import Scheduler
+from helixlab.simulation import simulate
+from helixlab.workload import Workload
+
+__all__ = ["Outcome", "Packed", "Run", "carry_out", "pack", "unpack"]
+
+LABELS: Final = ("cluster", "model", "placement", "scheduler", "execution", "mode", "on_full", "seed")
+"""Columns of a summary that say what ran; the rest are figures."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A scheduler or an execution policy on its way to another process: its fields, and its digest."""
+
+    kind: type[Scheduler] | type[Execution]
+    values: dict[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a worker needs."""
+
+    key: str
+    library: str
+    sender: int
+    cluster: Cluster
+    model: Model
+    placement: Placement
+    scheduler: Packed
+    execution: Packed
+    workload: Workload
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures of a finished run (None for NaN), or why there are none."""
+
+    figures: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def pack(thing: Scheduler | Execution) -> Packed:
+    """Make a scheduler or an execution policy ready to travel.
+
+    Examples
+    --------
+    >>> from helixlab.scheduling import get_scheduler
+    >>> unpack(pack(get_scheduler("swarm")))
+    Scheduler('swarm')
+    """
+    values = {field.name: sent(getattr(thing, field.name)) for field in fields(thing)}
+    return Packed(type(thing), values, digest(thing, repr(thing)))
+
+
+_COMPILED: dict[str, Any] = {}
+"""What was unpacked before, so that every process compiles a function once."""
+_MOST_COMPILED: Final = 64
+
+
+def unpack(packed: Packed) -> Any:
+    """The scheduler or execution policy, its functions compiled.
+
+    Raises
+    ------
+    SchedulingError
+        A function does not compile.
+    SweepError
+        What the functions use is not the same here as where they were packed.
+    """
+    if packed.digest not in _COMPILED:
+        thing = packed.kind(**{name: taken(value) for name, value in packed.values.items()})
+        if digest(thing, repr(thing)) != packed.digest:
+            raise SweepError(
+                f"{thing!r} is not the same in the worker process as where sweep was called: a module that"
+                " its functions use was changed after it was imported, or differs there; restart Python"
+            )
+        while len(_COMPILED) >= _MOST_COMPILED:
+            _COMPILED.pop(next(iter(_COMPILED)))
+        _COMPILED[packed.digest] = _compiled(thing)
+    return _COMPILED[packed.digest]
+
+
+def _compiled(thing: Scheduler | Execution) -> Scheduler | Execution:
+    if isinstance(thing, Execution):
+        return replace(thing, admits=thing.compiled_admits())
+    choose, on_start, on_ready, on_finish = thing.compiled_hooks()
+    return replace(thing, choose=choose, on_start=on_start, on_ready=on_ready, on_finish=on_finish)
+
+
+def carry_out(run: Run) -> tuple[str, Outcome]:
+    """Simulate; whatever goes wrong with this run is its outcome and no concern of the others."""
+    if os.getppid() == run.sender:
+        _end_with_parent()
+    try:
+        if library_digest() != run.library:
+            raise SweepError(
+                "the worker process has another helixlab, or other versions of what it calculates with, than"
+                " where sweep was called; install the same in both, and restart Python after a change"
+            )
+        result = simulate(
+            run.cluster,
+            run.model,
+            run.placement,
+            scheduler=unpack(run.scheduler),
+            execution=unpack(run.execution),
+            workload=run.workload,
+            **run.settings,
+        )
+    except Exception as error:
+        return run.key, Outcome(error=described(error))
+    row = result.summary.drop(columns=list(LABELS)).iloc[0]
+    figures = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
+    return run.key, Outcome(figures=json_ready(figures))
+
+
+def described(error: Exception) -> str:
+    """Type and message in one line.
+
+    Examples
+    --------
+    >>> described(ValueError("no good"))
+    'ValueError: no good'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@cache
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it is gone, however that ended.
+
+    Ctrl-C in a terminal reaches workers too; the parent, which hears it as well, ends them.
+    """
+    parent = os.getppid()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # the usual one, across processes, would be left behind
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="helixlab-watch").start()

@@ -1,0 +1,251 @@
+"""`sweep`: many runs, side by side, each kept when it is done."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from helixlab.execution import Execution
+from helixlab.experiments.contents import SweepError, digest, library_digest
+from helixlab.experiments.grid import Point, grid_points
+from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, described, pack
+from helixlab.experiments.store import Store
+from helixlab.scheduling import Scheduler
+from helixlab.workload import offline
+
+__all__ = ["SweepError", "sweep"]
+
+
+def sweep(
+    grid: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    *,
+    seeds: int | Iterable[int] = 1,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Simulate every point of a grid with every seed.
+
+    Parameters
+    ----------
+    grid : mapping, or sequence of mappings
+        From the names of `simulate`'s arguments (placement, cluster, model, scheduler, execution, workload,
+        on_full, kv_high_water_mark, expected_output_ratio, sample_step_s) to a value or a list of values:
+        every combination is run, the last key varying fastest. Or a list of mappings to single values, for
+        points picked by hand. Clusters, models, placements, schedulers and execution policies are names,
+        paths, or objects of the library. Without a cluster or model it is the one that the placement is for.
+        No timelines are taken unless sample_step_s says so: a sweep does not return them.
+    seeds : int or sequence of int
+        How many seeds (0, 1, ...), or which ones. A seed takes the place of the workload's own. All points
+        get the same seeds, so that with one workload they are asked the same requests and can be compared
+        seed by seed (common random numbers). Requests of your own stay as they are; schedulers that draw
+        still vary.
+    n_jobs : int
+        Runs at a time, each in a process of its own; -1 for one a core. See Notes for more than one machine.
+    store : path, optional
+        Folder that keeps every finished run. Another call takes from there what it has and runs the rest, so
+        that a sweep that was stopped goes on where it was.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        One row a point and seed, in the order of the grid: columns for the keys of the grid (for execution
+        also its limits, for workload its mode and rate, and what else differs between them), ``seed``, the
+        columns of `Result.summary`, and ``error``: None, or what went wrong with this run, whose figures
+        are then NaN. Different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
+
+    Raises
+    ------
+    SweepError, UnknownNameError, FileFormatError
+        The grid, seeds, n_jobs or store make no sense, or workers cannot be kept going.
+    KeyboardInterrupt
+        After Ctrl-C; workers are stopped, and what is in the store stays good.
+
+    Notes
+    -----
+    Files in the store are named after a hash of all that determines a run: contents (not names) of cluster,
+    model, placement, workload and policies, down to the bytecode of functions of your own and the values they
+    use, settings, seed, and the source code of helixlab with the versions of what it calculates with. So a
+    result of something else is never taken. Failed runs are not kept.
+
+    The runs go through joblib. For a cluster of machines, start a Dask client and put ``with
+    joblib.parallel_config(backend="dask"):`` around the call; `n_jobs` then is the cluster's. Results come
+    back to the calling process, which alone writes to the store. The workers need the same helixlab, and the
+    modules that functions of your own use; the functions themselves travel. If one run ends its Dask worker
+    each time it is tried (out of memory), joblib waits without end: press Ctrl-C; the store has the rest.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> grid = {"placement": "small10/llama-1-30b/helix", "scheduler": ["helix", "swarm"]}
+    >>> workload = hx.offline(warmup_s=10, duration_s=60)
+    >>> runs = hx.sweep(grid | {"workload": workload}, seeds=2, progress=False)
+    >>> runs[["scheduler", "mode", "seed", "error"]]
+      scheduler     mode  seed error
+    0     helix  offline     0  None
+    1     helix  offline     1  None
+    2     swarm  offline     0  None
+    3     swarm  offline     1  None
+    >>> means = runs.groupby("scheduler")["decode_tokens_per_s"].mean()
+    >>> bool(means["helix"] > 10)
+    True
+    """
+    points, columns = grid_points(grid)
+    numbers = _seeds(seeds)
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    kept = Store(store)
+    rows = [
+        (point, seed, digest([library_digest(), point.digest, seed])) for point in points for seed in numbers
+    ]
+    outcomes, wanted = _known(rows, kept)
+    done = len(rows) - len(wanted)
+    failed = sum(point.error is not None for point, _, _ in rows)
+    with tqdm(total=len(rows), initial=done, unit="run", desc="sweep", disable=not progress) as bar:
+        bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
+        try:
+            with closing(_carried_out(_runs(wanted), int(n_jobs))) as finished:
+                for key, outcome in finished:
+                    if outcome.figures is not None:
+                        point, seed = wanted[key]
+                        kept.keep(key, outcome.figures, point.labels | {"seed": seed})
+                    outcomes[key] = outcome
+                    done, failed = done + 1, failed + (outcome.error is not None)
+                    bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
+                    bar.update()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"sweep interrupted; {_way_on(done - failed, len(rows), kept)}") from None
+        except _WorkersStopped as stopped:
+            raise SweepError(f"{stopped}; {_way_on(done - failed, len(rows), kept)}") from stopped.__cause__
+    return _frame(rows, outcomes, columns)
+
+
+Row = tuple[Point, int, str]
+"""A point, a seed, and the key of the run."""
+
+
+class _WorkersStopped(Exception):
+    """What joblib raised, in a sentence."""
+
+
+def _seeds(seeds: Any) -> list[int]:
+    if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds > 0:
+        return list(range(int(seeds)))
+    numbers = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else []
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in numbers)
+    if not numbers or not whole or len(set(numbers)) < len(numbers):
+        raise SweepError(
+            f"seeds is {seeds!r}; give how many (1 or more), or a list of different whole numbers from 0 up"
+        )
+    return [int(number) for number in numbers]
+
+
+def _known(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, tuple[Point, int]]]:
+    """Outcomes that are there already, and what is left to run; the same run is wanted once."""
+    outcomes: dict[str, Outcome] = {}
+    wanted: dict[str, tuple[Point, int]] = {}
+    for point, seed, key in rows:
+        if point.error is None and key not in outcomes and key not in wanted:
+            figures = kept.kept(key)
+            if figures is None:
+                wanted[key] = point, seed
+            else:
+                outcomes[key] = Outcome(figures)
+    return outcomes, wanted
+
+
+def _runs(wanted: dict[str, tuple[Point, int]]) -> list[Run]:
+    ready: dict[int, Packed] = {}
+
+    def ready_to_go(policy: Scheduler | Execution) -> Packed:
+        if id(policy) not in ready:
+            ready[id(policy)] = pack(policy)
+        return ready[id(policy)]
+
+    return [
+        Run(
+            key,
+            library_digest(),
+            os.getpid(),
+            point.objects["cluster"],
+            point.objects["model"],
+            point.objects["placement"],
+            ready_to_go(point.objects["scheduler"]),
+            ready_to_go(point.objects["execution"]),
+            replace(point.objects["workload"], seed=seed),
+            point.settings,
+        )
+        for key, (point, seed) in wanted.items()
+    ]
+
+
+def _carried_out(runs: list[Run], n_jobs: int) -> Generator[tuple[str, Outcome]]:
+    """Outcomes as they come. Where they are made is joblib's business."""
+    if not runs:
+        return
+    try:
+        n_jobs = min(n_jobs, len(runs))
+        # One run a task, so that each is kept as soon as it is done.
+        parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
+        outcomes = parallel(delayed(carry_out)(run) for run in runs)
+        try:
+            for each in outcomes:  # noqa: UP028, `yield from` would close it by itself
+                yield each
+        finally:
+            with warnings.catch_warnings():  # that runs are dropped when it ends early is meant
+                warnings.simplefilter("ignore", UserWarning)
+                outcomes.close()
+    except Exception as error:  # runs bring their own errors as outcomes
+        raise _WorkersStopped(
+            f"the workers stopped ({described(error)}); if memory ran out, try a smaller n_jobs"
+        ) from error
+
+
+def _way_on(finished: int, total: int, kept: Store) -> str:
+    if kept.folder is None:
+        return "nothing was kept: give a store to be able to go on"
+    return (
+        f"{finished} of {total} runs are kept in {kept.folder}, call it again with store={str(kept.folder)!r}"
+        " to go on"
+    )
+
+
+def _frame(rows: list[Row], outcomes: dict[str, Outcome], columns: list[str]) -> pd.DataFrame:
+    results = [Outcome(error=point.error) if point.error else outcomes[key] for point, _, key in rows]
+    names = (
+        next((list(each.figures) for each in results if each.figures is not None), None) or _figure_names()
+    )
+    missing = dict.fromkeys(names)
+    records = []
+    for (point, seed, _), each in zip(rows, results, strict=True):
+        labels = point.labels | {"seed": seed}
+        record = {name: labels[name] for name in dict.fromkeys([*columns, "seed", *LABELS])}
+        records.append(record | (each.figures or missing))
+    frame = pd.DataFrame(records)
+    for name in frame:
+        if frame[name].isna().all():
+            frame[name] = np.nan
+    frame["error"] = pd.Series([each.error for each in results], dtype=object)
+    return frame
+
+
+@cache
+def _figure_names() -> list[str]:
+    """Names of a run's figures, from a short run: asked for when none has finished."""
+    [point], _ = grid_points(
+        {"placement": "small10/llama-1-30b/helix", "workload": offline(warmup_s=0, duration_s=1)}
+    )
+    [run] = _runs({"": (point, 0)})
+    return list(carry_out(run)[1].figures or ())

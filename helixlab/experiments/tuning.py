@@ -1,0 +1,180 @@
+"""Looking for the chunk and batch limits that suit a placement."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from helixlab.cluster import Cluster
+from helixlab.errors import SimulationError
+from helixlab.execution import Execution, chunked
+from helixlab.experiments.sweep import sweep
+from helixlab.model import Model
+from helixlab.placement import Placement
+from helixlab.workload import Workload, offline
+
+__all__ = ["Tuning", "tune_execution"]
+
+CHUNK_TOKENS = (32, 64, 128, 256, 512)
+MAX_DECODE_PER_BATCH = (16, 32, 48, 64, 128)
+MAX_PROMPT_CHUNKS_PER_BATCH = (1, 2)
+FINALISTS = 6
+SHORT_WARMUP_S, SHORT_DURATION_S = 300.0, 150.0
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune_execution` found.
+
+    Parameters
+    ----------
+    execution : Execution
+        The best under the goal.
+    finalists : DataFrame
+        The runs it was chosen from, best first, with the columns of `sweep`; ``meets_goal`` says whether
+        the run kept to the limits, ``on_frontier`` whether no other is both quicker and has more
+        throughput.
+    candidates : DataFrame
+        The short runs that all candidates were tried with first.
+    """
+
+    execution: Execution
+    finalists: pd.DataFrame
+    candidates: pd.DataFrame
+
+
+def tune_execution(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    *,
+    p95_decode_latency_s: float | None = None,
+    p95_prompt_latency_s: float | None = 20.0,
+    chunk_tokens: Sequence[int] = CHUNK_TOKENS,
+    max_decode_per_batch: Sequence[int | None] = MAX_DECODE_PER_BATCH,
+    max_prompt_chunks_per_batch: Sequence[int | None] = MAX_PROMPT_CHUNKS_PER_BATCH,
+    scheduler: Any = "helix",
+    workload: Workload | None = None,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    **costs: Any,
+) -> Tuning:
+    """Pick chunk and batch limits by simulation: the most throughput within limits on latency.
+
+    Every combination runs briefly; the best run again for as long as `workload` says.
+
+    Parameters
+    ----------
+    cluster, model, placement
+        As for `simulate`.
+    p95_decode_latency_s, p95_prompt_latency_s : float, optional
+        The 95th percentile of the latency may not exceed this. Small chunks may overload the slowest
+        node, which shows in prompts that take tens of seconds; None leaves that out of account.
+    chunk_tokens, max_decode_per_batch, max_prompt_chunks_per_batch : sequence of int
+        Values to try, see `chunked`; None for no limit but the machine's.
+    scheduler : str or Scheduler
+        Routes the queries.
+    workload : Workload, optional
+        Of the final runs; by default offline, 600 s after 600 s of warm-up.
+    n_jobs, store, progress
+        As for `sweep`.
+    **costs
+        memory_floor, prompt_cost_factor and kv_reread_factor of `chunked`.
+
+    Returns
+    -------
+    Tuning
+
+    Raises
+    ------
+    SimulationError
+        No candidate keeps to the limits; the message says how close the best came.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
+    ...           hx.load_placement("small10/llama-1-30b/helix"))
+    >>> tuning = hx.tune_execution(*system, chunk_tokens=[64, 256], max_decode_per_batch=[8, 32],
+    ...                            max_prompt_chunks_per_batch=[1], p95_prompt_latency_s=None,
+    ...                            workload=hx.offline(warmup_s=30, duration_s=60))
+    >>> tuning.execution.chunk_tokens in (64, 256)
+    True
+    """
+    final = offline(warmup_s=600.0, duration_s=600.0) if workload is None else workload
+    short = final
+    if not final.online:
+        short = offline(
+            initial_queries=final.initial_queries,
+            warmup_s=min(SHORT_WARMUP_S, final.warmup_s),
+            duration_s=min(SHORT_DURATION_S, final.duration_s),
+            rng=final.seed,
+            requests=final.requests,
+            **({} if final.requests is not None else {"trace": final.trace}),
+        )
+    policies = [
+        chunked(
+            chunk_tokens=chunk,
+            max_decode_per_batch=decodes,
+            max_prompt_chunks_per_batch=chunks,
+            **costs,
+        )
+        for chunk in chunk_tokens
+        for decodes in max_decode_per_batch
+        for chunks in max_prompt_chunks_per_batch
+    ]
+    limits = {
+        "decode_latency_p95_s": p95_decode_latency_s,
+        "prompt_latency_p95_s": p95_prompt_latency_s,
+    }
+
+    def tried(candidates: list[Execution], served: Workload) -> pd.DataFrame:
+        points = [
+            {
+                "cluster": cluster,
+                "model": model,
+                "placement": placement,
+                "scheduler": scheduler,
+                "execution": execution,
+                "workload": served,
+            }
+            for execution in candidates
+        ]
+        runs = sweep(points, seeds=[served.seed], n_jobs=n_jobs, store=store, progress=progress)
+        runs["meets_goal"] = runs["error"].isna() & _within(runs, limits)
+        runs["on_frontier"] = _on_frontier(runs)
+        order = ["meets_goal", "decode_tokens_per_s"]
+        return runs.sort_values(order, ascending=False, kind="stable")
+
+    candidates = tried(policies, short)
+    best = candidates.index[:FINALISTS]
+    finalists = candidates if short == final else tried([policies[row] for row in best], final)
+    rows = list(range(len(policies))) if short == final else list(best)
+    if not finalists["meets_goal"].any():
+        asked = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items() if limit is not None)
+        closest = finalists[[name for name, limit in limits.items() if limit is not None]].min().to_dict()
+        raise SimulationError(
+            f"no candidate keeps to {asked}: the lowest were {closest}; allow more, or try other values"
+        )
+    winner = policies[rows[int(finalists.index[0])]]
+    return Tuning(winner, finalists.reset_index(drop=True), candidates.reset_index(drop=True))
+
+
+def _within(runs: pd.DataFrame, limits: dict[str, float | None]) -> pd.Series:
+    within = pd.Series(True, index=runs.index)
+    for name, limit in limits.items():
+        if limit is not None:
+            within &= runs[name] <= limit
+    return within
+
+
+def _on_frontier(runs: pd.DataFrame) -> pd.Series:
+    """Runs that no other beats in both throughput and mean decode latency."""
+    ordered = runs.sort_values(["decode_tokens_per_s", "decode_latency_mean_s"], ascending=[False, True])
+    quickest = ordered["decode_latency_mean_s"].cummin().shift(fill_value=float("inf"))
+    return (ordered["decode_latency_mean_s"] < quickest).reindex(runs.index)
