@@ -22,7 +22,7 @@ from numba.core import config
 
 from helixlab.errors import SchedulingError
 
-__all__ = ["compiled", "from_user", "inlined"]
+__all__ = ["compiled", "from_user", "inlined", "rare"]
 
 COMPILED_PACKAGES = ("scheduling", "execution", "simulation")
 
@@ -31,6 +31,9 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 
 inlined = numba.njit(forceinline=True, **OPTIONS)
 """Decorator of the engine's small functions: compiled as part of what calls them."""
+
+rare = numba.njit(**OPTIONS)
+"""Decorator of what happens seldom: compiled once and called, which keeps compiling the engine short."""
 
 
 @cache

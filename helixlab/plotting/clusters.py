@@ -17,7 +17,7 @@ from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, styled
 
 __all__ = ["topology_picture"]
 
-_RIM: Final = 0.12
+_RIM: Final = 0.15
 """Between a ring of nodes and the edge of its disc."""
 _DOTS: Final = {12: (62, 4.6), 26: (50, 4.6), 10**9: (38, 3.8)}
 """Area and letter size of a node by the most nodes on a ring, in points."""
@@ -35,10 +35,15 @@ class _Region:
     y: float
     ring: float
     links: list[Link]
+    towards: float | None
+    """Direction of the coordinator, where it is linked to the region in the picture and not to its nodes."""
 
     def places(self) -> dict[int, tuple[float, float]]:
-        """Where its nodes stand."""
-        angles = [math.pi / 2 - 2 * math.pi * place / len(self.nodes) for place in range(len(self.nodes))]
+        """Where its nodes stand: clockwise from the top, turned so that no line points at one."""
+        step = 2 * math.pi / len(self.nodes)
+        turned = 0.0 if self.towards is None else (self.towards - math.pi / 2) / step - 0.5
+        start = math.pi / 2 + step * (turned - round(turned))
+        angles = [start - step * place for place in range(len(self.nodes))]
         ring = self.ring if len(self.nodes) > 1 else 0.0
         return {
             node: (self.x + ring * math.cos(angle), self.y + ring * math.sin(angle))
@@ -56,7 +61,8 @@ class _Region:
 def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     """Nodes on a ring for each region, links inside a region one by one, links between regions as one.
 
-    The square is the coordinator. Labels say the bandwidth and latency of the links they stand for.
+    The square is the coordinator; with several regions one dotted line stands for its links to all nodes of
+    a region. Labels say the bandwidth and latency of the links they stand for.
 
     Parameters
     ----------
@@ -76,7 +82,7 @@ def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['4 L4', '6 T4']
     """
-    ax = axes_or_new(ax, height_in=1.9 if len(cluster.regions) == 2 else 2.9)
+    ax = axes_or_new(ax, height_in=1.25 if len(cluster.regions) == 2 else 2.9)
     between: dict[tuple[str, str], list[Link]] = {}
     for link in cluster.links:
         if isinstance(link.sender, int) and isinstance(link.receiver, int):
@@ -105,14 +111,20 @@ def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
         Line2D([], [], color=colour, label=f"{counts[machine]} {machine}", **dot)  # type: ignore[arg-type]
         for machine, colour in types.items()
     ]
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=0.8)
+    if len(regions) > 1:
+        words = "coordinator\nto all nodes"
+        handles.append(Line2D([], [], color="#555555", linewidth=0.6, linestyle=_DOTTED, label=words))
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.0)
     ax.set_aspect("equal")
     ax.set_axis_off()
     ax.margins(0.06)
     if len(regions) > 1:  # room for the words, which are no data
         low = min(region.y - region.ring for region in regions.values())
         high = max(region.y + region.ring for region in regions.values())
-        ax.set_ylim(min(low, -1.1) - _RIM - 0.45, high + _RIM + 0.45)
+        if len(regions) == 2:  # all words are below the regions
+            ax.set_ylim(_coordinator_place(2)[1] - 0.4, high + _RIM + 0.05)
+        else:
+            ax.set_ylim(low - _RIM - 0.45, high + _RIM + 0.45)
     return ax
 
 
@@ -125,22 +137,34 @@ def _layout(cluster: Cluster, between: dict[tuple[str, str], list[Link]]) -> dic
     regions = {}
     for place, (name, held) in enumerate(nodes.items()):
         angle = start - 2 * math.pi * place / number
-        away = 0.0 if number == 1 else 1.3
+        away = {1: 0.0, 2: 1.65}.get(number, 1.4)  # room for the words on the links between them
         ring = radius * math.sqrt(max(len(held), 3) / most) if number > 1 else radius
         x, y = away * math.cos(angle), away * math.sin(angle)
-        regions[name] = _Region(name, held, x, y, ring, between.get((name, name), []))
+        middle_x, middle_y = _coordinator_place(number)
+        towards = math.atan2(middle_y - y, middle_x - x) if number > 1 else None
+        regions[name] = _Region(name, held, x, y, ring, between.get((name, name), []), towards)
     return regions
+
+
+def _coordinator_place(regions: int) -> tuple[float, float]:
+    """In the middle; below it between two regions, whose links run there."""
+    return (0.0, -0.9) if regions == 2 else (0.0, 0.0)
 
 
 def _draw_region(ax: Axes, region: _Region, at: dict[int, tuple[float, float]], *, alone: bool) -> None:
     if not alone:
         disc = Circle(
-            (region.x, region.y), region.ring + _RIM, facecolor="#f2f4f7", edgecolor="none", zorder=0
+            (region.x, region.y),
+            region.ring + _RIM,
+            facecolor="#f2f4f7",
+            edgecolor="#8899aa",
+            linewidth=0.6,
+            zorder=2,
         )
         ax.add_patch(disc)
     pairs = {frozenset((link.sender, link.receiver)) for link in region.links}
     lines = [[at[int(end)] for end in pair] for pair in sorted(sorted(pair, key=str) for pair in pairs)]
-    ax.add_collection(LineCollection(lines, colors="#8899aa", linewidths=0.35, alpha=0.35, zorder=1))
+    ax.add_collection(LineCollection(lines, colors="#8899aa", linewidths=0.35, alpha=0.35, zorder=2.5))
     words = "\n".join(filter(None, (region.name, _offer(region.links, ", "))))
     above = region.y > 0.2
     y = region.y + (1 if above else -1) * (region.ring + _RIM + 0.03)
@@ -156,8 +180,8 @@ def _draw_between(ax: Axes, one: _Region, other: _Region, links: list[Link]) -> 
 
 
 def _draw_coordinator(ax: Axes, regions: dict[str, _Region], at: dict[int, tuple[float, float]]) -> None:
-    """The coordinator in the middle (below it between two regions), with links to nodes or to regions."""
-    x, y = (0.0, -0.9) if len(regions) == 2 else (0.0, 0.0)
+    """The coordinator, with links to nodes or to regions."""
+    x, y = _coordinator_place(len(regions))
     ends = (
         [region.edge_towards(x, y) for region in regions.values()] if len(regions) > 1 else list(at.values())
     )

@@ -15,7 +15,7 @@ from helixlab.plotting.style import legible
 __all__ = ["name_lines"]
 
 _LINE_HEIGHT_POINTS: Final = 7.5
-_LETTER_WIDTH_POINTS: Final = 4.5
+_LETTER_WIDTH_POINTS: Final = 5.0
 
 
 def name_lines(ax: Axes, lines: Sequence[Line2D], *, below: bool = False) -> None:

@@ -25,6 +25,16 @@ from helixlab.plotting.throughput import hollow, label_platforms
 __all__ = ["latency_boxes", "latency_cdf"]
 
 _BOX: Final = {"whislo": 5, "q1": 25, "med": 50, "q3": 75, "whishi": 95}
+_MEAN: Final[dict[str, Any]] = {
+    "marker": "X",
+    "linestyle": "none",
+    "color": "white",
+    "markeredgecolor": "black",
+    "markersize": 4,
+    "markeredgewidth": 0.5,
+    "zorder": 4,
+}
+"""A cross, unlike any marker of a published value, and seen on light and dark boxes."""
 _DASHES: Final = ("", (4, 1.2), (1, 1), (5, 1, 1, 1), (7, 1.5), (3, 1, 1, 1, 1, 1))
 _SIDES: Final = {"simulation": 0.31, "prototype": 0.43}
 """How far beside the box published values stand."""
@@ -39,7 +49,7 @@ def latency_boxes(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """One box a method: the 5th, 25th, 50th, 75th and 95th percentile, and the mean as a dot.
+    """One box a method: the 5th, 25th, 50th, 75th and 95th percentile, and the mean as a cross.
 
     Parameters
     ----------
@@ -50,7 +60,7 @@ def latency_boxes(
         ``"prompt"`` or ``"decode"``.
     published : DataFrame, optional
         The same columns and ``platform``, values that are not known being NaN. Percentiles are drawn as
-        hollow circles beside the box, the mean as a hollow diamond.
+        hollow markers beside the box, and so is the mean: circles from a simulator, diamonds measured.
     legend : bool, default True
         Say what the markers mean.
     ax : Axes, optional
@@ -80,11 +90,7 @@ def latency_boxes(
         median.set(color=ink_on(colours[method]), linewidth=1.2)
     for place, method in enumerate(methods):
         mean = float(rows.loc[method, f"{phase}_latency_mean_s"])  # type: ignore[arg-type]
-        ink = ink_on(colours[method])
-        other = "black" if ink == "white" else "white"
-        ax.plot(
-            place, mean, "o", color=ink, markersize=2.6, markeredgecolor=other, markeredgewidth=0.4, zorder=4
-        )
+        ax.plot(place, mean, label="mean of the box" if place == 0 else None, **_MEAN)
     platforms = _published_latencies(ax, methods, phase, published) if published is not None else []
     method_ticks(ax, methods)
     ax.set_xlim(-0.55, len(methods) - 0.35)

@@ -100,7 +100,7 @@ def throughput_curves(model: Model, machine_counts: Mapping[str, int], *, ax: Ax
 def kv_capacity_curves(
     model: Model, *, machines: Iterable[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Tokens whose keys and values fit on a node, by the layers it holds; on a log scale.
+    """Tokens whose keys and values fit on a node for each layer that it holds; on a log scale.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def kv_capacity_curves(
     _draw_by_layers(
         ax, pd.DataFrame(rows, columns=["machine", "layers", "thousand_tokens"]), "thousand_tokens"
     )
-    ax.set_ylabel("KV cache (thousand tokens)")
+    ax.set_ylabel("KV cache\n(thousand tokens per layer)")
     return ax
 
 

@@ -89,6 +89,20 @@ def legend_above(figure: Figure) -> Figure:
     return figure
 
 
+def _common_foot(heights: dict[str, float], marks: dict[str, list[float]], room: float) -> float:
+    """The lowest height at which a number fits into all of these bars and lies on no marker, 0 if none."""
+
+    def is_free(foot: float) -> bool:
+        return all(
+            foot + room <= height
+            and not any(foot - 0.35 * room < mark < foot + room for mark in marks[method])
+            for method, height in heights.items()
+        )
+
+    above_marks = sorted(mark + 0.35 * room for method in heights for mark in marks[method])
+    return next(filter(is_free, [0.0, *above_marks]), 0.0)
+
+
 @styled
 def throughput_bars(
     table: pd.DataFrame,
@@ -145,11 +159,13 @@ def throughput_bars(
         errorbar="sd" if values.size().max() > 1 else None, capsize=0.2,
         err_kws={"color": "black", "linewidth": 0.8, "path_effects": [_HALO]},
     )  # fmt: skip
+    marks_of = {
+        method: sorted(shown.loc[shown["method"] == method, value].astype(float)) for method in methods
+    }
+    wide = {m: float(means[m]) for m in methods if means[m] >= _LEAST_SHARE_FOR_INSIDE * highest}
+    foot = _common_foot(wide, marks_of, _LABEL_SHARE * max(highest, bound or 0.0))
     for place, method in enumerate(methods):
-        height = float(means[method])
-        marks = sorted(shown.loc[shown["method"] == method, value].astype(float))
-        inside = height >= _LEAST_SHARE_FOR_INSIDE * highest
-        foot = height / 2 if min([height, *marks]) < _LEAST_SHARE_FOR_INSIDE * highest else 0.0
+        height, marks, inside = float(means[method]), marks_of[method], method in wide
         top = float(reach[method])
         for mark in marks:  # a number that would lie on a marker goes above it
             if top - 0.25 * _LABEL_SHARE * highest < mark < top + _LABEL_SHARE * highest:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from helixlab.errors import SimulationError
 from helixlab.plotting.labels import name_lines
@@ -17,6 +18,8 @@ from helixlab.simulation import Result
 __all__ = ["node_use_picture", "tokens_over_time"]
 
 _RATES: Final = {"prompt + decode": "#66a3d2", "decode": "#004488"}
+_MUCH_MORE: Final = 1.5
+_WHY_ABOVE: Final = "At first there are prompts only.\nThey cost less by the token\nthan the mix of max flow."
 _USES: Final = {
     "busy_fraction": "part of the time busy",
     "kv_used_fraction": "part of the KV cache in use",
@@ -28,8 +31,9 @@ _USES: Final = {
 def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = None) -> Axes:
     """Tokens per second of a run: decode tokens and all tokens, with the maximum flow of the placement.
 
-    The maximum flow counts prompt and decode tokens, so it is to be compared with all tokens. The time before
-    the measured window is shaded.
+    The maximum flow counts prompt and decode tokens in their typical mix, so it is to be compared with all
+    tokens, once that mix is reached: prompts alone cost less by the token. Thin lines are the samples, thick
+    ones their moving average. The time before the measured window is shaded.
 
     Parameters
     ----------
@@ -56,7 +60,8 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
     start_s, last_s = float(summary["window_start_s"]), float(summary["window_end_s"])
     origin_s = float(summary["start_s"])
     timeline = timeline[timeline["time_s"].between(origin_s, last_s)]
-    samples = max(1, round(smooth_s / max(float(timeline["time_s"].diff().median()), 1e-9)))
+    step_s = max(float(timeline["time_s"].diff().median()), 1e-9)
+    samples = max(1, round(smooth_s / step_s))
     rates = pd.DataFrame(
         {
             "prompt + decode": timeline["prompt_tokens_per_s"] + timeline["decode_tokens_per_s"],
@@ -81,6 +86,17 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
     ax.set_ylim(0, 1.08 * max(bound, float(np.nanmax(rates.to_numpy()))))
     ax.set(xlabel="time since the model is loaded (s)", ylabel="tokens/s")
     name_lines(ax, lines)
+    thin = Line2D([], [], color="#444444", linewidth=0.4, label=f"every {step_s:g} s")
+    thick = Line2D([], [], color="#444444", label=f"mean over {samples * step_s:g} s")
+    # Above what names the warm-up.
+    ax.legend(handles=[thin, thick], loc="lower left", bbox_to_anchor=(0, 1.06), ncols=2)
+    tokens_per_s = smooth["prompt + decode"].to_numpy()
+    peak = int(np.nanargmax(tokens_per_s))
+    if tokens_per_s[peak] > _MUCH_MORE * bound and peak < len(tokens_per_s) / 3:
+        ax.text(
+            0.99, 0.97, _WHY_ABOVE, transform=ax.transAxes, ha="right", va="top", fontsize=5.5,
+            color="#444444",
+        )  # fmt: skip
     return ax
 
 

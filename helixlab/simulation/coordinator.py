@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helixlab.jit import inlined
+from helixlab.jit import inlined, rare
 from helixlab.scheduling.state import NONE, view
 from helixlab.simulation.followups import ITERATE, SEND, follow
 from helixlab.simulation.heap import RETRY, push
@@ -15,7 +15,7 @@ from helixlab.simulation.requests import free_request, new_request
 __all__ = ["feed", "gather", "iterate", "retry_held"]
 
 
-@inlined
+@rare
 def feed(state, query, choose, on_start, on_finish):
     """A query arrives."""
     run = state.run[0]
@@ -98,7 +98,7 @@ def _start(state, query, on_start):
     follow(state, SEND, coordinator)
 
 
-@inlined
+@rare
 def retry_held(state, choose, on_start, on_finish):
     """Start the held query that arrived first, if it fits; then the next is tried."""
     run = state.run[0]

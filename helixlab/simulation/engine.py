@@ -50,7 +50,7 @@ def _short_of_room(state):
         or run.batches_logged + 1 > len(state.batch_log)
         or run.query_logs + requests + 1 > len(state.query_logs)
         or run.events + requests + 4 > len(state.events)
-        or run.followups_end + 3 * requests + len(state.nodes) + 4 > len(state.followups)
+        or run.followups_end + 3 * requests + 3 * len(state.nodes) + 4 > len(state.followups)
     )
 
 
@@ -147,7 +147,7 @@ def advance(
                 iterate(state, subject, on_start)
             elif what == WAKE:
                 state.nodes[subject].waking = 0
-                send(state, subject, choose, on_ready)
+                follow(state, SEND, subject)
                 follow(state, START, subject)
             elif what == ARRIVED:
                 _arrive(state, subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helixlab.jit import inlined
+from helixlab.jit import rare
 from helixlab.scheduling.state import NONE
 from helixlab.simulation.heap import RETRY, push
 from helixlab.simulation.kv_cache import evict
@@ -12,7 +12,7 @@ from helixlab.simulation.requests import free_request
 __all__ = ["hold", "hold_evicted", "refuse", "take_back"]
 
 
-@inlined
+@rare
 def hold(state, query):
     """Let the query wait at the coordinator, in order of arrival."""
     run = state.run[0]
@@ -34,7 +34,7 @@ def hold(state, query):
         state.queries[before].next = query
 
 
-@inlined
+@rare
 def take_back(state, row):
     """A request of an evicted query is met; with the last of them the query is out of the system."""
     query = state.requests[row].query
@@ -47,7 +47,7 @@ def take_back(state, row):
             hold_evicted(state, query)
 
 
-@inlined
+@rare
 def hold_evicted(state, query):
     """A preempted query that has no request under way starts over when there is room."""
     run = state.run[0]
@@ -58,7 +58,7 @@ def hold_evicted(state, query):
     push(state, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
 
 
-@inlined
+@rare
 def refuse(state, row, reason, on_finish):
     """The query can never be served where this request of it is, which is in no queue any more."""
     query = state.requests[row].query

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from helixlab.jit import inlined
+from helixlab.jit import inlined, rare
 from helixlab.scheduling.state import NONE, State, view
 from helixlab.simulation.followups import wake
 from helixlab.simulation.heap import ARRIVE, SENT
@@ -65,7 +65,7 @@ def reserve_kv(state, node, row, on_finish):
     return KV_FITS
 
 
-@inlined
+@rare
 def _youngest_on(state, node):
     """The query with KV cache on the node that arrived last."""
     youngest = NONE
@@ -81,7 +81,7 @@ def _youngest_on(state, node):
     return youngest
 
 
-@inlined
+@rare
 def free_kv(state, query):
     """Give back all room of a query, and let nodes look again at what waits for room."""
     entry = state.queries[query]
@@ -96,7 +96,7 @@ def free_kv(state, query):
     entry.kv_tokens = 0
 
 
-@inlined
+@rare
 def evict(state, query, on_finish):
     """Take all room from a query; its requests are taken back where they are next met."""
     on_finish(view(state), query)
@@ -110,7 +110,7 @@ def evict(state, query, on_finish):
     state.queries[query].evicted = 1
 
 
-@inlined
+@rare
 def bottleneck_kv_expected(state):
     """Expected KV use of the fullest layer, every node's cache spread evenly over its layers."""
     nodes = state.nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from helixlab.jit import inlined
+from helixlab.jit import rare
 from helixlab.scheduling.state import NONE
 from helixlab.simulation.heap import FEED, RETRY, push
 from helixlab.simulation.kv_cache import bottleneck_kv_expected
@@ -28,7 +28,7 @@ NO_REASON, NO_WAY, OVER_KV_CACHE, OVER_BATCH_LIMITS = 0, 1, 2, 3
 on its way, not admitted to any batch there."""
 
 
-@inlined
+@rare
 def draw(state, due_s):
     """Decide that a query will come at `due_s`, and which: the next of the workload."""
     run = state.run[0]
@@ -61,7 +61,7 @@ def draw(state, due_s):
     push(state, due_s, run.now_s, FEED, row)
 
 
-@inlined
+@rare
 def leave(state, query, outcome):
     """Free the row of a query and note how it ended."""
     run = state.run[0]
@@ -89,7 +89,7 @@ def leave(state, query, outcome):
         run.refused += 1
 
 
-@inlined
+@rare
 def trigger(state, query_ended):
     """A prompt or a query has finished: retry what is held, or feed (offline)."""
     run = state.run[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helixlab.jit import inlined
+from helixlab.jit import rare
 from helixlab.simulation.kv_cache import bottleneck_kv_expected
 
 __all__ = ["NODE_SAMPLES", "take_sample"]
@@ -11,7 +11,7 @@ NODE_SAMPLES = ("kv_used_token_layers", "kv_expected_token_layers", "busy_s")
 """What is noted of every node, in the order of the rows of ``node_samples``."""
 
 
-@inlined
+@rare
 def take_sample(state):
     """Note the counters and every node's KV use and busy time as they are at the next sample time."""
     run = state.run[0]

@@ -158,7 +158,7 @@ def enlarged(state: State, query_rows: int) -> State:
         pipelines=longer(state.pipelines, query_rows),
         kv_tokens=longer(state.kv_tokens, query_rows),
         events=longer(state.events, 4 * request_rows + 4 * query_rows + 64),
-        followups=longer(state.followups, 8 * request_rows + 2 * len(state.nodes) + 64),
+        followups=longer(state.followups, 8 * request_rows + 6 * len(state.nodes) + 64),
         query_logs=longer(state.query_logs, max(2 * request_rows, LOG_ROWS)),
     )
 

@@ -17,6 +17,7 @@ NAMES = (
     "04_flow_and_scheduling",
     "05_offline_simulation",
     "06_online_and_comparison",
+    "14_execution",
 )
 WITH_A_FUNCTION = {"04_flow_and_scheduling", "05_offline_simulation"}
 """A scheduler is a function, and so is an execution policy: writing one is what these notebooks show."""
@@ -240,3 +241,40 @@ def test_06_online_and_comparison(notebooks: dict[str, Path], folder: Path) -> N
     for phase in ("prompt", "decode"):
         percentiles = comparison[[f"{phase}_latency_p{p}_s" for p in (5, 25, 50, 75, 95)]]
         assert (percentiles.diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
+
+
+def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "14_execution", folder)
+    pictures = "strip_greedy strip_chunked cures frontier placements schedulers rates"
+    assert_figures(folder, *(f"execution_{name}" for name in pictures.split()))
+    puzzle = table(folder, "execution_puzzle").set_index("what")["value"]
+    assert puzzle["planned flow, prompt and decode tokens/s"] == pytest.approx(1289.5557702751464)
+    assert puzzle["GPUs busy, part of the time"] < 0.45
+    # Whole prompts block nodes, and what waits behind them goes on together.
+    kinds = table(folder, "execution_batches").set_index("kind")
+    prompts, decodes = kinds.loc["with a prompt"], kinds.loc["decodes only"]
+    assert prompts["length_mean_s"] > 3 * decodes["length_mean_s"]
+    assert prompts["decodes_in_next_batch_mean"] > 3 * decodes["decodes_in_next_batch_mean"]
+    # Chunks are the cure; choosing who goes first and smaller batches are not.
+    cures = table(folder, "execution_cures").set_index("method")
+    throughput = cures["decode_tokens_per_s"] / cures.loc["greedy", "decode_tokens_per_s"]
+    assert set(cures.index[throughput > 1.3]) == {"chunks", "chunked"}
+    assert cures.loc["chunked", "decode_latency_mean_s"] < 0.7 * cures.loc["greedy", "decode_latency_mean_s"]
+    assert cures.loc["chunked", "busy_percent"] > 2 * cures.loc["greedy", "busy_percent"]
+    costs = table(folder, "execution_costs").set_index("assumption")["over_greedy"]
+    assert costs["chunked, prompts 1.6"] < costs["chunked, prompts 1.3"] < costs["chunked"]
+    assert costs["chunked"] < costs["chunked, no floor"]
+    assert costs.drop(["greedy", "greedy, floor"]).min() > 1.1
+    frontier = table(folder, "execution_frontier")
+    assert frontier["chunk_tokens"].nunique() == 2
+    assert frontier["on_frontier"].any()
+    # Everything gains, whatever the placement and the scheduler.
+    for name, by in (("placements", ["method", "policy"]), ("schedulers", ["scheduler", "execution"])):
+        gained = table(folder, f"execution_{name}").groupby(by)["decode_tokens_per_s"].mean().unstack()
+        cured = gained.drop(columns="greedy")
+        assert (cured.gt(1.1 * gained["greedy"], axis=0)).all(axis=None), name
+    orders = table(folder, "execution_orders")
+    assert orders["by"].tolist() == ["planned flow", "greedy", "chunked 64", "chunked 128"]
+    assert orders["order"].iloc[-1] == orders["order"].iloc[0] == "helix > petals > swarm"
+    goodput = table(folder, "execution_goodput").set_index("method")["goodput_requests_per_s"]
+    assert goodput["chunked 64"] > 2 * goodput["greedy"] > 0

@@ -162,6 +162,13 @@ def test_the_number_of_a_low_bar_stands_on_it_or_on_the_marker_in_its_way(
     assert number.xy == (1, on)
 
 
+def test_numbers_in_bars_stand_at_one_height_above_a_low_marker() -> None:
+    marker = pd.DataFrame({"method": ["swarm"], "platform": ["simulation"], "decode_tokens_per_s": [10.0]})
+    feet = [text.xy[1] for text in throughput_bars(THROUGHPUT.head(2), published=marker).texts]
+    assert feet[0] == feet[1] > 10
+    assert [text.xy[1] for text in throughput_bars(THROUGHPUT.head(2)).texts] == [0, 0]
+
+
 def test_a_bound_is_a_line_that_is_seen() -> None:
     ax = throughput_bars(THROUGHPUT, bound=400.0)
     assert "upper bound 400" in words(ax)
@@ -191,6 +198,17 @@ def test_boxes_are_the_percentiles() -> None:
     assert (box.min(), box.max()) == (0.25, 0.75)
     heights = {round(float(y), 6) for line in ax.get_lines() for y in line.get_ydata()}
     assert {0.05, 0.95, 0.5, 0.6} <= heights  # whiskers, median and mean of helix
+
+
+def test_the_mean_looks_like_no_published_value_and_is_explained() -> None:
+    published = pd.DataFrame([latencies("helix", 0.02) | {"platform": "simulation"}])
+    ax = latency_boxes(LATENCY, "decode", published=published)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "mean of the box",
+        "published, simulated",
+    ]
+    means = [line for line in ax.get_lines() if line.get_ydata().tolist() in ([0.6], [1.2])]
+    assert [line.get_marker() for line in means] == ["X", "X"]
 
 
 def test_published_latencies_are_beside_the_box() -> None:
@@ -265,6 +283,7 @@ def test_timeline_shows_the_max_flow_and_the_warm_up(result: hx.Result) -> None:
     labelled = {line.get_label(): line for line in ax.get_lines()}
     assert {"max flow", "decode", "prompt + decode"} <= set(labelled)
     assert (labelled["prompt + decode"].get_ydata() - labelled["decode"].get_ydata() > -1e-9).all()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["every 5 s", "mean over 30 s"]
 
 
 def test_node_use_has_a_row_for_every_node(result: hx.Result) -> None:
@@ -331,6 +350,15 @@ def test_links_are_as_wide_as_their_flow(study: Any) -> None:
     framed = [box for box in boxes if box.get_linewidth() > 1]
     assert len(framed) == len(study.flow.bottlenecks)
     assert {"in", "out"} <= {word.strip() for word in words(ax)}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["bottleneck", "link without flow"]
+
+
+def test_no_link_goes_up_or_down_upon_another(study: Any) -> None:
+    ax = link_flow_picture(study.flow)
+    curves = [link.get_path().vertices for link in ax.patches[: len(study.flow.links)]]
+    uprights = [(curve[1, 0], *sorted((curve[0, 1], curve[-1, 1]))) for curve in curves]
+    for (turn, low, high), (other_turn, other_low, other_high) in combinations(uprights, 2):
+        assert turn != other_turn or high <= other_low or other_high <= low
 
 
 def test_boxes_do_not_overlap(study: Any) -> None:
@@ -349,6 +377,8 @@ def test_topology_shows_every_node_and_region(name: str) -> None:
     assert "coordinator" in shown
     for region in cluster.regions:
         assert any(word.startswith(region) and "GB/s" in word for word in shown)
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ("coordinator\nto all nodes" in legend) == (len(cluster.regions) > 1)
 
 
 def test_topology_of_two_regions_and_of_single_nodes() -> None:
