@@ -120,6 +120,7 @@ def _list(asked: argparse.Namespace) -> None:
         "placements": placement_names(),
         "traces": trace_names(),
         "schedulers": SCHEDULER_NAMES,
+        "execution policies": EXECUTION_NAMES,
         "planners": sorted(METHODS),
     }.items():
         print(f"{what}:", *names, sep="\n  ")

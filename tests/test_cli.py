@@ -122,7 +122,15 @@ def test_list(capsys):
     assert cli.main(["list"]) == 0
     listed = capsys.readouterr().out.split("\n")
     sections = {line[:-1] for line in listed if line.endswith(":")}
-    assert sections == {"clusters", "models", "placements", "traces", "schedulers", "planners"}
+    assert sections == {
+        "clusters",
+        "models",
+        "placements",
+        "traces",
+        "schedulers",
+        "execution policies",
+        "planners",
+    }
     names = {line.strip() for line in listed if line.startswith("  ")}
     bundled = [hx.cluster_names(), hx.model_names(), hx.placement_names(), hx.trace_names()]
     assert names == {name for known in [*bundled, SCHEDULERS, METHODS] for name in known}
