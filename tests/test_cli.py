@@ -133,7 +133,7 @@ def test_list(capsys):
     }
     names = {line.strip() for line in listed if line.startswith("  ")}
     bundled = [hx.cluster_names(), hx.model_names(), hx.placement_names(), hx.trace_names()]
-    assert names == {name for known in [*bundled, SCHEDULERS, METHODS] for name in known}
+    assert names == {name for known in [*bundled, SCHEDULERS, EXECUTIONS, METHODS] for name in known}
 
 
 def test_list_loads_nothing_slow():

@@ -21,35 +21,35 @@ OUTSIDE_PROFILE = 2
 
 
 @inlined
-def append(state, queue_row, row):
+def append(queues, requests, queue_row, row):
     """Put a request at the end of a queue."""
-    queue = state.queues[queue_row]
-    state.requests[row].next = NONE
+    queue = queues[queue_row]
+    requests[row].next = NONE
     if queue.head == NONE:
         queue.head = row
     else:
-        state.requests[queue.tail].next = row
+        requests[queue.tail].next = row
     queue.tail = row
     queue.length += 1
-    queue.prompts += state.requests[row].is_prompt
+    queue.prompts += requests[row].is_prompt
 
 
 @inlined
 def join_queue(state, row, queue_row):
     """A request reaches a node."""
     node = state.queues[queue_row].node
-    append(state, queue_row, row)
+    append(state.queues, state.requests, queue_row, row)
     state.nodes[node].received_tokens += state.requests[row].tokens
-    follow(state, START, node)
+    follow(state.run, state.followups, START, node)
 
 
 @inlined
-def _next_waiting(state, node, row):
+def _next_waiting(nodes, queues, node, row):
     """The first queue from `row` on, in a circle over the layers, that has requests; `row` if none has."""
-    entry = state.nodes[node]
+    entry = nodes[node]
     at = row
     for _ in range(entry.queues):
-        if state.queues[at].length > 0:
+        if queues[at].length > 0:
             return at
         at = _following(entry, at)
     return row
@@ -69,7 +69,7 @@ def start_batch(state, node, admits, on_finish):
         return
     entry.kv_blocked = 0
     for _ in range(entry.queues):
-        row = _next_waiting(state, node, entry.current_queue)
+        row = _next_waiting(state.nodes, state.queues, node, entry.current_queue)
         entry.current_queue = row
         if state.queues[row].length == 0:
             return
@@ -159,7 +159,7 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
                 entry.batch_decode_tokens += request.tokens
                 entry.batch_context_tokens += request.context_tokens
         else:
-            append(state, queue_row, row)
+            append(state.queues, state.requests, queue_row, row)
         row = following
 
 
@@ -199,7 +199,7 @@ def _run_segment(state, node, row):
     entry.batch_layer_s = layer_s
     entry.batch_overhead_s = overhead_s
     entry.batches += 1
-    push(state, end_s, started_s, SEGMENT_DONE, node)
+    push(state.run, state.events, end_s, started_s, SEGMENT_DONE, node)
 
 
 @rare
@@ -231,14 +231,14 @@ def finish_segment(state, node):
             take_back(state, row)
         elif queue.is_last:
             entry.tokens += request.tokens
-            get_ready(state, node, row)
+            get_ready(state.run, state.nodes, state.requests, node, row)
         else:
-            append(state, queue_row + 1, row)
+            append(state.queues, state.requests, queue_row + 1, row)
         row = following
     if queue.is_last:
-        follow(state, SEND, node)
+        follow(state.run, state.followups, SEND, node)
     # The node stands at the segment's last layer and looks from the one after it on. If nothing waits
     # it stays; that is a queue's layer only if the segment was that one layer.
-    ahead = _next_waiting(state, node, _following(entry, queue_row))
+    ahead = _next_waiting(state.nodes, state.queues, node, _following(entry, queue_row))
     entry.current_queue = queue_row if queue.layers == 1 and state.queues[ahead].length == 0 else ahead
-    follow(state, START, node)
+    follow(state.run, state.followups, START, node)

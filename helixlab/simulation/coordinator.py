@@ -36,7 +36,9 @@ def feed(state, query, choose, on_start, on_finish):
     else:
         hold(state, query)
         if run.held == run.in_flight:
-            push(state, run.now_s, run.now_s, RETRY, NONE)  # nothing will finish and trigger one
+            push(
+                state.run, state.events, run.now_s, run.now_s, RETRY, NONE
+            )  # nothing will finish and trigger one
 
 
 @inlined
@@ -87,15 +89,15 @@ def _start(state, query, on_start):
         chunk = min(tokens, run.chunk_tokens)
     left = tokens
     while left > 0:
-        row = new_request(state, query)
+        row = new_request(state.run, state.queries, state.requests, query)
         request = state.requests[row]
         request.tokens = min(chunk, left)
         request.is_prompt = is_prompt
         request.context_tokens = context_tokens
-        get_ready(state, coordinator, row)
+        get_ready(state.run, state.nodes, state.requests, coordinator, row)
         context_tokens += request.tokens
         left -= request.tokens
-    follow(state, SEND, coordinator)
+    follow(state.run, state.followups, SEND, coordinator)
 
 
 @rare
@@ -107,7 +109,7 @@ def retry_held(state, choose, on_start, on_finish):
         if run.feeds_owed > 0:
             run.feeds_owed -= 1
             draw(state, run.now_s + run.feed_delay_s)
-            push(state, run.now_s, run.now_s, RETRY, NONE)
+            push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
         return
     entry = state.queries[query]
     fits = _plan(state, query, choose, on_finish)
@@ -123,7 +125,7 @@ def retry_held(state, choose, on_start, on_finish):
         entry.reason = NO_WAY
         leave(state, query, REFUSED)  # it does not fit though nothing else runs
         trigger(state, True)
-    push(state, run.now_s, run.now_s, RETRY, NONE)
+    push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
 
 
 @inlined
@@ -135,13 +137,15 @@ def gather(state, row, on_finish):
     if entry.evicted:
         take_back(state, row)
         return
-    free_request(state, row)
+    free_request(state.run, state.queries, state.requests, row)
     if entry.requests > 0:
         return  # other chunks of the prompt are still under way
     is_prompt = entry.kv_tokens == 0
     entry.kv_tokens += entry.iteration_tokens
     if is_prompt and entry.iteration > 0:
-        follow(state, ITERATE, query)  # its cache is restored, where it stood before it was preempted
+        follow(
+            state.run, state.followups, ITERATE, query
+        )  # its cache is restored, where it stood before it was preempted
         return
     if run.keep_iterations:
         log = state.iterations[run.iterations]
@@ -166,6 +170,6 @@ def gather(state, row, on_finish):
         return
     entry.iteration += 1
     entry.iteration_start_s = run.now_s
-    follow(state, ITERATE, query)
+    follow(state.run, state.followups, ITERATE, query)
     if is_prompt:
         trigger(state, False)

@@ -78,7 +78,7 @@ def _arrive(state, row):
     else:
         state.requests[run.last_gathered].next = row
     run.last_gathered = row
-    follow(state, GATHER, NONE)
+    follow(state.run, state.followups, GATHER, NONE)
 
 
 @compiled(
@@ -122,12 +122,12 @@ def advance(
         if run.events > 0 and state.events[0].time_s <= run.now_s:
             run.events_done += 1
             run.woken = 0
-            kind, subject = pop(state)
+            kind, subject = pop(state.run, state.events)
             if kind == ARRIVE:
                 if state.links[state.requests[subject].link].latency_s > 0:
                     _arrive(state, subject)
                 else:
-                    follow(state, ARRIVED, subject)
+                    follow(state.run, state.followups, ARRIVED, subject)
             elif kind == SEGMENT_DONE:
                 finish_segment(state, subject)
             elif kind == SENT:
@@ -138,17 +138,18 @@ def advance(
                 retry_held(state, choose, on_start, on_finish)
             continue
         if run.followups_end > 0:
-            what, subject = next_followup(state)
+            what, subject = next_followup(state.run, state.followups)
             if what == SEND:
                 send(state, subject, choose, on_ready)
             elif what == START:
-                start_batch(state, subject, admits, on_finish)
+                if not state.nodes[subject].busy:
+                    start_batch(state, subject, admits, on_finish)
             elif what == ITERATE:
                 iterate(state, subject, on_start)
             elif what == WAKE:
                 state.nodes[subject].waking = 0
-                follow(state, SEND, subject)
-                follow(state, START, subject)
+                follow(state.run, state.followups, SEND, subject)
+                follow(state.run, state.followups, START, subject)
             elif what == ARRIVED:
                 _arrive(state, subject)
             else:
@@ -161,7 +162,7 @@ def advance(
             # A sender whose link had nothing to give looks again only when something happens to it.
             run.woken = 1
             for node in range(len(state.nodes)):
-                follow(state, SEND, node)
+                follow(state.run, state.followups, SEND, node)
             continue
         ahead_s = state.events[0].time_s
         if run.next_sample_s <= min(ahead_s, until_s):

@@ -21,28 +21,28 @@ WAKE = 5
 
 
 @inlined
-def follow(state, what, subject):
+def follow(runs, followups, what, subject):
     """Note something to be done at this instant; `subject` is a node, query or request, none for GATHER."""
-    run = state.run[0]
-    entry = state.followups[run.followups_end]
+    run = runs[0]
+    entry = followups[run.followups_end]
     entry.what = what
     entry.subject = subject
     run.followups_end += 1
 
 
 @inlined
-def wake(state, node):
+def wake(runs, followups, nodes, node):
     """Note a node once, however many queries give it cause."""
-    if state.nodes[node].waking == 0:
-        state.nodes[node].waking = 1
-        follow(state, WAKE, node)
+    if nodes[node].waking == 0:
+        nodes[node].waking = 1
+        follow(runs, followups, WAKE, node)
 
 
 @inlined
-def next_followup(state):
+def next_followup(runs, followups):
     """Take out what was noted first."""
-    run = state.run[0]
-    entry = state.followups[run.followups_first]
+    run = runs[0]
+    entry = followups[run.followups_first]
     what, subject = entry.what, entry.subject
     run.followups_first += 1
     if run.followups_first == run.followups_end:

@@ -28,10 +28,9 @@ def _before(a, b):
 
 
 @inlined
-def push(state, time_s, created_s, kind, subject):
+def push(runs, events, time_s, created_s, kind, subject):
     """Add an event; `created_s` is when the reference simulator would have created it."""
-    run = state.run[0]
-    events = state.events
+    run = runs[0]
     at = run.events
     run.events += 1
     entry = events[at]
@@ -60,10 +59,9 @@ def _swap(events, a, b):
 
 
 @inlined
-def pop(state):
+def pop(runs, events):
     """Remove the first event and give its kind and subject."""
-    run = state.run[0]
-    events = state.events
+    run = runs[0]
     kind, subject = events[0].kind, events[0].subject
     run.events -= 1
     last = run.events

@@ -38,7 +38,7 @@ def hold(state, query):
 def take_back(state, row):
     """A request of an evicted query is met; with the last of them the query is out of the system."""
     query = state.requests[row].query
-    free_request(state, row)
+    free_request(state.run, state.queries, state.requests, row)
     if state.queries[query].requests == 0:
         if state.queries[query].refused:
             leave(state, query, REFUSED)
@@ -55,7 +55,7 @@ def hold_evicted(state, query):
     entry.evicted = 0
     entry.hops = 0
     hold(state, query)
-    push(state, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
+    push(state.run, state.events, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
 
 
 @rare

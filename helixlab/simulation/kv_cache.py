@@ -92,7 +92,7 @@ def free_kv(state, query):
             node.kv_used_token_layers -= state.kv_tokens[query, hop] * link.layers
             state.kv_tokens[query, hop] = 0
             if node.kv_blocked:
-                wake(state, link.receiver)
+                wake(state.run, state.followups, state.nodes, link.receiver)
     entry.kv_tokens = 0
 
 
@@ -101,11 +101,11 @@ def evict(state, query, on_finish):
     """Take all room from a query; its requests are taken back where they are next met."""
     on_finish(view(state), query)
     # Whichever node has a request looks at it at this instant; on a link it is met on arrival.
-    wake(state, len(state.nodes) - 1)
+    wake(state.run, state.followups, state.nodes, len(state.nodes) - 1)
     for hop in range(state.queries[query].hops):
         link = state.links[state.pipelines[query, hop]]
         if link.queue != NONE:
-            wake(state, link.receiver)
+            wake(state.run, state.followups, state.nodes, link.receiver)
     free_kv(state, query)
     state.queries[query].evicted = 1
 

@@ -17,11 +17,11 @@ LEAST_RATE_BYTES_PER_S = 10.0
 
 
 @inlined
-def get_ready(state, node, row):
+def get_ready(runs, nodes, requests, node, row):
     """A request is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
-    sender = state.nodes[node]
-    request = state.requests[row]
-    run = state.run[0]
+    sender = nodes[node]
+    request = requests[row]
+    run = runs[0]
     request.kv_reserved = 0
     request.reported = 0
     request.next = NONE
@@ -30,7 +30,7 @@ def get_ready(state, node, row):
     if sender.outbox_head == NONE:
         sender.outbox_head = row
     else:
-        state.requests[sender.outbox_tail].next = row
+        requests[sender.outbox_tail].next = row
     sender.outbox_tail = row
 
 
@@ -95,7 +95,7 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
         start_s = max(state.run[0].now_s, link.free_at_s)
         sent_s = _transmit(state, row, chosen, start_s, link.rate_bytes_per_s)
         created_s = sent_s if link.latency_s > 0 else start_s
-        push(state, sent_s + link.latency_s, created_s, ARRIVE, row)
+        push(state.run, state.events, sent_s + link.latency_s, created_s, ARRIVE, row)
 
 
 @inlined
@@ -113,7 +113,7 @@ def _send_by_queue(state, node, choose, on_ready):
             # Where it came from the links look different now.
             before = state.links[request.link].sender
             if before != last_sender:
-                follow(state, SEND, before)
+                follow(state.run, state.followups, SEND, before)
                 last_sender = before
         if state.queries[request.query].evicted:
             take_back(state, row)
@@ -123,7 +123,7 @@ def _send_by_queue(state, node, choose, on_ready):
             request.next = waiting
             waiting = row
         else:
-            _wait_for_link(state, row, chosen)
+            _wait_for_link(state.nodes, state.links, state.requests, row, chosen)
     # What the scheduler did not decide stays, in its order.
     while waiting != NONE:
         following = state.requests[waiting].next
@@ -141,7 +141,7 @@ def _send_waiting(state, node):
     sender = state.nodes[node]
     chosen = sender.first_waiting_link
     while chosen != NONE:
-        _offer_rate(state, chosen)
+        _offer_rate(state.nodes, state.links, chosen)
         chosen = state.links[chosen].next_waiting_link
     chosen = sender.first_waiting_link
     before = NONE
@@ -175,7 +175,9 @@ def _send_on_free_links(state, node, choose, on_ready):
         if state.queries[request.query].evicted:
             take_back(state, row)
         elif request.hop + 1 < state.queries[request.query].hops:
-            _wait_for_link(state, row, _next_link(state, node, row, choose))
+            _wait_for_link(
+                state.nodes, state.links, state.requests, row, _next_link(state, node, row, choose)
+            )
         else:
             if undecided == NONE:
                 undecided = row
@@ -192,7 +194,7 @@ def _choose_free_links(state, node, row, choose):
     """Go through a list of undecided requests; those without a free link stay in the outbox."""
     sender = state.nodes[node]
     for chosen in range(sender.first_link, sender.first_link + sender.links):
-        _offer_rate(state, chosen)
+        _offer_rate(state.nodes, state.links, chosen)
         state.links[chosen].taken = 0
     while row != NONE:
         request = state.requests[row]
@@ -217,7 +219,7 @@ def _choose_free_links(state, node, row, choose):
             link.taken = 1
             ahead = link.waiting_head
             if ahead == NONE or state.requests[ahead].ready_order < request.ready_order:
-                _wait_for_link(state, row, chosen)
+                _wait_for_link(state.nodes, state.links, state.requests, row, chosen)
             else:
                 link.waiting_head = row
                 request.next = ahead
@@ -225,33 +227,33 @@ def _choose_free_links(state, node, row, choose):
 
 
 @inlined
-def _wait_for_link(state, row, chosen):
+def _wait_for_link(nodes, links, requests, row, chosen):
     """Join the queue of a link; links with a queue are listed at their sender, in their order."""
-    link = state.links[chosen]
+    link = links[chosen]
     if link.waiting_head == NONE:
         link.waiting_head = row
-        sender = state.nodes[link.sender]
+        sender = nodes[link.sender]
         before = NONE
         after = sender.first_waiting_link
         while after != NONE and after < chosen:
             before = after
-            after = state.links[after].next_waiting_link
+            after = links[after].next_waiting_link
         link.next_waiting_link = after
         if before == NONE:
             sender.first_waiting_link = chosen
         else:
-            state.links[before].next_waiting_link = chosen
+            links[before].next_waiting_link = chosen
     else:
-        state.requests[link.waiting_tail].next = row
+        requests[link.waiting_tail].next = row
     link.waiting_tail = row
 
 
 @inlined
-def _offer_rate(state, row):
+def _offer_rate(nodes, links, row):
     """What a link could send with now: its share of both network cards, 0 if it is not free."""
-    link = state.links[row]
-    sender = state.nodes[link.sender]
-    receiver = state.nodes[link.receiver]
+    link = links[row]
+    sender = nodes[link.sender]
+    receiver = nodes[link.receiver]
     rate = min(
         sender.nic_out_bytes_per_s / sender.links - link.used_bytes_per_s,
         link.bandwidth_bytes_per_s - link.used_bytes_per_s,
@@ -274,7 +276,7 @@ def _send_at_shared_rate(state, row, chosen):
     state.nodes[link.receiver].nic_in_used_bytes_per_s += rate
     now_s = state.run[0].now_s
     sent_s = _transmit(state, row, chosen, now_s, rate)
-    push(state, sent_s, now_s, SENT, row)
+    push(state.run, state.events, sent_s, now_s, SENT, row)
 
 
 @inlined
@@ -305,12 +307,12 @@ def sent(state, row):
     link.used_bytes_per_s -= rate
     state.nodes[link.sender].nic_out_used_bytes_per_s -= rate
     state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate
-    follow(state, SEND, link.sender)
+    follow(state.run, state.followups, SEND, link.sender)
     now_s = state.run[0].now_s
     if link.latency_s > 0:
-        push(state, now_s + link.latency_s, now_s, ARRIVE, row)
+        push(state.run, state.events, now_s + link.latency_s, now_s, ARRIVE, row)
     else:
-        follow(state, ARRIVED, row)
+        follow(state.run, state.followups, ARRIVED, row)
 
 
 @inlined

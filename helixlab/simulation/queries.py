@@ -58,7 +58,7 @@ def draw(state, due_s):
     if run.chunk_tokens > 0:
         longest = (arrival.input_tokens + arrival.output_tokens) // run.chunk_tokens + 1
         run.most_chunks = max(run.most_chunks, longest)
-    push(state, due_s, run.now_s, FEED, row)
+    push(state.run, state.events, due_s, run.now_s, FEED, row)
 
 
 @rare
@@ -95,7 +95,7 @@ def trigger(state, query_ended):
     run = state.run[0]
     due_s = run.now_s + run.feed_delay_s
     if run.held > 0:
-        push(state, due_s, run.now_s, RETRY, NONE)
+        push(state.run, state.events, due_s, run.now_s, RETRY, NONE)
         if query_ended and not run.online and not run.feeds_by_kv:
             run.feeds_owed += 1  # once nothing is held any more
     elif not run.online and due_s < run.end_of_feeding_s:

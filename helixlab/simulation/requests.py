@@ -9,14 +9,14 @@ __all__ = ["free_request", "new_request"]
 
 
 @inlined
-def new_request(state, query):
+def new_request(runs, queries, requests, query):
     """A blank request of a query, standing at the coordinator."""
-    run = state.run[0]
+    run = runs[0]
     row = run.free_request
-    request = state.requests[row]
+    request = requests[row]
     run.free_request = request.next
     run.free_requests -= 1
-    state.queries[query].requests += 1
+    queries[query].requests += 1
     request.query = query
     request.hop = NONE
     request.link = NONE
@@ -27,11 +27,11 @@ def new_request(state, query):
 
 
 @inlined
-def free_request(state, row):
+def free_request(runs, queries, requests, row):
     """Give the row of a request back."""
-    run = state.run[0]
-    request = state.requests[row]
-    state.queries[request.query].requests -= 1
+    run = runs[0]
+    request = requests[row]
+    queries[request.query].requests -= 1
     request.next = run.free_request
     run.free_request = row
     run.free_requests += 1
