@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helixlab.jit import inlined, rare
+from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE
 from helixlab.simulation.followups import SEND, START, follow
 from helixlab.simulation.heap import SEGMENT_DONE, push
@@ -61,7 +61,7 @@ def _following(entry, row):
     return row + 1 if row + 1 < entry.first_queue + entry.queues else entry.first_queue
 
 
-@rare
+@inlined
 def start_batch(state, node, admits, on_finish):
     """If the node is free, form a batch from its current queue, or the next that has a request that fits."""
     entry = state.nodes[node]
@@ -202,7 +202,7 @@ def _run_segment(state, node, row):
     push(state.run, state.events, end_s, started_s, SEGMENT_DONE, node)
 
 
-@rare
+@inlined
 def finish_segment(state, node):
     """The batch has run its segment: its requests join the next queue of the node, or leave."""
     run = state.run[0]
