@@ -170,8 +170,8 @@ def rate_sweep(
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> table = hx.rate_sweep(*system, rates_tokens_per_s=[50, 5000], duration_s=60, warmup_s=10,
     ...                       objective=hx.Objective(ttft_s=10, tpot_s=2))
-    >>> table["saturated"].tolist()
-    [False, True]
+    >>> table["meets_objective"].tolist()
+    [True, False]
     """
     rows = []
     for rate in tqdm(rates_tokens_per_s, desc="rates", disable=not progress, leave=False):
