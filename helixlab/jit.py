@@ -79,7 +79,7 @@ def _note_first_compile() -> None:
     """Say once, on stderr, that compiled code is being made and that this will not happen again."""
     if not any(Path(cache_folder()).rglob("*.nbi")):
         print(
-            "helixlab: compiling the engine, once per installation (about 40 s) ...",
+            "helixlab: compiling the engine, once per installation (about a minute) ...",
             file=sys.stderr,
             flush=True,
         )

@@ -21,6 +21,8 @@ from helixlab.workload import online
 
 __all__ = ["Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"]
 
+MOST_TIMES_EXPECTED = 16
+"""Of the rate that a search for the goodput starts from: beyond it, the objective is none."""
 SATURATED_BELOW = 0.95
 """A system is saturated when it decodes less than this part of what is asked of it."""
 
@@ -173,6 +175,7 @@ def rate_sweep(
     >>> table["meets_objective"].tolist()
     [True, False]
     """
+    _check_objective(objective)
     rows = []
     for rate in tqdm(rates_tokens_per_s, desc="rates", disable=not progress, leave=False):
         workload = online(rate_tokens_per_s=rate, duration_s=duration_s, warmup_s=warmup_s, rng=rng)
@@ -181,11 +184,15 @@ def rate_sweep(
             model,
             placement,
             workload=workload,
-            sample_step_s=0,
-            **{"keep_iterations": True, **settings},
+            **{"sample_step_s": 0, **settings},
         )
         rows.append({"rate_tokens_per_s": float(rate), **_figures(result, objective)})
     return pd.DataFrame(rows)
+
+
+def _check_objective(objective: object) -> None:
+    if not isinstance(objective, Objective):
+        raise WorkloadError(f"objective must be an Objective(ttft_s=..., tpot_s=...), got {objective!r}")
 
 
 def _figures(result: Result, objective: Objective) -> dict[str, Any]:
@@ -254,7 +261,8 @@ def goodput(
     Raises
     ------
     WorkloadError
-        The tolerance makes no sense; others as for `rate_sweep`.
+        The tolerance makes no sense, the objective is met at any rate, or no query arrives in the
+        first run; others as for `rate_sweep`.
 
     Examples
     --------
@@ -266,9 +274,12 @@ def goodput(
     >>> 0 < found.goodput_requests_per_s <= found.requests_per_s
     True
     """
-    if not 0 < tolerance < 1:
+    _check_objective(objective)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
         raise WorkloadError(f"tolerance must be between 0 and 1, got {tolerance!r}")
-    most = most_tokens_per_s or max_flow(cluster, model, placement).value_tokens_per_s
+    most = most_tokens_per_s
+    if most is None:
+        most = max_flow(cluster, model, placement).value_tokens_per_s
     low, high = 0.0, math.inf
     rate = most
     runs: list[pd.DataFrame] = []
@@ -279,11 +290,21 @@ def goodput(
             )
             runs.append(run)
             bar.update()
+            if len(runs) == 1 and run["attainment"].isna().item():
+                raise WorkloadError(
+                    f"no query arrives in the window at {rate:g} tokens/s: simulate longer (duration_s), or"
+                    " start the search higher with most_tokens_per_s"
+                )
             if run["meets_objective"].item():
                 low = rate
             else:
                 high = rate
             if high == math.inf:
+                if rate > MOST_TIMES_EXPECTED * most:
+                    raise WorkloadError(
+                        f"{objective} is still met at {rate:g} tokens/s; ask for something tighter, or start"
+                        " the search higher with most_tokens_per_s"
+                    )
                 rate = 2 * rate
             elif low == 0 and rate < 1e-3 * most:
                 break  # it is not met even by a trickle

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from helixlab.cluster import Cluster
@@ -128,49 +129,37 @@ def tune_execution(
         for decodes in max_decode_per_batch
         for chunks in max_prompt_chunks_per_batch
     ]
-    limits = {
-        "decode_latency_p95_s": p95_decode_latency_s,
-        "prompt_latency_p95_s": p95_prompt_latency_s,
-    }
+    if not policies:
+        raise SimulationError(
+            "there is nothing to try: give at least one value each of chunk_tokens, max_decode_per_batch and"
+            " max_prompt_chunks_per_batch"
+        )
+    asked = {"decode_latency_p95_s": p95_decode_latency_s, "prompt_latency_p95_s": p95_prompt_latency_s}
+    limits = {name: limit for name, limit in asked.items() if limit is not None}
 
-    def tried(candidates: list[Execution], served: Workload) -> pd.DataFrame:
-        points = [
-            {
-                "cluster": cluster,
-                "model": model,
-                "placement": placement,
-                "scheduler": scheduler,
-                "execution": execution,
-                "workload": served,
-            }
-            for execution in candidates
-        ]
+    def tried(rows: Sequence[int], served: Workload) -> pd.DataFrame:
+        """Runs of these policies, best first, each under the number of its policy."""
+        common = {"cluster": cluster, "model": model, "placement": placement, "scheduler": scheduler}
+        points = [{**common, "execution": policies[row], "workload": served} for row in rows]
         runs = sweep(points, seeds=[served.seed], n_jobs=n_jobs, store=store, progress=progress)
-        runs["meets_goal"] = runs["error"].isna() & _within(runs, limits)
+        runs.index = pd.Index(rows)
+        within = [runs[name] <= limit for name, limit in limits.items()]
+        runs["meets_goal"] = np.logical_and.reduce([runs["error"].isna(), *within])
         runs["on_frontier"] = _on_frontier(runs)
         order = ["meets_goal", "decode_tokens_per_s"]
         return runs.sort_values(order, ascending=False, kind="stable")
 
-    candidates = tried(policies, short)
-    best = candidates.index[:FINALISTS]
-    finalists = candidates if short == final else tried([policies[row] for row in best], final)
-    rows = list(range(len(policies))) if short == final else list(best)
+    candidates = tried(range(len(policies)), short)
+    finalists = candidates if short == final else tried(candidates.index[:FINALISTS].tolist(), final)
     if not finalists["meets_goal"].any():
-        asked = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items() if limit is not None)
-        closest = finalists[[name for name, limit in limits.items() if limit is not None]].min().to_dict()
+        wanted = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
+        lowest = finalists[list(limits)].min().to_dict()
         raise SimulationError(
-            f"no candidate keeps to {asked}: the lowest were {closest}; allow more, or try other values"
+            f"no candidate keeps to {wanted}: the lowest were {lowest}; allow more, or try other values"
         )
-    winner = policies[rows[int(finalists.index[0])]]
-    return Tuning(winner, finalists.reset_index(drop=True), candidates.reset_index(drop=True))
-
-
-def _within(runs: pd.DataFrame, limits: dict[str, float | None]) -> pd.Series:
-    within = pd.Series(True, index=runs.index)
-    for name, limit in limits.items():
-        if limit is not None:
-            within &= runs[name] <= limit
-    return within
+    return Tuning(
+        policies[finalists.index[0]], finalists.reset_index(drop=True), candidates.reset_index(drop=True)
+    )
 
 
 def _on_frontier(runs: pd.DataFrame) -> pd.Series:

@@ -173,7 +173,6 @@ LINK = _table(
     ("free_at_s", f8),
     ("busy_s", f8),
     ("sent_tokens", i8),
-    ("sending", i4),  # requests being sent
     ("taken", i4),  # a request has it already, but sending has not started
     ("waiting_head", i4),  # requests that wait for it, a linked list through `next`
     ("waiting_tail", i4),

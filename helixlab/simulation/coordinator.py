@@ -36,9 +36,8 @@ def feed(state, query, choose, on_start, on_finish):
     else:
         hold(state, query)
         if run.held == run.in_flight:
-            push(
-                state.run, state.events, run.now_s, run.now_s, RETRY, NONE
-            )  # nothing will finish and trigger one
+            # Nothing will finish and trigger one.
+            push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
 
 
 @inlined
@@ -143,9 +142,8 @@ def gather(state, row, on_finish):
     is_prompt = entry.kv_tokens == 0
     entry.kv_tokens += entry.iteration_tokens
     if is_prompt and entry.iteration > 0:
-        follow(
-            state.run, state.followups, ITERATE, query
-        )  # its cache is restored, where it stood before it was preempted
+        # Its cache is restored as it was before it was preempted.
+        follow(state.run, state.followups, ITERATE, query)
         return
     if run.keep_iterations:
         log = state.iterations[run.iterations]

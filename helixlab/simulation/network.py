@@ -19,14 +19,19 @@ LEAST_RATE_BYTES_PER_S = 10.0
 @inlined
 def get_ready(runs, nodes, requests, node, row):
     """A request is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
-    sender = nodes[node]
     request = requests[row]
     run = runs[0]
     request.kv_reserved = 0
     request.reported = 0
-    request.next = NONE
     request.ready_order = run.next_ready_order
     run.next_ready_order += 1
+    _to_outbox(nodes, requests, node, row)
+
+
+@inlined
+def _to_outbox(nodes, requests, node, row):
+    sender = nodes[node]
+    requests[row].next = NONE
     if sender.outbox_head == NONE:
         sender.outbox_head = row
     else:
@@ -102,12 +107,11 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
 def _send_by_queue(state, node, choose, on_ready):
     """Every request joins the queue of its link at once; then each free link sends its first."""
     sender = state.nodes[node]
-    left = sender.outbox_head
-    waiting = NONE
+    last = sender.outbox_tail if sender.outbox_head != NONE else NONE
     last_sender = NONE
-    while left != NONE:
+    row = NONE
+    while row != last:
         row = _first_ready(state, node, on_ready)
-        left = sender.outbox_head
         request = state.requests[row]
         if request.hop != NONE:
             # Where it came from the links look different now.
@@ -120,18 +124,9 @@ def _send_by_queue(state, node, choose, on_ready):
             continue
         chosen = _next_link(state, node, row, choose)
         if chosen == NONE:
-            request.next = waiting
-            waiting = row
+            _to_outbox(state.nodes, state.requests, node, row)
         else:
             _wait_for_link(state.nodes, state.links, state.requests, row, chosen)
-    # What the scheduler did not decide stays, in its order.
-    while waiting != NONE:
-        following = state.requests[waiting].next
-        state.requests[waiting].next = sender.outbox_head
-        if sender.outbox_head == NONE:
-            sender.outbox_tail = waiting
-        sender.outbox_head = waiting
-        waiting = following
     _send_waiting(state, node)
 
 
@@ -209,11 +204,7 @@ def _choose_free_links(state, node, row, choose):
             chosen = link.next_waiting_link
         chosen = _next_link(state, node, row, choose)
         if chosen == NONE:
-            if sender.outbox_head == NONE:
-                sender.outbox_head = row
-            else:
-                state.requests[sender.outbox_tail].next = row
-            sender.outbox_tail = row
+            _to_outbox(state.nodes, state.requests, node, row)
         else:
             link = state.links[chosen]
             link.taken = 1
@@ -270,7 +261,6 @@ def _send_at_shared_rate(state, row, chosen):
     rate = link.free_rate_bytes_per_s
     link.free_rate_bytes_per_s = 0.0
     request.rate_bytes_per_s = rate
-    link.sending += 1
     link.used_bytes_per_s += rate
     state.nodes[link.sender].nic_out_used_bytes_per_s += rate
     state.nodes[link.receiver].nic_in_used_bytes_per_s += rate
@@ -303,7 +293,6 @@ def sent(state, row):
     request = state.requests[row]
     link = state.links[request.link]
     rate = request.rate_bytes_per_s
-    link.sending -= 1
     link.used_bytes_per_s -= rate
     state.nodes[link.sender].nic_out_used_bytes_per_s -= rate
     state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate

@@ -132,3 +132,23 @@ def test_limits_that_nothing_keeps():
             p95_prompt_latency_s=None,
             workload=hx.offline(warmup_s=0, duration_s=20),
         )
+
+
+def test_an_objective_that_anything_meets():
+    everything = hx.Objective(ttft_s=1e9, tpot_s=1e9)
+    with pytest.raises(WorkloadError, match="is still met at"):
+        hx.goodput(*SYSTEM, objective=everything, most_tokens_per_s=50.0, warmup_s=0, duration_s=60)
+
+
+def test_a_window_in_which_nothing_arrives():
+    with pytest.raises(WorkloadError, match="no query arrives in the window at 0.1 tokens/s"):
+        hx.goodput(*SYSTEM, objective=OBJECTIVE, most_tokens_per_s=0.1, warmup_s=0, duration_s=60)
+
+
+def test_arguments_of_the_wrong_kind():
+    with pytest.raises(WorkloadError, match="objective must be an Objective"):
+        hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50], objective=5)
+    with pytest.raises(WorkloadError, match="tolerance must be between 0 and 1, got '2%'"):
+        hx.goodput(*SYSTEM, objective=OBJECTIVE, tolerance="2%")
+    with pytest.raises(SimulationError, match="there is nothing to try"):
+        hx.tune_execution(*SYSTEM, chunk_tokens=[])

@@ -43,6 +43,14 @@ def models(draw):
     return replace(model, layers=LAYERS, profiles=profiles)
 
 
+def reached(start, links):
+    """Everything that can be reached from there over the links."""
+    found = {start}
+    while more := {end for begin, end in links if begin in found} - found:
+        found |= more
+    return found
+
+
 @st.composite
 def systems(draw):
     """A few nodes, each with a run of layers; links that may be slow, and enter nodes in the middle."""
@@ -69,19 +77,8 @@ def systems(draw):
     layers = tuple(hx.NodeLayers(node, *span) for node, span in zip(order, spans, strict=False))
     links = usable_links(cluster, layers, LAYERS, partial_inference=draw(st.booleans()))
     # Links that lead nowhere may not be chosen by schedulers that look one hop ahead.
-    alive = {"sink"}
-    while True:
-        reached = alive | {sender for sender, receiver in links if receiver in alive}
-        if reached == alive:
-            break
-        alive = reached
-    entered = {"source"}
-    while True:
-        reached = entered | {receiver for sender, receiver in links if sender in entered}
-        if reached == entered:
-            break
-        entered = reached
-    useful = alive & entered | {"source", "sink"}
+    leaving = reached("sink", [(receiver, sender) for sender, receiver in links])
+    useful = leaving & reached("source", links) | {"source", "sink"}
     placement = hx.Placement(
         "drawn",
         cluster.name,
@@ -98,9 +95,7 @@ lengths = st.tuples(st.integers(1, 400), st.integers(1, 12))
 
 def check_same(system, scheduler, workload, requests, seed):
     cluster, model, placement = system
-    result = hx.simulate(
-        *system, scheduler=scheduler, workload=workload, on_full="drop", sample_step_s=0
-    )  # fmt: skip
+    result = hx.simulate(*system, scheduler=scheduler, workload=workload, on_full="drop", sample_step_s=0)
     mark, ratio = KV_RULES[workload.mode]
     flow = hx.max_flow(*system).on_link if scheduler == "helix" else None
     slow = SlowEngine(
