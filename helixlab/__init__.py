@@ -36,9 +36,9 @@ if TYPE_CHECKING:
         check_placement,
         load_placement,
         placement_names,
-        plan,
         save_placement,
     )
+    from helixlab.planning import plan
     from helixlab.scheduling import Scheduler
     from helixlab.simulation import Result, load_result, simulate
     from helixlab.workload import Workload, offline, online, trace_names
@@ -64,7 +64,6 @@ _HOMES = {
         "check_placement",
         "load_placement",
         "placement_names",
-        "plan",
         "save_placement",
     ),
     "flow": ("Flow", "max_flow", "upper_bound"),
@@ -72,6 +71,7 @@ _HOMES = {
     "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
     "simulation": ("Result", "load_result", "simulate"),
+    "planning": ("plan",),
     "experiments.sweep": ("sweep",),
     "experiments.goodput": ("Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"),
     "experiments.tuning": ("Tuning", "tune_execution"),

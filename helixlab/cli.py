@@ -21,14 +21,13 @@ from helixlab.files import json_ready
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import Model, load_model, model_names
 from helixlab.placement import (
-    METHODS,
     Placement,
     load_placement,
     placement_names,
-    plan,
     read_placement_ini,
     save_placement,
 )
+from helixlab.planning import METHODS, plan
 from helixlab.workload import Workload, offline, online, trace_names
 
 __all__ = ["main"]

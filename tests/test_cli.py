@@ -14,7 +14,7 @@ import pytest
 import helixlab as hx
 from helixlab import cli, simulation
 from helixlab.execution import EXECUTIONS
-from helixlab.placement import METHODS
+from helixlab.planning import METHODS
 from helixlab.scheduling import SCHEDULERS
 
 SUBJECT = ["--cluster", "small10", "--model", "llama-1-30b"]

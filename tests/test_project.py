@@ -41,6 +41,7 @@ LEVELS = [
     {"execution"},
     {"workload"},
     {"simulation"},
+    {"planning"},
     {"diagnosis"},
     {"experiments"},
     {"plotting"},
@@ -52,9 +53,9 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 OWNERS = {
     "matplotlib": {"plotting"},
     "seaborn": {"plotting"},
-    "highspy": {"placement"},
-    "cvxpy": {"placement"},
-    "numba": {"jit", "scheduling", "execution", "simulation"},
+    "highspy": {"planning"},
+    "cvxpy": {"planning"},
+    "numba": {"jit", "scheduling", "execution", "simulation", "planning"},
 }
 
 # The few packages whose module has another name than the distribution would be listed here.

@@ -141,7 +141,7 @@ def test_an_objective_that_anything_meets():
 
 
 def test_a_window_in_which_nothing_arrives():
-    with pytest.raises(WorkloadError, match="no query arrives in the window at 0.1 tokens/s"):
+    with pytest.raises(WorkloadError, match=r"no query arrives in the window at 0\.1 tokens/s"):
         hx.goodput(*SYSTEM, objective=OBJECTIVE, most_tokens_per_s=0.1, warmup_s=0, duration_s=60)
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from helixlab.cluster import load_cluster
 from helixlab.errors import FileFormatError, HelixlabError, PlacementError, UnknownNameError
 from helixlab.model import load_model
-from helixlab.placement import PlanReport, load_placement, placement_names, plan, save_placement
+from helixlab.placement import PlanReport, load_placement, placement_names, save_placement
+from helixlab.planning import plan
 
 SMALL = load_placement("small10/llama-1-30b/helix")
 PART = "single24/llama-2-70b/separate-a100"

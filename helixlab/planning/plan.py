@@ -15,11 +15,11 @@ from helixlab.cluster.checks import shown
 from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
-from helixlab.placement.homogeneous import plan_homogeneous
-from helixlab.placement.petals import plan_petals
 from helixlab.placement.placement import Placement, PlanReport
-from helixlab.placement.separate import plan_separate
-from helixlab.placement.swarm import plan_swarm
+from helixlab.planning.homogeneous import plan_homogeneous
+from helixlab.planning.petals import plan_petals
+from helixlab.planning.separate import plan_separate
+from helixlab.planning.swarm import plan_swarm
 
 __all__ = ["METHODS", "plan"]
 

@@ -11,17 +11,14 @@ from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.flow import max_flow
 from helixlab.model import load_model
 from helixlab.placement import (
-    METHODS,
     NodeLayers,
     Placement,
     PlanReport,
     check_placement,
-    extrapolated_kv_capacity,
     load_placement,
-    plan,
-    planning_throughput,
     usable_links,
 )
+from helixlab.planning import METHODS, extrapolated_kv_capacity, plan, planning_throughput
 
 SINGLE24, GEO24, HETERO42 = map(load_cluster, ("single24", "geo24", "hetero42"))
 SMALL10 = load_cluster("small10")

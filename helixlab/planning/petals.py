@@ -11,7 +11,7 @@ from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model
 from helixlab.placement.placement import NodeLayers, Placement, usable_links
-from helixlab.placement.planning import placed, planning_throughput, require_room
+from helixlab.planning.common import placed, planning_throughput, require_room
 
 __all__ = ["plan_petals"]
 

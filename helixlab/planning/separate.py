@@ -12,7 +12,7 @@ from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import MachineProfile, Model, typical_decode_tokens
 from helixlab.placement.placement import End, NodeLayers, Placement
-from helixlab.placement.planning import nodes_by_machine, placed, planning_throughput, require_room
+from helixlab.planning.common import nodes_by_machine, placed, planning_throughput, require_room
 
 __all__ = ["extrapolated_kv_capacity", "plan_separate"]
 

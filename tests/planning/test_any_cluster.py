@@ -8,7 +8,8 @@ from helixlab.cluster import geo_distributed, random_sparse, single_region
 from helixlab.errors import PlacementError
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import load_model, model_names
-from helixlab.placement import held_by, plan
+from helixlab.placement import held_by
+from helixlab.planning import plan
 
 MODELS = {name: load_model(name) for name in model_names()}
 METHODS = ["petals", "swarm", "homogeneous", "separate"]
