@@ -14,7 +14,7 @@ from helixlab.errors import PlacementError
 from helixlab.flow import decompose, flow_graph, max_flow, upper_bound
 from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX
 from helixlab.model import load_model
-from helixlab.placement import plan
+from helixlab.planning import plan
 
 LLAMA = load_model("llama-1-30b")
 COUNTS = st.fixed_dictionaries({"A100": st.integers(1, 4), "L4": st.integers(2, 6), "T4": st.integers(2, 8)})
