@@ -60,6 +60,7 @@ _STATUS: Final[dict[highspy.HighsModelStatus, Status]] = {
 }
 """Every other way to end is a "solver error"."""
 
+FEASIBLE: Final = highspy.SolutionStatus.kSolutionStatusFeasible
 POLL_S: Final = 0.1
 """How often a running solve is looked at."""
 
@@ -525,7 +526,7 @@ def _solution(program: Program, highs: highspy.Highs, watch: _Watch, first: Solu
     if watch.ends is not None and ended in {_Ended.kInterrupt, _Ended.kNotset}:
         status = watch.ends
     objective = values = None
-    if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
+    if info.primal_solution_status == FEASIBLE and status != "unbounded":
         objective, values = float(info.objective_function_value), np.array(highs.getSolution().col_value)
     elif first is not None:
         objective, values = first.objective, first.values

@@ -1,0 +1,146 @@
+"""The placement program of the Helix paper, solved (Mei et al., ASPLOS 2025, section 4)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from helixlab.cluster import Cluster
+from helixlab.errors import HelixlabError, PlacementError
+from helixlab.flow import max_flow
+from helixlab.model import Model
+from helixlab.placement import Placement, PlanReport
+from helixlab.planning.common import placed, progress_bar
+from helixlab.planning.homogeneous import plan_homogeneous
+from helixlab.planning.paper_program import PaperProgram
+from helixlab.planning.petals import plan_petals
+from helixlab.planning.pruning import keep_fastest_links
+from helixlab.planning.solver import Limits, solve_problem
+from helixlab.planning.swarm import plan_swarm
+
+__all__ = ["plan_paper_milp"]
+
+
+def plan_paper_milp(
+    cluster: Cluster,
+    model: Model,
+    *,
+    rng: np.random.Generator | int = 0,
+    time_limit_s: float | None = None,
+    partial_inference: bool = False,
+    keep_links_per_node: int | None = None,
+    start: Placement | Literal["heuristics"] | None = "heuristics",
+    relative_gap: float = 1e-4,
+    target_tokens_per_s: float | None = None,
+    stall_s: float | None = None,
+    threads: int = 1,
+    progress: bool = False,
+) -> Placement:
+    """Solve the paper's placement program.
+
+    The search ends when the best placement is proved, or early: at a time, at a throughput, when it makes no
+    headway, or by Ctrl-C. The best placement so far is kept each time.
+
+    Parameters
+    ----------
+    cluster, model
+        What to place on what.
+    rng : numpy.random.Generator or int, default 0
+        Of the heuristic placements and of the solver's seed.
+    time_limit_s : float, optional
+        Seconds to search.
+    partial_inference : bool
+        Whether a query may enter a node behind its first layer.
+    keep_links_per_node : int, optional
+        Leave out all links but the fastest, see `keep_fastest_links`; the paper's study keeps 12.
+    start : Placement, "heuristics" or None
+        What to begin with: a placement, the best one that `plan_petals`, `plan_swarm` and `plan_homogeneous`
+        make, or nothing.
+    relative_gap : float
+        End when the bound is within this part of the best placement.
+    target_tokens_per_s : float, optional
+        End at the first placement that serves so much.
+    stall_s : float, optional
+        End when no better placement was found for so many seconds.
+    threads : int
+        Most threads to use.
+    progress : bool
+        Show incumbent, bound and gap on stderr.
+
+    Returns
+    -------
+    Placement
+        With the links of the (pruned) cluster that can be used. Its report holds how the search ended, the
+        program's objective, its bound and the trace of both. `max_flow` of it may differ a little from the
+        objective where links bind: the program sends activations over links between nodes, the flow graph the
+        token as well.
+
+    Raises
+    ------
+    PlacementError
+        The model does not fit, the start cannot be expressed in the program, or nothing was found in time.
+
+    Notes
+    -----
+    Mei et al., ASPLOS 2025, section 4; pruning, heuristic starts and early stop are its means against long
+    searches. With HiGHS this is a program to study more than one to plan with: `PaperProgram` says why.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> cluster, model = load_cluster("small10"), load_model("llama-1-30b")
+    >>> placement = plan_paper_milp(cluster, model, target_tokens_per_s=286)
+    >>> placement.report.status, round(placement.report.objective_tokens_per_s, 3)
+    ('target reached', 286.587)
+    """
+    if keep_links_per_node is not None:
+        cluster = keep_fastest_links(cluster, keep_links_per_node)
+    generator = np.random.default_rng(rng)
+    program = PaperProgram(cluster, model, partial_inference=partial_inference)
+    if start == "heuristics":
+        start = _best_heuristic(program, generator)
+    elif isinstance(start, str):
+        raise PlacementError(f"start is {start!r}; give a placement, 'heuristics' or None")
+    limits = Limits(
+        time_limit_s=time_limit_s,
+        relative_gap=relative_gap,
+        target=target_tokens_per_s,
+        stall_s=stall_s,
+        seed=int(generator.integers(2**31)),
+        threads=threads,
+    )
+    with progress_bar("paper-milp", shown=progress) as on_progress:
+        found = solve_problem(
+            program.problem,
+            start=None if start is None else program.start_from(start),
+            limits=limits,
+            on_progress=on_progress,
+        )
+    if not found.objective:  # a flow of 0 is no placement either
+        raise PlacementError(
+            f"the paper's program found no placement of {model.name} on {cluster.name!r} in"
+            f" {found.wall_s:.1f} s ({found.status}); give it more time, or a placement of another planner to"
+            " start from"
+        )
+    layers = program.found()
+    placement = placed(cluster, model, "paper-milp", layers, program.links_between(layers))
+    report = PlanReport(found.status, found.objective, found.bound, found.wall_s, found.trace)
+    return replace(placement, report=report)
+
+
+def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placement | None:
+    """The heuristic placement that serves most over the links of the program, if any."""
+    cluster, model = program.cluster, program.model
+    best, most = None, 0.0
+    for planner in (plan_petals, plan_swarm, plan_homogeneous):
+        with suppress(HelixlabError):  # each fails on clusters that the others can plan for
+            placement = planner(cluster, model, rng=rng)
+            placement = replace(placement, links=program.links_between(placement.layers))
+            flow = max_flow(cluster, model, placement).value_tokens_per_s
+            if flow > most:
+                best, most = placement, flow
+    return best
