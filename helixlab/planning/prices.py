@@ -66,8 +66,18 @@ class Prices:
     worth: NDArray[np.float64]
     most_layers: float
 
+    def for_kinds(self, like: Sequence[int]) -> Prices:
+        """The same prices for kinds that differ in something else: ``like[kind]`` is the kind it equals."""
+        blocks = [(kind, block) for kind, same in enumerate(like) for block in np.flatnonzero(self.kind == same)]
+        kind, block = np.array(sorted(blocks, key=lambda pair: int(self.layers[pair[1]]))).T
+        arrays = (np.ascontiguousarray(values[block]) for values in (self.layers, self.speed, self.price))
+        worth = self.worth[np.asarray(like)]
+        return Prices(self.flow_tokens_per_s, np.ascontiguousarray(kind), *arrays, worth, self.most_layers)
 
-def layer_prices(speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], flow: float) -> Prices:
+
+def layer_prices(
+    speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], flow: float, *, every: bool = False
+) -> Prices:
     """The prices that prove most for nodes that are to serve a flow.
 
     Parameters
@@ -78,6 +88,8 @@ def layer_prices(speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], f
         Nodes of each kind.
     flow : float
         Tokens/s that every layer must have.
+    every : bool
+        Also price blocks that could as well be longer, which matters only where links bind.
 
     Returns
     -------
@@ -93,7 +105,7 @@ def layer_prices(speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], f
     >>> [round(layer_prices([node], [2], flow).most_layers, 3) for flow in (8, 4)]
     [2.0, 4.0]
     """
-    kind, layers, speed = _blocks(speeds, flow)
+    kind, layers, speed = _blocks(speeds, flow, every)
     weight = np.maximum(np.ceil(speed / flow * GRID - TOLERANCE), 1).astype(np.int64)
     alone = -(-GRID // weight)
     covers = {tuple((block, int(times)) for block, times in [pair]) for pair in enumerate(alone)}
@@ -116,15 +128,15 @@ def layer_prices(speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], f
 
 
 def _blocks(
-    speeds: Sequence[NDArray[np.float64]], flow: float
+    speeds: Sequence[NDArray[np.float64]], flow: float, every: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Kind, layers and speed of the blocks of which no longer one is as fast, short ones first."""
+    """Kind, layers and speed of blocks, short ones first; only those of which no longer one is as fast."""
     found = []
     for kind, values in enumerate(speeds):
         # A node that is to run k layers may hold more of them, should it be faster so.
         reached = np.minimum(np.maximum.accumulate(values[::-1])[::-1], flow)
         for k in range(1, len(values)):
-            if reached[k] > 0 and (k + 1 == len(values) or reached[k + 1] < reached[k]):
+            if reached[k] > 0 and (every or k + 1 == len(values) or reached[k + 1] < reached[k]):
                 found.append((k, kind, float(reached[k])))
     found.sort()
     layers, kind_of, speed = zip(*found, strict=True)
