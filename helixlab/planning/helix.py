@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.flow import upper_bound
-from helixlab.model import Model, machine_throughput
+from helixlab.model import Model
 from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usable_links
 from helixlab.planning.common import placed, planning_throughput, progress_bar, require_room
-from helixlab.planning.coverage import Kinds, climb, spans
+from helixlab.planning.coverage import climb, least_cover, spans
 from helixlab.planning.network import network_of
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.record import GAP, Record, Spans
-from helixlab.planning.regions import explore, regional_bound, separate_regions
+from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, separate_regions
+from helixlab.planning.search import Block
 
 __all__ = ["helix_candidates", "plan_helix"]
 
-OBJECTIVES = ("flow",)
+OBJECTIVES: Final = ("flow",)
+WIDTHS: Final = (100, 300, 1000)
+"""States kept at each layer where links bind, one round of searching after the other."""
 
 
 def plan_helix(
@@ -137,24 +140,27 @@ def _placement(cluster: Cluster, model: Model, found: Spans) -> Placement:
 
 def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Generator) -> None:
     size, seed = len(cluster.nodes), int(rng.integers(2**31))
-    start, end = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    start, end = np.zeros((2, size), dtype=np.int64)
     for held in plan_petals(cluster, model, rng=rng).layers:
         start[held.node], end[held.node] = held.first_layer, held.end_layer
     record.offer(start, end)
-    kinds = kinds_of(cluster, model)
-    covered = 0.0
+    regions = regions_of(cluster, model, record.network)
+    binds = False
 
-    def offer(blocks):
-        nonlocal covered
-        covered = max(covered, record.offer(*spans(blocks, kinds, size)))
+    def offer(blocks: Sequence[Block]) -> None:
+        nonlocal binds
+        flow = record.offer(*spans(blocks, regions.types, size))
+        binds = binds or flow < least_cover(blocks, regions.types, model.layers) * (1 - GAP)
 
-    climb(kinds, model.layers, record.bound, offer=offer, lower=record.lower, over=record.over, seed=seed)
-
-
-def kinds_of(cluster: Cluster, model: Model) -> Kinds:
-    table = planning_throughput(cluster, model)
-    nodes = defaultdict(list)
-    for node in cluster.nodes:
-        if len(table.get(node.machine, ())) > 1:
-            nodes[node.machine].append(node.index)
-    return Kinds(list(nodes.values()), [table[m] for m in nodes])
+    climb(
+        regions.types, model.layers, record.bound,
+        offer=offer, lower=record.lower, over=lambda: binds or record.over(), seed=seed,
+    )  # fmt: skip
+    if binds:
+        if len(cluster.regions) > 1:
+            separate_regions(regions, record, seed)
+        for width in WIDTHS:
+            explore(regions, record, width, seed)
+            if width == WIDTHS[0]:
+                lower_by_links(regions, record, seed)
+        anneal_best(record, seed)

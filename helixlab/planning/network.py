@@ -12,7 +12,7 @@ from numba import types, typeof
 from numpy.typing import NDArray
 
 from helixlab.cluster import SINK, SOURCE, Cluster
-from helixlab.jit import compiled, inlined
+from helixlab.jit import compiled, inlined, rare
 from helixlab.model import Model, machine_throughput
 from helixlab.planning.common import planning_throughput
 
@@ -131,7 +131,7 @@ def set_capacities(network: Any, start: Any, end: Any, layers: Any, room: Any) -
         room.capacity[i] = min(network.speed[i, end[i] - start[i]], card)
 
 
-@inlined
+@rare
 def leveled(network: Any, start: Any, end: Any, layers: Any, room: Any) -> Any:
     """Fill in how far every end is from the source in the residual graph; whether the sink is reached."""
     size = len(start)
@@ -208,7 +208,7 @@ def sent(room: Any, v: Any, w: Any, amount: Any) -> None:
         room.flow[i, j] += amount
 
 
-@inlined
+@rare
 def pushed(network: Any, start: Any, end: Any, layers: Any, room: Any, first: Any, most: Any) -> Any:
     """Send up to an amount from one node to the sink along levels that rise; how much was sent."""
     size = len(start)
@@ -248,7 +248,7 @@ def pushed(network: Any, start: Any, end: Any, layers: Any, room: Any, first: An
     return total
 
 
-@inlined
+@rare
 def served(network: Any, start: Any, end: Any, layers: Any, room: Any) -> Any:
     """Maximum flow when every node holds the layers from `start` to `end` (the same if it is idle).
 

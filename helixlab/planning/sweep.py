@@ -18,7 +18,7 @@ import numpy as np
 from numba import types, typeof
 from numpy.typing import NDArray
 
-from helixlab.jit import compiled, inlined
+from helixlab.jit import compiled, inlined, rare
 
 __all__ = ["ACTIVE", "ADDED", "Blocks", "Frontier", "Scratch", "sweep_layer"]
 
@@ -153,7 +153,7 @@ def is_new(table: Any, fingerprint: Any) -> Any:
     return True
 
 
-@inlined
+@rare
 def crosses(blocks: Any, scratch: Any, layer: Any, used: Any, total: Any, flow: Any) -> Any:
     """Whether the links could bring the flow to this layer, from what ends here to what begins.
 
@@ -218,7 +218,7 @@ def least_scores(frontier: Any, scratch: Any, layer: Any, last: Any) -> None:
         scratch.entry[ahead] = least
 
 
-@inlined
+@rare
 def let_in(frontier: Any, scratch: Any, key: Any, at: Any, origin: Any, number: Any, slack: Any) -> Any:
     """Keep the state in the scratch, if it is new and good enough; whether nothing was lost by it.
 
@@ -265,7 +265,7 @@ def let_in(frontier: Any, scratch: Any, key: Any, at: Any, origin: Any, number: 
     return not full
 
 
-@inlined
+@rare
 def extended(blocks: Any, frontier: Any, scratch: Any, at: Any, number: Any, flow: Any, how: Any) -> Any:
     """Move the state in the scratch on to where blocks are next needed; whether nothing was lost by it.
 
