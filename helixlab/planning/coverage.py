@@ -19,12 +19,18 @@ from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.planning.record import GAP
 from helixlab.planning.search import Block, search
 
-__all__ = ["Kinds", "climb", "spans"]
+__all__ = ["Kinds", "climb", "climb_together", "least_cover", "pods", "spans"]
 
 WIDTHS: Final = (8, 32, 128)
 """States kept at each layer, one search after the other."""
 STEPS: Final = 400e6
 """Of one search, at most."""
+POD: Final = 40
+"""Nodes that are searched together, about."""
+SPARE: Final = 1.2
+"""A group of nodes has room for so many times the layers of the model at least."""
+ROUGH_GAP: Final = 0.1
+"""How close flow and bound are to come before all groups of nodes have had their turn."""
 FIRST: Final = 0.9
 """Part of the bound that is tried first."""
 
@@ -67,6 +73,53 @@ def spans(
     return start, end
 
 
+def pods(kinds: Kinds, model_layers: int) -> list[Kinds]:
+    """The nodes in groups as alike as possible, each large enough for the model and small enough to search.
+
+    Every flow through groups that share nothing adds up, and large clusters lose little by it.
+    """
+    number = max(1, min(round(sum(kinds.counts) / POD), kinds.room // int(SPARE * model_layers)))
+    groups: list[list[Sequence[int]]] = [[] for _ in range(number)]
+    turn = 0
+    for nodes in kinds.nodes:
+        for group in range(number):
+            groups[(group + turn) % number].append(nodes[group::number])
+        turn += len(nodes) % number
+    return [Kinds(group, kinds.speeds) for group in groups]
+
+
+def climb_together(
+    groups: Sequence[Kinds],
+    model_layers: int,
+    *,
+    offer: Callable[[Sequence[tuple[Kinds, Sequence[Block]]]], None],
+    over: Callable[[], bool],
+    seed: int = 0,
+) -> None:
+    """Raise the flow of groups of nodes that each serve the whole model, first roughly, then finely.
+
+    `offer` is told of the blocks of all groups whenever those of one have become better.
+    """
+    reached = [0.0] * len(groups)
+    blocks: list[Sequence[Block]] = [()] * len(groups)
+    for gap in (ROUGH_GAP, GAP):
+        for number, kinds in enumerate(groups):
+
+            def better(found: Sequence[Block], number: int = number) -> None:
+                blocks[number] = found
+                offer([pair for pair in zip(groups, blocks, strict=True) if pair[1]])
+
+            amounts = (
+                count * float(np.max(np.arange(len(speeds)) * speeds))
+                for count, speeds in zip(kinds.counts, kinds.speeds, strict=True)
+            )
+            reached[number] = climb(
+                kinds, model_layers, sum(amounts) / model_layers,
+                offer=better, lower=lambda bound: None, over=over, low=reached[number],
+                widths=WIDTHS[:1], gap=gap, seed=seed,
+            )  # fmt: skip
+
+
 def climb(
     kinds: Kinds,
     model_layers: int,
@@ -77,8 +130,9 @@ def climb(
     over: Callable[[], bool],
     low: float = 0.0,
     widths: Sequence[int] = WIDTHS,
+    gap: float = GAP,
     seed: int = 0,
-) -> None:
+) -> float:
     """Raise the flow that every layer has, and lower the bound on it, until they meet.
 
     Bisection between the two, with searches that grow wider.
@@ -99,14 +153,21 @@ def climb(
         Flow that is reached already.
     widths : sequence of int
         Widths of the searches.
+    gap : float
+        How close flow and bound are to come.
     seed : int
         Decides between equals.
+
+    Returns
+    -------
+    float
+        The flow that was reached.
     """
     bound = coverage_bound(kinds.speeds, kinds.counts, model_layers, bound)
     lower(bound)
     for width in widths:
         high = bound
-        while high > low * (1 + GAP) and not over():
+        while high > low * (1 + gap) and not over():
             flow = max(FIRST * high, (low + high) / 2) if low == 0 else (low + high) / 2
             prices = layer_prices(kinds.speeds, kinds.counts, flow)
             found = search(
@@ -122,6 +183,7 @@ def climb(
                 if found.excluded:
                     bound = flow
                     lower(bound)
+    return low
 
 
 def least_cover(blocks: Sequence[Block], kinds: Kinds, model_layers: int) -> float:

@@ -14,11 +14,12 @@ from helixlab.flow import upper_bound
 from helixlab.model import Model
 from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usable_links
 from helixlab.planning.common import placed, planning_throughput, progress_bar, require_room
-from helixlab.planning.coverage import climb, least_cover, spans
+from helixlab.planning.coverage import Kinds, climb, climb_together, least_cover, pods, spans
 from helixlab.planning.network import network_of
+from helixlab.planning.prices import coverage_bound
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.record import GAP, Record, Spans
-from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, separate_regions
+from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
 from helixlab.planning.search import Block
 
 __all__ = ["helix_candidates", "plan_helix"]
@@ -147,20 +148,29 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
     regions = regions_of(cluster, model, record.network)
     binds = False
 
-    def offer(blocks: Sequence[Block]) -> None:
+    def offer(groups: Sequence[tuple[Kinds, Sequence[Block]]]) -> None:
         nonlocal binds
-        flow = record.offer(*spans(blocks, regions.types, size))
-        binds = binds or flow < least_cover(blocks, regions.types, model.layers) * (1 - GAP)
+        placed_at = [spans(blocks, kinds, size) for kinds, blocks in groups]
+        flow = record.offer(sum(start for start, _ in placed_at), sum(end for _, end in placed_at))
+        cover = sum(least_cover(blocks, kinds, model.layers) for kinds, blocks in groups)
+        binds = binds or flow < cover * (1 - GAP)
 
-    climb(
-        regions.types, model.layers, record.bound,
-        offer=offer, lower=record.lower, over=lambda: binds or record.over(), seed=seed,
-    )  # fmt: skip
-    if binds:
-        if len(cluster.regions) > 1:
-            separate_regions(regions, record, seed)
+    groups = pods(regions.types, model.layers)
+    if len(groups) == 1:
+        climb(
+            regions.types, model.layers, record.bound,
+            offer=lambda blocks: offer([(regions.types, blocks)]), lower=record.lower,
+            over=lambda: binds or record.over(), seed=seed,
+        )  # fmt: skip
+    else:
+        record.lower(coverage_bound(regions.types.speeds, regions.types.counts, model.layers, record.bound))
+        alone = self_sufficient(regions, model.layers)
+        climb_together(alone or groups, model.layers, offer=offer, over=record.over, seed=seed)
+    if not binds:
+        return
+    if len(groups) == 1:
         for width in WIDTHS:
             explore(regions, record, width, seed)
             if width == WIDTHS[0]:
                 lower_by_links(regions, record, seed)
-        anneal_best(record, seed)
+    anneal_best(record, seed)

@@ -19,13 +19,13 @@ from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.planning.annealing import anneal, walk_from
 from helixlab.planning.common import planning_throughput
-from helixlab.planning.coverage import Kinds, climb, spans
+from helixlab.planning.coverage import Kinds, pods, spans
 from helixlab.planning.network import Network, flow_room
 from helixlab.planning.prices import layer_prices
 from helixlab.planning.record import GAP, Record
 from helixlab.planning.search import Block, search
 
-__all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "separate_regions"]
+__all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
 
 FLOWS: Final = np.linspace(0.0, 1.0, 13)
 """Parts of the way from what is served to the bound that are tried."""
@@ -133,28 +133,15 @@ def explore(regions: Regions, record: Record, width: int, seed: int) -> None:
         _offer_all(found.placements, regions.kinds, record)
 
 
-def separate_regions(regions: Regions, record: Record, seed: int) -> None:
-    """Offer the placement in which every region that can serves the model by itself."""
-    chosen: list[tuple[Kinds, Sequence[Block]]] = []
-    size = len(record.network.most)
+def self_sufficient(regions: Regions, model_layers: int) -> list[Kinds]:
+    """The nodes of each region that can hold the model by itself, in groups small enough to search."""
+    groups = []
     for region in sorted(set(regions.region)):
         own = [kind for kind, of in enumerate(regions.region) if of == region]
         kinds = Kinds([regions.kinds.nodes[k] for k in own], [regions.kinds.speeds[k] for k in own])
-        if kinds.room < record.layers:
-            continue
-        best: list[Sequence[Block]] = []
-        amount = sum(len(n) * float(np.max(np.arange(len(s)) * s)) for n, s in zip(kinds.nodes, kinds.speeds, strict=True))
-        climb(
-            kinds, record.layers, amount / record.layers,
-            offer=best.append, lower=lambda bound: None, over=record.over, widths=(8,), seed=seed,
-        )  # fmt: skip
-        if best:
-            chosen.append((kinds, best[-1]))
-            start, end = np.zeros((2, size), dtype=np.int64)
-            for each, blocks in chosen:
-                one = spans(blocks, each, size)
-                start, end = start + one[0], end + one[1]
-            record.offer(start, end)
+        if kinds.room >= model_layers:
+            groups += pods(kinds, model_layers)
+    return groups
 
 
 def anneal_best(record: Record, seed: int) -> None:

@@ -30,6 +30,10 @@ SLACK: Final = 1e-6
 """Rounding of the slack, in layers."""
 FLOW: Final = 1e-9
 """Part of the flow that a layer may miss by rounding."""
+MOST_WASTE: Final = 0.25
+"""Layers that may be wasted at once, unless links demand it: with much slack, to waste more leads nowhere."""
+STEPS_OF_A_STATE: Final = 1_000_000
+"""After so many the other ways to go on from a state are dropped."""
 _UNREACHED: Final = 1 << 30
 
 
@@ -404,7 +408,11 @@ def sweep_layer(
             if not more:
                 continue
         depth = 0
+        enough_of_it = scratch.counts[0] + STEPS_OF_A_STATE
         while depth >= 0:
+            if scratch.counts[0] > enough_of_it:
+                nothing_lost = False
+                break
             block = scratch.following[depth]
             if block == len(blocks.kind):
                 depth -= 1
@@ -428,7 +436,8 @@ def sweep_layer(
                 least -= blocks.rest[int((1 - speed / flow) * (len(blocks.rest) - 1))]
             if least < -SLACK:
                 continue
-            if least + noise < scratch.entry[min(shortest, len(scratch.entry) - 1)]:
+            too_much = not binding and least < scratch.slack[0] - MOST_WASTE
+            if too_much or least + noise < scratch.entry[min(shortest, len(scratch.entry) - 1)]:
                 nothing_lost = False
                 continue
             scratch.block[used + depth], scratch.end[used + depth] = block, layer + blocks.layers[block]
