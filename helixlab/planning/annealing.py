@@ -164,13 +164,9 @@ def exchanged(network: Any, walk: Any, number: Any) -> None:
 
 
 @compiled(
-    types.void(
-        network_type, room_type, _walk_type, types.int64, types.float64, types.float64, types.int64
-    )
+    types.void(network_type, room_type, _walk_type, types.int64, types.float64, types.float64, types.int64)
 )
-def anneal(
-    network: Any, room: Any, walk: Any, layers: Any, warm: Any, cold: Any, steps: Any
-) -> None:
+def anneal(network: Any, room: Any, walk: Any, layers: Any, warm: Any, cold: Any, steps: Any) -> None:
     """Walk on for so many steps; the best placement met is kept.
 
     Parameters

@@ -31,6 +31,8 @@ SPARE: Final = 1.2
 """A group of nodes has room for so many times the layers of the model at least."""
 ROUGH_GAP: Final = 0.1
 """How close flow and bound are to come before all groups of nodes have had their turn."""
+LEAST: Final = 1e-3
+"""Part of the bound below which nothing is looked for."""
 FIRST: Final = 0.9
 """Part of the bound that is tried first."""
 
@@ -61,9 +63,7 @@ class Kinds:
         return sum(len(nodes) * (len(s) - 1) for nodes, s in zip(self.nodes, self.speeds, strict=True))
 
 
-def spans(
-    blocks: Sequence[Block], kinds: Kinds, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def spans(blocks: Sequence[Block], kinds: Kinds, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Start and end of the layers of each of `size` nodes; each block goes to the next node of its kind."""
     start, end = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     free = [iter(nodes) for nodes in kinds.nodes]
@@ -167,7 +167,7 @@ def climb(
     lower(bound)
     for width in widths:
         high = bound
-        while high > low * (1 + gap) and not over():
+        while high > max(low * (1 + gap), LEAST * bound) and not over():
             flow = max(FIRST * high, (low + high) / 2) if low == 0 else (low + high) / 2
             prices = layer_prices(kinds.speeds, kinds.counts, flow)
             found = search(

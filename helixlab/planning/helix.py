@@ -127,15 +127,15 @@ def _plans(
     status = "optimal" if record.closed else "time limit" if record.late else "feasible"
     report = PlanReport(status, None, record.bound, record.seconds, tuple(record.trace))
     return tuple(
-        replace(
-            _placement(cluster, model, found), report=replace(report, objective_tokens_per_s=flow)
-        )
+        replace(_placement(cluster, model, found), report=replace(report, objective_tokens_per_s=flow))
         for found, flow in record.best(count)
     )
 
 
 def _placement(cluster: Cluster, model: Model, found: Spans) -> Placement:
-    layers = [NodeLayers(i, start, end) for i, (start, end) in enumerate(zip(*found, strict=True)) if end > start]
+    layers = [
+        NodeLayers(i, start, end) for i, (start, end) in enumerate(zip(*found, strict=True)) if end > start
+    ]
     return placed(cluster, model, "helix", layers, usable_links(cluster, layers, model.layers))
 
 
@@ -155,22 +155,21 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
         cover = sum(least_cover(blocks, kinds, model.layers) for kinds, blocks in groups)
         binds = binds or flow < cover * (1 - GAP)
 
-    groups = pods(regions.types, model.layers)
+    groups, alone = pods(regions.types, model.layers), self_sufficient(regions, model.layers)
     if len(groups) == 1:
         climb(
             regions.types, model.layers, record.bound,
             offer=lambda blocks: offer([(regions.types, blocks)]), lower=record.lower,
-            over=lambda: binds or record.over(), seed=seed,
+            over=lambda: binds or record.over(), low=record.flow, seed=seed,
         )  # fmt: skip
     else:
         record.lower(coverage_bound(regions.types.speeds, regions.types.counts, model.layers, record.bound))
-        alone = self_sufficient(regions, model.layers)
+    if len(groups) > 1 or (binds and alone):
         climb_together(alone or groups, model.layers, offer=offer, over=record.over, seed=seed)
-    if not binds:
-        return
-    if len(groups) == 1:
+    if len(groups) == 1 and binds:
         for width in WIDTHS:
             explore(regions, record, width, seed)
             if width == WIDTHS[0]:
                 lower_by_links(regions, record, seed)
-    anneal_best(record, seed)
+    if binds:
+        anneal_best(record, seed)

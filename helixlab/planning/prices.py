@@ -68,7 +68,9 @@ class Prices:
 
     def for_kinds(self, like: Sequence[int]) -> Prices:
         """The same prices for kinds that differ in something else: ``like[kind]`` is the kind it equals."""
-        blocks = [(kind, block) for kind, same in enumerate(like) for block in np.flatnonzero(self.kind == same)]
+        blocks = [
+            (kind, block) for kind, same in enumerate(like) for block in np.flatnonzero(self.kind == same)
+        ]
         kind, block = np.array(sorted(blocks, key=lambda pair: int(self.layers[pair[1]]))).T
         arrays = (np.ascontiguousarray(values[block]) for values in (self.layers, self.speed, self.price))
         worth = self.worth[np.asarray(like)]

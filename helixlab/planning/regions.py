@@ -8,7 +8,7 @@ that cross from region to region seldom and broadly, and, with the widest link o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ from helixlab.planning.common import planning_throughput
 from helixlab.planning.coverage import Kinds, pods, spans
 from helixlab.planning.network import Network, flow_room
 from helixlab.planning.prices import layer_prices
-from helixlab.planning.record import GAP, Record
+from helixlab.planning.record import GAP, Record, Spans
 from helixlab.planning.search import Block, search
 
 __all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
@@ -35,10 +35,12 @@ PROOF_WIDTH: Final = 2000
 PROOF_STEPS: Final = 10e6
 PROOF_PRECISION: Final = GAP / 2
 """Relative precision of the bound."""
-ANNEALED: Final = 12
+ANNEALED: Final = 8
 """How many of the best placements are annealed."""
-ANNEALING_WORK: Final = 2e9
-"""Steps of one annealing times the square of the number of nodes, about the time they take."""
+STEPS_A_NODE: Final = 30_000
+"""Steps of one annealing for each node."""
+ANNEALING_WORK: Final = 1e9
+"""Most steps of one annealing times the square of the number of nodes, about the time they take."""
 WARM: Final = 0.015
 COLD: Final = 0.001
 """Temperatures of the annealing as parts of the flow."""
@@ -148,8 +150,8 @@ def anneal_best(record: Record, seed: int) -> None:
     """Anneal the best placements on the maximum flow, each for the same number of steps."""
     size = len(record.network.most)
     room = flow_room(size)
-    steps = int(ANNEALING_WORK / size**2 / SLICE)
-    done: set = set()
+    steps = int(min(STEPS_A_NODE * size, ANNEALING_WORK / size**2) / SLICE)
+    done: set[Spans] = set()
     for number in range(ANNEALED):
         ahead = [found for found, _ in record.best(ANNEALED) if found not in done]
         if not ahead or record.over():
@@ -158,9 +160,7 @@ def anneal_best(record: Record, seed: int) -> None:
         start, end = np.array(ahead[0])
         walk = walk_from(start, end, record.layers, seed + number)
         for part in range(SLICE):
-            warm, cold = (
-                record.flow * WARM * (COLD / WARM) ** ((part + later) / SLICE) for later in (0, 1)
-            )
+            warm, cold = (record.flow * WARM * (COLD / WARM) ** ((part + later) / SLICE) for later in (0, 1))
             anneal(record.network, room, walk, record.layers, warm, cold, steps)
             if record.over():
                 break

@@ -117,7 +117,13 @@ def _blocks(prices: Prices, counts: Sequence[int], link: NDArray[np.float64] | N
     cheapest_covers(prices.price, weight, rest, choice)
     links = np.zeros((len(counts), len(counts))) if link is None else link
     return Blocks(
-        prices.kind, prices.layers, prices.speed, prices.price, prices.worth, np.ascontiguousarray(links), rest
+        prices.kind,
+        prices.layers,
+        prices.speed,
+        prices.price,
+        prices.worth,
+        np.ascontiguousarray(links),
+        rest,
     )
 
 

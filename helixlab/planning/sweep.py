@@ -180,9 +180,7 @@ def crosses(blocks: Any, scratch: Any, layer: Any, used: Any, total: Any, flow: 
             brought = 0.0
             for i in range(ending):
                 if chosen >> i & 1:
-                    brought += blocks.link[
-                        blocks.kind[scratch.block[i]], blocks.kind[scratch.block[j]]
-                    ]
+                    brought += blocks.link[blocks.kind[scratch.block[i]], blocks.kind[scratch.block[j]]]
             cut += min(brought, blocks.speed[scratch.block[j]])
         if cut < missing:
             return False
