@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 from numpy.typing import NDArray
 
 from helixlab.jit import compiled, inlined
@@ -17,7 +17,8 @@ from helixlab.planning.network import network_type, room_type, served
 
 __all__ = ["Walk", "anneal", "walk_from"]
 
-HALVES: Final = np.uint64(11)
+ONE: Final = 0.6
+"""Part of the steps that move one node, not two."""
 MOST_SHIFT: Final = 3
 """Layers by which a node is shifted at once, at most."""
 
@@ -32,7 +33,7 @@ class Walk(NamedTuple):
     cover: NDArray[np.float64]
     """``[layer]``: tokens/s of the nodes that hold it."""
     flow: NDArray[np.float64]
-    """What is served; at best; the least any layer has."""
+    """What is served at last, and at best."""
     moved: NDArray[np.int64]
     """Which nodes are moved, from where to where: node, start, end, twice."""
     state: NDArray[np.uint64]
@@ -64,7 +65,7 @@ def uniform(walk: Any) -> Any:
     x ^= x << np.uint64(25)
     x ^= x >> np.uint64(27)
     walk.state[0] = x
-    return np.float64((x * np.uint64(2685821657736338717)) >> HALVES) * 2.0**-53
+    return np.float64((x * np.uint64(2685821657736338717)) >> np.uint64(11)) * 2.0**-53
 
 
 @inlined
@@ -192,10 +193,8 @@ def anneal(network: Any, room: Any, walk: Any, layers: Any, warm: Any, cold: Any
             walk.best_start[i], walk.best_end[i] = walk.start[i], walk.end[i]
     for step in range(steps):
         temperature = warm * (cold / warm) ** (step / steps)
-        if uniform(walk) < 0.6:
-            number = move_one(network, walk, layers)
-        else:
-            number = move_two(network, walk)
+        one = uniform(walk) < ONE
+        number = move_one(network, walk, layers) if one else move_two(network, walk)
         valid = number > 0
         for m in range(number):
             node, start, end = walk.moved[3 * m], walk.moved[3 * m + 1], walk.moved[3 * m + 2]

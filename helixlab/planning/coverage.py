@@ -1,4 +1,4 @@
-"""Planning where links do not bind: which flow can every layer have?
+"""Planning where links do not bind: how much flow every layer can have.
 
 Then the maximum flow of a placement is the least throughput that the nodes holding a layer have together,
 over all layers: every cut that separates source and sink and is not wider than it need be is a prefix of the

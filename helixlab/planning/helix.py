@@ -16,8 +16,8 @@ from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usab
 from helixlab.planning.common import placed, planning_throughput, progress_bar, require_room
 from helixlab.planning.coverage import Kinds, climb, climb_together, least_cover, pods, spans
 from helixlab.planning.network import network_of
-from helixlab.planning.prices import coverage_bound
 from helixlab.planning.petals import plan_petals
+from helixlab.planning.prices import coverage_bound
 from helixlab.planning.record import GAP, Record, Spans
 from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
 from helixlab.planning.search import Block
@@ -58,8 +58,8 @@ def plan_helix(
     Returns
     -------
     Placement
-        With all links that can be used. Its report says ``"optimal"`` where the bound is met, ``"time limit"``
-        or ``"feasible"`` where it is not.
+        With all links that can be used. Its report says ``"optimal"`` where the bound is met (to 0.01%),
+        ``"time limit"`` or ``"feasible"`` where it is not.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def plan_helix(
     Notes
     -----
     Where links do not bind, `helixlab.planning.coverage` finds the best placement or one very close to it.
-    Where they do, placements that are best for a simpler network (`helixlab.planning.regions`) are improved by
-    annealing on the maximum flow itself.
+    Where they do, placements that are best for a simpler network (`helixlab.planning.regions`) are improved
+    by annealing on the maximum flow itself.
 
     Examples
     --------
@@ -121,8 +121,8 @@ def _plans(
         _search(cluster, model, record, generator)
     if not record.pool:
         raise PlacementError(
-            f"no placement of {model.name} on cluster {cluster.name!r} was found that has a path from source to"
-            " sink; add links between the nodes"
+            f"no path from source to sink in any placement of {model.name} that was found on cluster"
+            f" {cluster.name!r}; add links between the nodes, or give it more time"
         )
     status = "optimal" if record.closed else "time limit" if record.late else "feasible"
     report = PlanReport(status, None, record.bound, record.seconds, tuple(record.trace))
@@ -151,7 +151,8 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
     def offer(groups: Sequence[tuple[Kinds, Sequence[Block]]]) -> None:
         nonlocal binds
         placed_at = [spans(blocks, kinds, size) for kinds, blocks in groups]
-        flow = record.offer(sum(start for start, _ in placed_at), sum(end for _, end in placed_at))
+        start, end = np.sum(placed_at, axis=0)
+        flow = record.offer(start, end)
         cover = sum(least_cover(blocks, kinds, model.layers) for kinds, blocks in groups)
         binds = binds or flow < cover * (1 - GAP)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 from numpy.typing import NDArray
 
-from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.cluster import Cluster
 from helixlab.jit import compiled, inlined, rare
 from helixlab.model import Model, machine_throughput
 from helixlab.planning.common import planning_throughput
@@ -41,7 +41,7 @@ class Network(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Room for a flow: of a node's two ends the first is where tokens come in, the second where they leave."""
+    """Room for a flow. A node has two ends: tokens come in at the first and leave at the second."""
 
     flow: NDArray[np.float64]
     """``[sender, receiver]``."""
@@ -67,12 +67,13 @@ def network_of(cluster: Cluster, model: Model) -> Network:
     inner_bytes = model.token_bytes + model.activation_bytes
     link, from_source, to_sink = np.zeros((size, size)), np.zeros(size), np.zeros(size)
     for found in cluster.links:
-        if found.sender == SOURCE:
-            from_source[found.receiver] = found.bandwidth_bytes_per_s / model.token_bytes
-        elif found.receiver == SINK:
-            to_sink[found.sender] = found.bandwidth_bytes_per_s / model.token_bytes
+        sender, receiver, bandwidth = found.sender, found.receiver, found.bandwidth_bytes_per_s
+        if isinstance(receiver, str):  # the coordinator
+            to_sink[sender] = bandwidth / model.token_bytes
+        elif isinstance(sender, str):
+            from_source[receiver] = bandwidth / model.token_bytes
         else:
-            link[found.sender, found.receiver] = found.bandwidth_bytes_per_s / inner_bytes
+            link[sender, receiver] = bandwidth / inner_bytes
     machines = [cluster.machine_of(node.index) for node in cluster.nodes]
     ways = [[m.nic_in_bytes_per_s for m in machines], [m.nic_out_bytes_per_s for m in machines]]
     card = np.array([[np.divide(way, inner_bytes), np.divide(way, model.token_bytes)] for way in ways])
@@ -94,8 +95,17 @@ def flow_room(size: int) -> Room:
     def whole(length: int) -> NDArray[np.int64]:
         return np.zeros(length, dtype=np.int64)
 
-    amounts = [np.zeros(size) for _ in range(4)]
-    return Room(np.zeros((size, size)), *amounts, *(whole(2 * size + 2) for _ in range(4)))
+    return Room(
+        flow=np.zeros((size, size)),
+        through=np.zeros(size),
+        capacity=np.zeros(size),
+        begun=np.zeros(size),
+        ended=np.zeros(size),
+        level=whole(2 * size),
+        queue=whole(2 * size),
+        pointer=whole(2 * size),
+        path=whole(2 * size + 1),
+    )
 
 
 def _example() -> tuple[Network, Room]:

@@ -34,7 +34,8 @@ METHODS: Final[dict[str, Callable[..., Placement] | str]] = {
 }
 """Planners by name: functions of cluster and model, of `rng` and `time_limit_s`, and of their own options.
 
-One that needs a solver or the compiler stands here by its name in `helixlab.planning`, which loads it when it is asked for.
+One that needs a solver or the compiler stands here by its name in `helixlab.planning`, which loads it when
+it is asked for.
 A planner that proves something or takes its time fills in the placement's `PlanReport` itself.
 """
 

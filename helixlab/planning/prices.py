@@ -14,7 +14,7 @@ blocks do not come in every size, which is why they prove more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -72,9 +72,14 @@ class Prices:
             (kind, block) for kind, same in enumerate(like) for block in np.flatnonzero(self.kind == same)
         ]
         kind, block = np.array(sorted(blocks, key=lambda pair: int(self.layers[pair[1]]))).T
-        arrays = (np.ascontiguousarray(values[block]) for values in (self.layers, self.speed, self.price))
-        worth = self.worth[np.asarray(like)]
-        return Prices(self.flow_tokens_per_s, np.ascontiguousarray(kind), *arrays, worth, self.most_layers)
+        return replace(
+            self,
+            kind=np.ascontiguousarray(kind),
+            layers=self.layers[block],
+            speed=self.speed[block],
+            price=self.price[block],
+            worth=self.worth[np.asarray(like)],
+        )
 
 
 def layer_prices(
@@ -177,10 +182,10 @@ def _best_prices(
         costs=np.concatenate([np.asarray(counts, dtype=float), np.zeros(blocks)]),
         matrix=sp.csc_array(sp.vstack([worth_rows, cover_rows])),
         row_lower=np.concatenate([np.zeros(blocks), np.ones(len(covers))]),
-        row_upper=np.inf,
-        column_lower=0.0,
-        column_upper=np.inf,
-        integer=False,
+        row_upper=np.full(blocks + len(covers), np.inf),
+        column_lower=np.zeros(kinds + blocks),
+        column_upper=np.full(kinds + blocks, np.inf),
+        integer=np.zeros(kinds + blocks, dtype=bool),
     )
     found = solve(program)
     if found.values is None:

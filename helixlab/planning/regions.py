@@ -27,7 +27,7 @@ from helixlab.planning.search import Block, search
 
 __all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
 
-FLOWS: Final = np.linspace(0.0, 1.0, 13)
+FLOWS: Final = np.linspace(0.0, 1.0, 13)[1:]
 """Parts of the way from what is served to the bound that are tried."""
 STEPS: Final = 50e6
 """Of one search, at most."""
@@ -113,7 +113,8 @@ def lower_by_links(regions: Regions, record: Record, seed: int) -> None:
         prices = layer_prices(regions.types.speeds, regions.types.counts, flow, every=True)
         found = search(
             prices.for_kinds(regions.like), regions.kinds.speeds, regions.kinds.counts, record.layers,
-            width=PROOF_WIDTH, link=regions.widest, more=True, seed=seed, steps=PROOF_STEPS, stopped=record.over,
+            width=PROOF_WIDTH, link=regions.widest, more=True, seed=seed, steps=PROOF_STEPS,
+            stopped=record.over,
         )  # fmt: skip
         _offer_all(found.placements, regions.kinds, record)
         if found.excluded:

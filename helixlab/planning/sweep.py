@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 from numpy.typing import NDArray
 
 from helixlab.jit import compiled, inlined, rare
@@ -224,8 +224,8 @@ def least_scores(frontier: Any, scratch: Any, layer: Any, last: Any) -> None:
 def let_in(frontier: Any, scratch: Any, key: Any, at: Any, origin: Any, number: Any, slack: Any) -> Any:
     """Keep the state in the scratch, if it is new and good enough; whether nothing was lost by it.
 
-    `key` holds its fingerprint, `at` its layer and its first and last block, `origin` layer and place it comes
-    from, `number` how many blocks it had and how many were added; `slack` its slack and its score.
+    `key` is its fingerprint, `at` its layer and its first and last block, `origin` the layer and place of the
+    state before, `number` how many blocks it had and how many were added; `slack` its slack and its score.
     """
     layer, first, last = at
     width = frontier.score.shape[1]

@@ -86,7 +86,9 @@ def test_published_placements(name):
 def test_one_node_with_the_whole_model_exchanges_tokens_only():
     cluster = single_region({"A100": 2}, bandwidth_bytes_per_s=1e4)
     model = load_model("llama-1-30b")
-    short = type(model)("short", 5, model.layer_bytes, model.token_bytes, model.activation_bytes, model.profiles)
+    short = type(model)(
+        "short", 5, model.layer_bytes, model.token_bytes, model.activation_bytes, model.profiles
+    )
     layers = [NodeLayers(0, 0, 5)]
     theirs = max_flow(cluster, short, with_all_links(cluster, short, layers)).value_tokens_per_s
     assert served(cluster, short, layers) == pytest.approx(theirs)
