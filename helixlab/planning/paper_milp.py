@@ -121,10 +121,14 @@ def plan_paper_milp(
             on_progress=on_progress,
         )
     if not found.objective:  # a flow of 0 is no placement either
+        mend = (
+            "there is none that serves anything: add links, or keep more of them"
+            if found.status == "optimal"
+            else "give it more time, or a placement of another planner to start from"
+        )
         raise PlacementError(
             f"the paper's program found no placement of {model.name} on {cluster.name!r} in"
-            f" {found.wall_s:.1f} s ({found.status}); give it more time, or a placement of another planner to"
-            " start from"
+            f" {found.wall_s:.1f} s ({found.status}); {mend}"
         )
     layers = program.found()
     placement = placed(cluster, model, "paper-milp", layers, program.links_between(layers))
