@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from helixlab.cluster import Cluster
-from helixlab.errors import HelixlabError, PlacementError
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.errors import PlacementError
 from helixlab.flow import max_flow
 from helixlab.model import Model
-from helixlab.placement import Placement, PlanReport
+from helixlab.placement import End, NodeLayers, Placement, PlanReport
 from helixlab.planning.common import placed, progress_bar
 from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.paper_program import PaperProgram
 from helixlab.planning.petals import plan_petals
+from helixlab.planning.problem import solve_problem
 from helixlab.planning.pruning import keep_fastest_links
-from helixlab.planning.solver import Limits, solve_problem
+from helixlab.planning.solver import Limits
 from helixlab.planning.swarm import plan_swarm
 
 __all__ = ["plan_paper_milp"]
+
+CHAINS_TRIED: Final = 10_000
+"""After so many, a chain of nodes is taken to be hard to find."""
 
 
 def plan_paper_milp(
@@ -57,8 +61,8 @@ def plan_paper_milp(
     keep_links_per_node : int, optional
         Leave out all links but the fastest, see `keep_fastest_links`; the paper's study keeps 12.
     start : Placement, "heuristics" or None
-        What to begin with: a placement, the best one that `plan_petals`, `plan_swarm` and `plan_homogeneous`
-        make, or nothing.
+        What to begin with: a placement, the best of those by `plan_petals`, `plan_swarm`, `plan_homogeneous`
+        and of a chain of linked nodes, or nothing.
     relative_gap : float
         End when the bound is within this part of the best placement.
     target_tokens_per_s : float, optional
@@ -74,9 +78,9 @@ def plan_paper_milp(
     -------
     Placement
         With the links of the (pruned) cluster that can be used. Its report holds how the search ended, the
-        program's objective, its bound and the trace of both. `max_flow` of it may differ a little from the
-        objective where links bind: the program sends activations over links between nodes, the flow graph the
-        token as well.
+        program's objective, its bound (for placements on these links, with or without partial inference as
+        asked) and the trace of both. `max_flow` of it may differ a little from the objective where links bind:
+        the program sends activations over links between nodes, the flow graph the token as well.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def plan_paper_milp(
             limits=limits,
             on_progress=on_progress,
         )
-    if not found.objective:  # a flow of 0 is no placement either
+    if found.objective is None or found.objective <= program.noise_tokens_per_s:
         mend = (
             "there is none that serves anything: add links, or keep more of them"
             if found.status == "optimal"
@@ -139,12 +143,39 @@ def plan_paper_milp(
 def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placement | None:
     """The heuristic placement that serves most over the links of the program, if any."""
     cluster, model = program.cluster, program.model
-    best, most = None, 0.0
+    tried = [_chain(program)]
     for planner in (plan_petals, plan_swarm, plan_homogeneous):
-        with suppress(HelixlabError):  # each fails on clusters that the others can plan for
-            placement = planner(cluster, model, rng=rng)
-            placement = replace(placement, links=program.links_between(placement.layers))
+        with suppress(PlacementError):  # each fails on clusters that the others can plan for
+            tried.append(planner(cluster, model, rng=rng).layers)
+    best, most = None, 0.0
+    for layers in tried:
+        placement = placed(cluster, model, "heuristic", layers, program.links_between(layers))
+        with suppress(PlacementError):  # there is no path, which is common where links were pruned
             flow = max_flow(cluster, model, placement).value_tokens_per_s
             if flow > most:
                 best, most = placement, flow
     return best
+
+
+def _chain(program: PaperProgram) -> tuple[NodeLayers, ...]:
+    """Nodes linked one after another, each with all layers it can hold; nothing if none are found soon."""
+    onward: dict[End, set[int]] = {SOURCE: set()} | {node: set() for node in program.nodes}
+    for link in program.links:
+        if isinstance(link.receiver, int):
+            onward[link.sender].add(link.receiver)
+    lasts = {link.sender for link in program.links if link.receiver == SINK}
+    model_layers = program.model.layers
+    chains: list[tuple[NodeLayers, ...]] = [()]
+    for _ in range(CHAINS_TRIED):
+        if not chains:
+            break
+        chain = chains.pop()
+        last, reached = (chain[-1].node, chain[-1].end_layer) if chain else (SOURCE, 0)
+        if reached < model_layers:
+            fresh = onward[last] - {held.node for held in chain}
+            # In this order the node that holds most is the next to be tried.
+            for most, node in sorted((program.most_layers[node], node) for node in fresh):
+                chains.append((*chain, NodeLayers(node, reached, min(reached + most, model_layers))))
+        elif last in lasts:
+            return chain
+    return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import cvxpy as cp
 import numpy as np
@@ -18,6 +19,9 @@ from helixlab.planning.common import planning_throughput, require_room
 from helixlab.planning.pruning import keep_fastest_links
 
 __all__ = ["PaperProgram", "problem_size"]
+
+TOLERANCE: Final = 1e-6
+"""By how much solvers let whole numbers be missed."""
 
 
 class PaperProgram:
@@ -41,6 +45,12 @@ class PaperProgram:
     ----------
     problem : cvxpy.Problem
         The flow out of the source, to be maximised, and all constraints.
+    nodes, links : list of int, list of Link
+        Those of the program, in their order.
+    most_layers : dict of int to int
+        How many layers each node can hold.
+    noise_tokens_per_s : float
+        A flow up to this may come of rounding, and is none.
 
     Raises
     ------
@@ -57,7 +67,7 @@ class PaperProgram:
 
     The capacity of a link is its bandwidth or, where that is less, what its two ends serve at most. This
     excludes no placement. Without it, the 1e-6 by which a solver lets whole numbers be missed would be worth
-    hundreds of tokens/s on a fast link.
+    hundreds of tokens/s on a fast link. What it is worth with it is `noise_tokens_per_s`.
 
     Examples
     --------
@@ -70,17 +80,18 @@ class PaperProgram:
 
     def __init__(self, cluster: Cluster, model: Model, *, partial_inference: bool = False) -> None:
         throughput = planning_throughput(cluster, model)
-        most_layers = {machine: len(values) - 1 for machine, values in throughput.items()}
-        require_room(cluster, model, most_layers)
+        require_room(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
         self.cluster, self.model, self.partial_inference = cluster, model, partial_inference
-        self.nodes = [node.index for node in cluster.nodes if most_layers[node.machine]]
+        self.nodes = [node.index for node in cluster.nodes if len(throughput[node.machine]) > 1]
         self.links = [
             link for link in cluster.links if {link.sender, link.receiver} <= {SOURCE, SINK, *self.nodes}
         ]
         own = [throughput[cluster.nodes[node].machine] for node in self.nodes]
 
+        self.most_layers = {node: len(values) - 1 for node, values in zip(self.nodes, own, strict=True)}
+
         # A column of `holds` for every node and number of layers.
-        self.holder = np.repeat(np.arange(len(own)), [len(values) - 1 for values in own])
+        self.holder = np.repeat(np.arange(len(own)), list(self.most_layers.values()))
         self.count = np.concatenate([np.arange(1, len(values)) for values in own])
         self.served = np.concatenate([values[1:] for values in own])
 
@@ -94,6 +105,7 @@ class PaperProgram:
         bandwidth = np.array([link.bandwidth_bytes_per_s for link in self.links]) / bytes_per_token
         fastest = np.array([*(values.max() for values in own), np.inf])  # the coordinator comes last, as -1
         self.capacity = np.minimum(bandwidth, np.minimum(fastest[self.sender], fastest[self.receiver]))
+        self.noise_tokens_per_s = TOLERANCE * float(self.capacity[self.from_source].sum())
 
         self.first = cp.Variable(len(own), integer=True, nonneg=True)
         self.holds = cp.Variable(len(self.count), boolean=True)
@@ -192,12 +204,12 @@ class PaperProgram:
             The program cannot express the placement.
         """
         own = {node: NodeLayers(node, 0, 1) for node in self.nodes}
-        most = dict(zip(self.nodes, np.bincount(self.holder), strict=True))
         for held in placement.layers:
-            if held.node not in own or held.count > most[held.node] or held.end_layer > self.model.layers:
+            most = self.most_layers.get(held.node, 0)
+            if held.count > most or held.end_layer > self.model.layers:
                 raise PlacementError(
                     f"the program cannot start from placement {placement.name!r}: its node {held.node} holds"
-                    f" layers [{held.first_layer}, {held.end_layer}), {most.get(held.node, 0)} layers of"
+                    f" layers [{held.first_layer}, {held.end_layer}), {most} layers of"
                     f" {self.model.layers} are allowed; start from another one, or from None"
                 )
             own[held.node] = held

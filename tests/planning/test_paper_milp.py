@@ -21,6 +21,7 @@ from helixlab.planning import (
     planning_throughput,
     problem_size,
 )
+from helixlab.planning.program import Solution
 from helixlab.tables import read_table
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
@@ -188,11 +189,19 @@ class TestPlan:
         assert report.trace[0][1] == pytest.approx(least)
         check_placement(placement, SMALL10, LLAMA30)
 
-    def test_pruned(self):
-        placement = plan(SMALL10, LLAMA30, method="paper-milp", keep_links_per_node=9, target_tokens_per_s=1)
-        pruned = keep_fastest_links(SMALL10, 9)
+    @pytest.mark.parametrize(
+        ("keep", "tokens_per_s"),
+        # With 4 links a node, the nodes of the published heuristics are not linked; a chain of others is.
+        [(9, OPTIMUM_OF_SMALL10), (4, 193.4964086)],
+    )
+    def test_pruned(self, keep, tokens_per_s):
+        placement = plan(
+            SMALL10, LLAMA30, method="paper-milp", keep_links_per_node=keep, target_tokens_per_s=1
+        )
+        assert placement.report.objective_tokens_per_s == pytest.approx(tokens_per_s)
+        assert max_flow(SMALL10, LLAMA30, placement).value_tokens_per_s == pytest.approx(tokens_per_s)
         assert set(placement.links) == set(
-            usable_links(pruned, placement.layers, 60, partial_inference=False)
+            usable_links(keep_fastest_links(SMALL10, keep), placement.layers, 60, partial_inference=False)
         )
 
     def test_to_the_end(self):
@@ -211,6 +220,14 @@ class TestPlan:
         message = r"found no placement of llama-2-70b on 'single24' in .* s \(time limit\); give it more time"
         with pytest.raises(PlacementError, match=message):
             plan(load_cluster("single24"), LLAMA70, method="paper-milp", start=None, time_limit_s=0.01)
+
+    def test_a_flow_that_comes_of_rounding_is_no_placement(self, monkeypatch):
+        noise = PaperProgram(SMALL10, LLAMA30).noise_tokens_per_s
+        assert 0 < noise < 0.1
+        found = Solution("time limit", noise / 2, 1000.0, None, 3.0, ())
+        monkeypatch.setattr("helixlab.planning.paper_milp.solve_problem", lambda *_, **__: found)
+        with pytest.raises(PlacementError, match=r"found no placement .* in 3.0 s \(time limit\)"):
+            plan_paper_milp(SMALL10, LLAMA30)
 
     def test_a_cluster_without_room(self):
         with pytest.raises(PlacementError, match="at most 52 fit into cluster 'small10'"):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helixlab.errors import SolverError
-from helixlab.planning.solver import Limits, Program, solve, solve_problem
+from helixlab.planning.problem import solve_problem
+from helixlab.planning.solver import Limits, Program, solve
 
 PACK = Program([4, 5, 6], [[3, 4, 5]], -np.inf, 8, 0, 1, True, maximize=True)
 NOTHING_FITS = Program([1, 1], [[1, 1]], 5, 9, 0, 1, True)
