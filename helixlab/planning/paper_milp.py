@@ -77,10 +77,10 @@ def plan_paper_milp(
     Returns
     -------
     Placement
-        With the links of the (pruned) cluster that can be used. Its report holds how the search ended, the
-        program's objective, its bound (for placements on these links, with or without partial inference as
-        asked) and the trace of both. `max_flow` of it may differ a little from the objective where links bind:
-        the program sends activations over links between nodes, the flow graph the token as well.
+        With those links of the (pruned) cluster that can be used. Its report holds how the search ended, the
+        program's objective, its bound, which covers what was asked for (these links, partial inference or
+        not), and the trace of both. Where links bind, its `max_flow` may be a little less than the objective:
+        the program sends activations from node to node, the flow graph the token as well.
 
     Raises
     ------

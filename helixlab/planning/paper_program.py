@@ -61,9 +61,9 @@ class PaperProgram:
     -----
     Mei et al., ASPLOS 2025, section 4; the paper's table of sizes is `problem_size`.
 
-    The relaxation says next to nothing, because a little less than 1 will do for `usable`: the terms
-    L * (1 - usable) then let a link join nodes that hold no neighbouring layers, so that a node holds one
-    layer, serves as fast as it can with that, and sends straight to the sink.
+    The relaxation says next to nothing: a link that is half usable carries half its capacity, and asks of the
+    nodes at its ends only that their layers follow within half the model. So every node holds a single layer,
+    with which it serves most, and a query passes two or three nodes.
 
     The capacity of a link is its bandwidth or, where that is less, what its two ends serve at most. This
     excludes no placement. Without it, the 1e-6 by which a solver lets whole numbers be missed would be worth
@@ -81,13 +81,12 @@ class PaperProgram:
     def __init__(self, cluster: Cluster, model: Model, *, partial_inference: bool = False) -> None:
         throughput = planning_throughput(cluster, model)
         require_room(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
-        self.cluster, self.model, self.partial_inference = cluster, model, partial_inference
+        self.cluster, self.model = cluster, model
         self.nodes = [node.index for node in cluster.nodes if len(throughput[node.machine]) > 1]
         self.links = [
             link for link in cluster.links if {link.sender, link.receiver} <= {SOURCE, SINK, *self.nodes}
         ]
         own = [throughput[cluster.nodes[node].machine] for node in self.nodes]
-
         self.most_layers = {node: len(values) - 1 for node, values in zip(self.nodes, own, strict=True)}
 
         # A column of `holds` for every node and number of layers.
@@ -101,6 +100,7 @@ class PaperProgram:
         self.receiver = np.array([place[link.receiver] for link in self.links])
         self.from_source, self.to_sink = self.sender < 0, self.receiver < 0
         self.between = ~(self.from_source | self.to_sink)
+        self.partial_inference = partial_inference and bool(self.between.any())  # CVXPY fails on no variables
         bytes_per_token = np.where(self.between, model.activation_bytes, model.token_bytes)
         bandwidth = np.array([link.bandwidth_bytes_per_s for link in self.links]) / bytes_per_token
         fastest = np.array([*(values.max() for values in own), np.inf])  # the coordinator comes last, as -1
@@ -114,6 +114,9 @@ class PaperProgram:
         self.starts_before = cp.Variable(self.between.sum(), boolean=True)
         self.ends_behind = cp.Variable(self.between.sum(), boolean=True)
         self.end = self.first + self._by_node(self.holder, self.count) @ self.holds
+        links_reach = (
+            self.links_reach_into_a_run if partial_inference else self.links_reach_the_start_of_a_run
+        )
         self.problem = cp.Problem(
             cp.Maximize(cp.sum(self.flow[self.from_source])),
             [
@@ -123,11 +126,7 @@ class PaperProgram:
                 *self.links_carry_what_they_can(),
                 *self.the_source_sends_to_the_first_layer(),
                 *self.the_last_layer_sends_to_the_sink(),
-                *(
-                    self.links_reach_into_a_run()
-                    if partial_inference
-                    else self.links_reach_the_start_of_a_run()
-                ),
+                *links_reach(),
             ],
         )
 

@@ -212,6 +212,13 @@ class TestPlan:
         assert report.gap == pytest.approx(0, abs=1e-4)
         assert report.objective_tokens_per_s <= upper_bound(cluster, model) * (1 + 1e-6)
 
+    @pytest.mark.parametrize("partial_inference", [False, True])
+    def test_a_single_node(self, partial_inference):
+        cluster = single_region({"A100": 1})
+        placement = plan(cluster, tiny(3), method="paper-milp", partial_inference=partial_inference)
+        assert placement.layers == (NodeLayers(0, 0, 3),)
+        assert placement.report.status == "optimal"
+
     def test_the_seed_decides(self):
         one, two = (plan_paper_milp(SMALL10, LLAMA30, target_tokens_per_s=1, rng=3) for _ in range(2))
         assert one == two
