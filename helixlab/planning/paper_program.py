@@ -115,7 +115,7 @@ class PaperProgram:
         self.ends_behind = cp.Variable(self.between.sum(), boolean=True)
         self.end = self.first + self._by_node(self.holder, self.count) @ self.holds
         links_reach = (
-            self.links_reach_into_a_run if partial_inference else self.links_reach_the_start_of_a_run
+            self.links_reach_into_a_run if self.partial_inference else self.links_reach_the_start_of_a_run
         )
         self.problem = cp.Problem(
             cp.Maximize(cp.sum(self.flow[self.from_source])),
@@ -159,16 +159,16 @@ class PaperProgram:
         return [self.flow <= cp.multiply(self.capacity, self.usable)]
 
     def the_source_sends_to_the_first_layer(self) -> list[cp.Constraint]:
-        """Source -> j is usable only if j starts with layer 0."""
+        """A link source -> j is usable only if j starts with layer 0."""
         usable = self.usable[self.from_source]
         return [self.first[self.receiver[self.from_source]] <= self.model.layers * (1 - usable)]
 
     def the_last_layer_sends_to_the_sink(self) -> list[cp.Constraint]:
-        """I -> sink is usable only if i ends with the last layer."""
+        """A link i -> sink is usable only if i ends with the last layer."""
         return [self.model.layers * self.usable[self.to_sink] <= self.end[self.sender[self.to_sink]]]
 
     def links_reach_the_start_of_a_run(self) -> list[cp.Constraint]:
-        """I -> j is usable only if j starts where i ends."""
+        """A link i -> j is usable only if j starts where i ends."""
         usable = self.usable[self.between]
         skipped = self._skipped()
         return [
@@ -177,7 +177,7 @@ class PaperProgram:
         ]
 
     def links_reach_into_a_run(self) -> list[cp.Constraint]:
-        """I -> j is usable only if j starts not behind the end of i and ends behind it."""
+        """A link i -> j is usable only if j starts where i ends or before, and ends behind that."""
         usable, more = self.usable[self.between], self.model.layers + 1
         beyond = self.end[self.receiver[self.between]] - self.end[self.sender[self.between]]
         return [
@@ -215,15 +215,14 @@ class PaperProgram:
         reached = set(self.links_between(placement.layers))
         usable = np.array([(link.sender, link.receiver) in reached for link in self.links], dtype=float)
         count = np.array([held.count for held in own.values()])
-        return {
+        values = {
             self.first: np.array([held.first_layer for held in own.values()], dtype=float),
             self.holds: (self.count == count[self.holder]).astype(float),
             self.usable: usable,
-        } | (
-            dict.fromkeys((self.starts_before, self.ends_behind), usable[self.between])
-            if self.partial_inference
-            else {}
-        )
+        }
+        if self.partial_inference:
+            values[self.starts_before] = values[self.ends_behind] = usable[self.between]
+        return values
 
     def found(self) -> tuple[NodeLayers, ...]:
         """What each node holds by the values that the variables have been given."""
