@@ -118,9 +118,10 @@ def _completed(program: Program, start: ArrayLike, limits: Limits) -> Solution:
         column_lower=np.where(given, np.fmax(program.column_lower, values.round()), program.column_lower),
         column_upper=np.where(given, np.fmin(program.column_upper, values.round()), program.column_upper),
     )
+    # Of what is left to be found a good part will do.
     little = replace(
         limits,
-        time_limit_s=limits.time_limit_s and limits.time_limit_s / 4,
+        time_limit_s=None if limits.time_limit_s is None else limits.time_limit_s / 4,
         target=None,
         stall_s=None,
         options={"mip_max_nodes": 500, **limits.options},
