@@ -104,8 +104,10 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[float, float,
     with tqdm(desc=label, bar_format="{desc}: {elapsed}{postfix}", disable=not shown, leave=False) as bar:
 
         def show(seconds: float, incumbent: float, bound: float) -> None:
-            numbers = {"incumbent": f"{incumbent:.1f}", "bound": f"{bound:.1f}"}
-            known = not (math.isnan(incumbent) or math.isnan(bound)) and incumbent > 0
-            bar.set_postfix(numbers | ({"gap": f"{bound / incumbent - 1:.1%}"} if known else {}))
+            numbers = {"incumbent": incumbent, "bound": bound}
+            known = {name: f"{value:.1f}" for name, value in numbers.items() if not math.isnan(value)}
+            if len(known) == 2 and incumbent > 0:
+                known["gap"] = f"{bound / incumbent - 1:.1%}"
+            bar.set_postfix(known)
 
         yield show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import cvxpy as cp
 import numpy as np
@@ -18,6 +19,9 @@ from helixlab.planning.common import planning_throughput, require_room
 from helixlab.planning.pruning import keep_fastest_links
 
 __all__ = ["PaperProgram", "problem_size"]
+
+TOLERANCE: Final = 1e-6
+"""By how much solvers let whole numbers be missed."""
 
 
 class PaperProgram:
@@ -41,6 +45,12 @@ class PaperProgram:
     ----------
     problem : cvxpy.Problem
         The flow out of the source, to be maximised, and all constraints.
+    nodes, links : list of int, list of Link
+        Those of the program, in their order.
+    most_layers : dict of int to int
+        How many layers each node can hold.
+    noise_tokens_per_s : float
+        A flow up to this may come of rounding, and is none.
 
     Raises
     ------
@@ -51,13 +61,13 @@ class PaperProgram:
     -----
     Mei et al., ASPLOS 2025, section 4; the paper's table of sizes is `problem_size`.
 
-    The relaxation says next to nothing, because a little less than 1 will do for `usable`: the terms
-    L * (1 - usable) then let a link join nodes that hold no neighbouring layers, so that a node holds one
-    layer, serves as fast as it can with that, and sends straight to the sink.
+    The relaxation says next to nothing: a link that is half usable carries half its capacity, and asks of the
+    nodes at its ends only that their layers follow within half the model. So every node holds a single layer,
+    with which it serves most, and a query passes two or three nodes.
 
     The capacity of a link is its bandwidth or, where that is less, what its two ends serve at most. This
     excludes no placement. Without it, the 1e-6 by which a solver lets whole numbers be missed would be worth
-    hundreds of tokens/s on a fast link.
+    hundreds of tokens/s on a fast link. What it is worth with it is `noise_tokens_per_s`.
 
     Examples
     --------
@@ -70,17 +80,17 @@ class PaperProgram:
 
     def __init__(self, cluster: Cluster, model: Model, *, partial_inference: bool = False) -> None:
         throughput = planning_throughput(cluster, model)
-        most_layers = {machine: len(values) - 1 for machine, values in throughput.items()}
-        require_room(cluster, model, most_layers)
-        self.cluster, self.model, self.partial_inference = cluster, model, partial_inference
-        self.nodes = [node.index for node in cluster.nodes if most_layers[node.machine]]
+        require_room(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
+        self.cluster, self.model = cluster, model
+        self.nodes = [node.index for node in cluster.nodes if len(throughput[node.machine]) > 1]
         self.links = [
             link for link in cluster.links if {link.sender, link.receiver} <= {SOURCE, SINK, *self.nodes}
         ]
         own = [throughput[cluster.nodes[node].machine] for node in self.nodes]
+        self.most_layers = {node: len(values) - 1 for node, values in zip(self.nodes, own, strict=True)}
 
         # A column of `holds` for every node and number of layers.
-        self.holder = np.repeat(np.arange(len(own)), [len(values) - 1 for values in own])
+        self.holder = np.repeat(np.arange(len(own)), list(self.most_layers.values()))
         self.count = np.concatenate([np.arange(1, len(values)) for values in own])
         self.served = np.concatenate([values[1:] for values in own])
 
@@ -90,10 +100,12 @@ class PaperProgram:
         self.receiver = np.array([place[link.receiver] for link in self.links])
         self.from_source, self.to_sink = self.sender < 0, self.receiver < 0
         self.between = ~(self.from_source | self.to_sink)
+        self.partial_inference = partial_inference and bool(self.between.any())  # CVXPY fails on no variables
         bytes_per_token = np.where(self.between, model.activation_bytes, model.token_bytes)
         bandwidth = np.array([link.bandwidth_bytes_per_s for link in self.links]) / bytes_per_token
         fastest = np.array([*(values.max() for values in own), np.inf])  # the coordinator comes last, as -1
         self.capacity = np.minimum(bandwidth, np.minimum(fastest[self.sender], fastest[self.receiver]))
+        self.noise_tokens_per_s = TOLERANCE * float(self.capacity[self.from_source].sum())
 
         self.first = cp.Variable(len(own), integer=True, nonneg=True)
         self.holds = cp.Variable(len(self.count), boolean=True)
@@ -102,6 +114,9 @@ class PaperProgram:
         self.starts_before = cp.Variable(self.between.sum(), boolean=True)
         self.ends_behind = cp.Variable(self.between.sum(), boolean=True)
         self.end = self.first + self._by_node(self.holder, self.count) @ self.holds
+        links_reach = (
+            self.links_reach_into_a_run if self.partial_inference else self.links_reach_the_start_of_a_run
+        )
         self.problem = cp.Problem(
             cp.Maximize(cp.sum(self.flow[self.from_source])),
             [
@@ -111,11 +126,7 @@ class PaperProgram:
                 *self.links_carry_what_they_can(),
                 *self.the_source_sends_to_the_first_layer(),
                 *self.the_last_layer_sends_to_the_sink(),
-                *(
-                    self.links_reach_into_a_run()
-                    if partial_inference
-                    else self.links_reach_the_start_of_a_run()
-                ),
+                *links_reach(),
             ],
         )
 
@@ -148,16 +159,16 @@ class PaperProgram:
         return [self.flow <= cp.multiply(self.capacity, self.usable)]
 
     def the_source_sends_to_the_first_layer(self) -> list[cp.Constraint]:
-        """Source -> j is usable only if j starts with layer 0."""
+        """A link source -> j is usable only if j starts with layer 0."""
         usable = self.usable[self.from_source]
         return [self.first[self.receiver[self.from_source]] <= self.model.layers * (1 - usable)]
 
     def the_last_layer_sends_to_the_sink(self) -> list[cp.Constraint]:
-        """I -> sink is usable only if i ends with the last layer."""
+        """A link i -> sink is usable only if i ends with the last layer."""
         return [self.model.layers * self.usable[self.to_sink] <= self.end[self.sender[self.to_sink]]]
 
     def links_reach_the_start_of_a_run(self) -> list[cp.Constraint]:
-        """I -> j is usable only if j starts where i ends."""
+        """A link i -> j is usable only if j starts where i ends."""
         usable = self.usable[self.between]
         skipped = self._skipped()
         return [
@@ -166,7 +177,7 @@ class PaperProgram:
         ]
 
     def links_reach_into_a_run(self) -> list[cp.Constraint]:
-        """I -> j is usable only if j starts not behind the end of i and ends behind it."""
+        """A link i -> j is usable only if j starts where i ends or before, and ends behind that."""
         usable, more = self.usable[self.between], self.model.layers + 1
         beyond = self.end[self.receiver[self.between]] - self.end[self.sender[self.between]]
         return [
@@ -192,27 +203,26 @@ class PaperProgram:
             The program cannot express the placement.
         """
         own = {node: NodeLayers(node, 0, 1) for node in self.nodes}
-        most = dict(zip(self.nodes, np.bincount(self.holder), strict=True))
         for held in placement.layers:
-            if held.node not in own or held.count > most[held.node] or held.end_layer > self.model.layers:
+            most = self.most_layers.get(held.node, 0)
+            if held.count > most or held.end_layer > self.model.layers:
                 raise PlacementError(
                     f"the program cannot start from placement {placement.name!r}: its node {held.node} holds"
-                    f" layers [{held.first_layer}, {held.end_layer}), {most.get(held.node, 0)} layers of"
+                    f" layers [{held.first_layer}, {held.end_layer}), {most} layers of"
                     f" {self.model.layers} are allowed; start from another one, or from None"
                 )
             own[held.node] = held
         reached = set(self.links_between(placement.layers))
         usable = np.array([(link.sender, link.receiver) in reached for link in self.links], dtype=float)
         count = np.array([held.count for held in own.values()])
-        return {
+        values = {
             self.first: np.array([held.first_layer for held in own.values()], dtype=float),
             self.holds: (self.count == count[self.holder]).astype(float),
             self.usable: usable,
-        } | (
-            dict.fromkeys((self.starts_before, self.ends_behind), usable[self.between])
-            if self.partial_inference
-            else {}
-        )
+        }
+        if self.partial_inference:
+            values[self.starts_before] = values[self.ends_behind] = usable[self.between]
+        return values
 
     def found(self) -> tuple[NodeLayers, ...]:
         """What each node holds by the values that the variables have been given."""

@@ -37,10 +37,10 @@ def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
 
     Notes
     -----
-    Mei et al., ASPLOS 2025, section 4. Of links with equal bandwidth, which is all of them in ``hetero42``, the
+    Mei et al., ASPLOS 2025, section 4. Of links with equal bandwidth (in ``hetero42`` all are) the
     coordinator keeps those of the nodes with the greatest indices, and a node those whose ends, the smaller
-    index first, are greatest *as text*. With this rule the programs have the published sizes and the published
-    placements their links.
+    index first, are greatest *as text*. By this rule the programs have the published sizes, and the
+    placements that were published with pruning all their links.
 
     Examples
     --------

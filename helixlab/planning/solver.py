@@ -7,41 +7,19 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from threading import Event, Thread
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 import highspy
 import numpy as np
-import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from helixlab.errors import SolverError
+from helixlab.planning.program import NO_LIMITS, Limits, Program, Progress, Solution, Status
 
-if TYPE_CHECKING:
-    import cvxpy as cp  # who has a problem of CVXPY has loaded it
-
-__all__ = ["Limits", "Program", "Progress", "Solution", "Status", "solve", "solve_problem"]
-
-Status = Literal[
-    "optimal",
-    "target reached",
-    "stalled",
-    "time limit",
-    "interrupted",
-    "infeasible",
-    "unbounded",
-    "infeasible or unbounded",
-    "solver limit",
-    "solver error",
-]
-"""Why a solve ended. Whether it found anything is another question: `Solution.values`."""
-
-Progress = tuple[float, float, float]
-"""Seconds so far, incumbent and bound; NaN where there is none yet."""
+__all__ = ["Limits", "Program", "Progress", "Solution", "Status", "solve"]
 
 _Ended = highspy.HighsModelStatus
 _STATUS: Final[dict[highspy.HighsModelStatus, Status]] = {
@@ -65,142 +43,11 @@ POLL_S: Final = 0.1
 """How often a running solve is looked at."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Program:
-    """A mixed-integer linear program: optimise ``costs @ x + offset`` over rows and columns with bounds.
-
-    Parameters
-    ----------
-    costs : array of n floats
-        One for each column (variable).
-    matrix : sparse array, m x n
-        ``row_lower <= matrix @ x <= row_upper``.
-    row_lower, row_upper : arrays of m floats, or one number for all
-        Infinite where there is no bound.
-    column_lower, column_upper : arrays of n floats, or one number for all
-        Infinite where there is no bound.
-    integer : array of n bools, or one for all
-        Which columns must be whole numbers.
-    maximize : bool
-        Sense.
-    offset : float
-        Added to the objective.
-
-    Raises
-    ------
-    SolverError
-        The shapes do not fit together, or a coefficient is not a finite number.
-    """
-
-    costs: NDArray[np.float64]
-    matrix: sp.csc_array
-    row_lower: NDArray[np.float64]
-    row_upper: NDArray[np.float64]
-    column_lower: NDArray[np.float64]
-    column_upper: NDArray[np.float64]
-    integer: NDArray[np.bool_]
-    maximize: bool = False
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        matrix = sp.csc_array(self.matrix, dtype=float)
-        object.__setattr__(self, "matrix", matrix)
-        rows, columns = matrix.shape
-        for name, size, kind in (
-            ("costs", columns, float),
-            ("row_lower", rows, float),
-            ("row_upper", rows, float),
-            ("column_lower", columns, float),
-            ("column_upper", columns, float),
-            ("integer", columns, bool),
-        ):
-            value = np.asarray(getattr(self, name), dtype=kind)
-            if value.shape not in {(), (size,)}:
-                raise SolverError(
-                    f"{name} has the shape {value.shape}; the {rows} x {columns} matrix needs {size}"
-                )
-            if np.isnan(value).any():
-                raise SolverError(f"{name} holds a NaN; give numbers, infinite ones where there is no bound")
-            object.__setattr__(self, name, np.ascontiguousarray(np.broadcast_to(value, size)))
-        if not (np.isfinite(self.costs).all() and np.isfinite(matrix.data).all()):
-            raise SolverError("a coefficient of the program is not finite; give numbers")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop, and how to search.
-
-    Parameters
-    ----------
-    time_limit_s : float, optional
-        Seconds of wall clock.
-    relative_gap : float
-        Stop when the bound is known to be within this part of the incumbent.
-    target : float, optional
-        Stop at the first incumbent that is at least this good.
-    stall_s : float, optional
-        Stop when there is an incumbent and none better was found for so many seconds.
-    seed : int
-        Of the solver's random draws.
-    threads : int
-        Most threads to use.
-    options : mapping of str to option value
-        Options of HiGHS by its own names, for instance ``{"mip_heuristic_effort": 0.3}``.
-    """
-
-    time_limit_s: float | None = None
-    relative_gap: float = 1e-4
-    target: float | None = None
-    stall_s: float | None = None
-    seed: int = 0
-    threads: int = 1
-    options: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Solution:
-    """What a solve found.
-
-    Parameters
-    ----------
-    status : Status
-        Why it ended.
-    objective : float or None
-        Of the best solution found; None if there is none (yet).
-    bound : float or None
-        No solution is better; None if nothing is proved.
-    values : array or None
-        The columns of the best solution, None if there is none. Those of integer columns are whole up to the
-        solver's tolerance of 1e-6.
-    wall_s : float
-        Seconds spent.
-    trace : tuple of (float, float, float)
-        Seconds, incumbent and bound when one of them got better; NaN where there was none yet.
-    start_objective : float or None
-        Of the start after it was completed; None if there was no start or it breaks the program.
-    """
-
-    status: Status
-    objective: float | None
-    bound: float | None
-    values: NDArray[np.float64] | None = field(repr=False)
-    wall_s: float
-    trace: tuple[Progress, ...] = field(repr=False)
-    start_objective: float | None = None
-
-    @property
-    def gap(self) -> float | None:
-        """Distance from objective to bound as a part of the objective; None where either is missing."""
-        if not self.objective or self.bound is None:
-            return None
-        return abs(self.bound - self.objective) / abs(self.objective)
-
-
 def solve(
     program: Program,
     *,
     start: ArrayLike | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     on_progress: Callable[[float, float, float], None] | None = None,
 ) -> Solution:
     """Solve a mixed-integer program.
@@ -242,126 +89,18 @@ def solve(
     ('optimal', 10.0, 5.0, [1.0, 0.0, 1.0])
     """
     watch = _Watch(limits, program.maximize, on_progress)
-    first = None if start is None else _completed(program, start, limits)
-    if first is not None and first.values is not None and first.objective is not None:
-        watch.incumbent_is(first.objective)
-    if first is not None and first.status == "interrupted":
-        watch.ends = "interrupted"
+    begin = None if start is None else _completed(program, start, limits)
     highs = _loaded(program, limits, watch)
-    if first is not None and first.values is not None:
-        begin = highspy.HighsSolution()
-        begin.col_value = first.values
-        highs.setSolution(begin)
+    if begin is not None and begin.values is not None and begin.objective is not None:
+        watch.incumbent_is(begin.objective)
+        solution = highspy.HighsSolution()
+        solution.col_value = begin.values
+        highs.setSolution(solution)
+    if begin is not None and begin.status == "interrupted":
+        watch.ends = "interrupted"
     if watch.ends is None:
         watch.run(highs)
-    return _solution(program, highs, watch, first)
-
-
-def solve_problem(
-    problem: cp.Problem,
-    *,
-    start: Mapping[cp.Variable, ArrayLike] | None = None,
-    limits: Limits = Limits(),
-    on_progress: Callable[[float, float, float], None] | None = None,
-) -> Solution:
-    """Solve a linear problem of CVXPY, and give its variables the values that were found.
-
-    `problem.solve` neither starts from a solution nor keeps one when it is stopped, hence this way round it.
-    Dual values are not returned.
-
-    Parameters
-    ----------
-    problem : cvxpy.Problem
-        Its variables get the values of the solution, None if there is none.
-    start : mapping of cvxpy.Variable to array, optional
-        A solution to begin with, see `solve`; a variable may be missing or hold NaN.
-    limits, on_progress
-        As for `solve`.
-
-    Returns
-    -------
-    Solution
-        In the problem's own sense; its `values` are the columns of the compiled program.
-
-    Raises
-    ------
-    SolverError
-        As for `solve`; or the start names a variable that is not in the problem, or in another shape.
-
-    Examples
-    --------
-    >>> import cvxpy as cp
-    >>> taken = cp.Variable(3, boolean=True)
-    >>> pack = cp.Problem(cp.Maximize([4, 5, 6] @ taken + 1), [[3, 4, 5] @ taken <= 8])
-    >>> found = solve_problem(pack, start={taken: [0, 1, 0]})
-    >>> found.objective, found.start_objective, taken.value.round().tolist()
-    (11.0, 6.0, [1.0, 0.0, 1.0])
-    """
-    data, chain, inverse = problem.get_problem_data("HIGHS")
-    program = _compiled(problem, data, inverse[-1]["offset"])
-    values = None if start is None else _start_columns(program, data["param_prob"], start)
-    found = solve(program, start=values, limits=limits, on_progress=on_progress)
-    if found.values is None:
-        for variable in problem.variables():
-            variable.save_value(None)
-        return found
-    counts = ("ipm", "crossover", "pdlp", "qp", "simplex")
-    raw = {
-        "model_status": "kOptimal" if found.status == "optimal" else "kTimeLimit",
-        "run_time": found.wall_s,
-        "info": SimpleNamespace(
-            objective_function_value=found.objective, **{f"{name}_iteration_count": 0 for name in counts}
-        ),
-        "solution": SimpleNamespace(
-            col_value=found.values, row_dual=np.full(program.matrix.shape[0], math.nan)
-        ),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it "may be inaccurate": the status says it better
-        problem.unpack_results(raw, chain, inverse)
-    return found
-
-
-def _compiled(problem: cp.Problem, data: Mapping[str, Any], offset: float) -> Program:
-    """The program that CVXPY made of a problem, which it always minimises, in the problem's own sense."""
-    columns = len(data["c"])
-    boolean, whole = np.zeros(columns, dtype=bool), np.zeros(columns, dtype=bool)
-    boolean[data["bool_vars_idx"]] = whole[data["int_vars_idx"]] = True
-    lower, upper = (
-        np.full(columns, sign * math.inf) if data[name] is None else data[name]
-        for name, sign in (("lower_bounds", -1), ("upper_bounds", 1))
-    )
-    row_lower = np.full(len(data["b"]), -math.inf)
-    row_lower[: data["dims"].zero] = data["b"][: data["dims"].zero]
-    maximize = problem.objective.NAME == "maximize"
-    sign = -1 if maximize else 1
-    return Program(
-        costs=sign * data["c"],
-        matrix=data["A"],
-        row_lower=row_lower,
-        row_upper=data["b"],
-        column_lower=np.where(boolean, np.maximum(lower, 0), lower),
-        column_upper=np.where(boolean, np.minimum(upper, 1), upper),
-        integer=boolean | whole,
-        maximize=maximize,
-        offset=sign * offset,
-    )
-
-
-def _start_columns(
-    program: Program, compiled: Any, start: Mapping[cp.Variable, ArrayLike]
-) -> NDArray[np.float64]:
-    columns = np.full(len(program.costs), math.nan)
-    for variable, values in start.items():
-        given = np.asarray(values, dtype=float)
-        first = compiled.var_id_to_col.get(variable.id)
-        if first is None or given.shape != variable.shape:
-            raise SolverError(
-                f"the start gives {variable.name()} the shape {given.shape}; start with variables of the"
-                " problem, in their own shape"
-            )
-        columns[first : first + variable.size] = given.ravel(order="F")
-    return columns
+    return _solution(program, highs, watch, begin)
 
 
 def _completed(program: Program, start: ArrayLike, limits: Limits) -> Solution:
@@ -379,9 +118,10 @@ def _completed(program: Program, start: ArrayLike, limits: Limits) -> Solution:
         column_lower=np.where(given, np.fmax(program.column_lower, values.round()), program.column_lower),
         column_upper=np.where(given, np.fmin(program.column_upper, values.round()), program.column_upper),
     )
+    # Of what is left to be found a good part will do.
     little = replace(
         limits,
-        time_limit_s=limits.time_limit_s and limits.time_limit_s / 4,
+        time_limit_s=None if limits.time_limit_s is None else limits.time_limit_s / 4,
         target=None,
         stall_s=None,
         options={"mip_max_nodes": 500, **limits.options},
@@ -446,7 +186,7 @@ class _Watch:
         return time.perf_counter() - self.began
 
     def incumbent_is(self, objective: float) -> None:
-        if not self.sign * objective <= self.sign * self.incumbent:
+        if not self.sign * objective <= self.sign * self.incumbent:  # NaN compares as False
             self.incumbent, self.improved = objective, time.perf_counter()
             self.note()
         target = self.limits.target
@@ -465,9 +205,9 @@ class _Watch:
     def run(self, highs: highspy.Highs) -> None:
         """Run HiGHS to its end or to that of the watch."""
         highs.cbMipImprovingSolution += self._on_solution
-        highs.cbMipInterrupt += self._on_step
-        highs.cbSimplexInterrupt += self._on_pivot
-        highs.cbIpmInterrupt += self._on_pivot
+        highs.cbMipInterrupt += self._on_node
+        highs.cbSimplexInterrupt += self._on_step
+        highs.cbIpmInterrupt += self._on_step
         # Not by Thread.join, which takes a thread for finished when Ctrl-C comes in between.
         Thread(target=self._run, args=(highs,), daemon=True).start()
         try:
@@ -486,12 +226,9 @@ class _Watch:
             raise self.failure
 
     def _look(self) -> None:
-        stall_s = self.limits.stall_s
-        if (
-            stall_s is not None
-            and time.perf_counter() - self.improved > stall_s
-            and not math.isnan(self.incumbent)
-        ):
+        stalled_s = time.perf_counter() - self.improved
+        limit_s = self.limits.stall_s
+        if limit_s is not None and stalled_s > limit_s and not math.isnan(self.incumbent):
             self.ends = self.ends or "stalled"
         if self.on_progress is not None:
             self.on_progress(self.seconds(), self.incumbent, self.bound)
@@ -509,17 +246,16 @@ class _Watch:
     def _on_solution(self, event: Any) -> None:
         self.incumbent_is(event.data_out.objective_function_value)
 
-    def _on_step(self, event: Any) -> None:
+    def _on_node(self, event: Any) -> None:
         self.bound_is(event.data_out.mip_dual_bound)
+        self._on_step(event)
+
+    def _on_step(self, event: Any) -> None:
         if self.ends is not None:
             event.interrupt()
 
-    def _on_pivot(self, event: Any) -> None:
-        if self.ends is not None:
-            event.interrupt()
 
-
-def _solution(program: Program, highs: highspy.Highs, watch: _Watch, first: Solution | None) -> Solution:
+def _solution(program: Program, highs: highspy.Highs, watch: _Watch, begin: Solution | None) -> Solution:
     """The best that is known after a run."""
     ended, info = highs.getModelStatus(), highs.getInfo()
     status: Status = _STATUS.get(ended, "solver error")
@@ -528,8 +264,8 @@ def _solution(program: Program, highs: highspy.Highs, watch: _Watch, first: Solu
     objective = values = None
     if info.primal_solution_status == FEASIBLE and status != "unbounded":
         objective, values = float(info.objective_function_value), np.array(highs.getSolution().col_value)
-    elif first is not None:
-        objective, values = first.objective, first.values
+    elif begin is not None:
+        objective, values = begin.objective, begin.values
     if status == "solver error" and values is None:
         raise SolverError(
             f"HiGHS failed: {highs.modelStatusToString(ended)}; scale the program's coefficients"
@@ -546,5 +282,5 @@ def _solution(program: Program, highs: highspy.Highs, watch: _Watch, first: Solu
         values=values,
         wall_s=watch.trace[-1][0],
         trace=tuple(watch.trace),
-        start_objective=None if first is None else first.objective,
+        start_objective=None if begin is None else begin.objective,
     )
