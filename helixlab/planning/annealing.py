@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from helixlab.jit import compiled, inlined
 from helixlab.planning.network import network_type, room_type, served
+from helixlab.planning.queueing import foretold_by, foretold_type, serving_type, stations_type
 
-__all__ = ["Walk", "anneal", "walk_from"]
+__all__ = ["Walk", "anneal", "anneal_throughput", "walk_from"]
 
 ONE: Final = 0.6
 """Part of the steps that move one node, not two."""
@@ -164,6 +165,35 @@ def exchanged(network: Any, walk: Any, number: Any) -> None:
         walk.start[node], walk.end[node] = start, end
 
 
+@inlined
+def proposed(network: Any, walk: Any, layers: Any) -> Any:
+    """Propose to move one node or two; how many, 0 if it cannot be."""
+    number = move_one(network, walk, layers) if uniform(walk) < ONE else move_two(network, walk)
+    for m in range(number):
+        node, start, end = walk.moved[3 * m], walk.moved[3 * m + 1], walk.moved[3 * m + 2]
+        if not (0 <= start < end <= layers and end - start <= network.most[node]):
+            return 0
+    return number
+
+
+@inlined
+def covered(network: Any, walk: Any, layers: Any) -> None:
+    """Add up the cover of the placement at which the walk begins."""
+    for layer in range(layers):
+        walk.cover[layer] = 0.0
+    for i in range(len(walk.start)):
+        holds(network, walk, i, walk.start[i], walk.end[i], 1.0)
+
+
+@inlined
+def keep(walk: Any, worth: Any) -> None:
+    """Keep the placement if it is the best so far."""
+    if worth > walk.flow[1] + 1e-6:
+        walk.flow[1] = worth
+        for i in range(len(walk.start)):
+            walk.best_start[i], walk.best_end[i] = walk.start[i], walk.end[i]
+
+
 @compiled(
     types.void(network_type, room_type, _walk_type, types.int64, types.float64, types.float64, types.int64)
 )
@@ -182,24 +212,13 @@ def anneal(network: Any, room: Any, walk: Any, layers: Any, warm: Any, cold: Any
     steps : int
         How many.
     """
-    for layer in range(layers):
-        walk.cover[layer] = 0.0
-    for i in range(len(walk.start)):
-        holds(network, walk, i, walk.start[i], walk.end[i], 1.0)
+    covered(network, walk, layers)
     flow = served(network, walk.start, walk.end, layers, room)
-    if flow > walk.flow[1]:
-        walk.flow[1] = flow
-        for i in range(len(walk.start)):
-            walk.best_start[i], walk.best_end[i] = walk.start[i], walk.end[i]
+    keep(walk, flow)
     for step in range(steps):
         temperature = warm * (cold / warm) ** (step / steps)
-        one = uniform(walk) < ONE
-        number = move_one(network, walk, layers) if one else move_two(network, walk)
-        valid = number > 0
-        for m in range(number):
-            node, start, end = walk.moved[3 * m], walk.moved[3 * m + 1], walk.moved[3 * m + 2]
-            valid &= 0 <= start < end <= layers and end - start <= network.most[node]
-        if not valid:
+        number = proposed(network, walk, layers)
+        if number == 0:
             continue
         # The least flow that is taken, drawn before the flow is known.
         least = flow + temperature * np.log(max(uniform(walk), 1e-300))
@@ -214,8 +233,52 @@ def anneal(network: Any, room: Any, walk: Any, layers: Any, warm: Any, cold: Any
             exchanged(network, walk, number)
             continue
         flow = reached
-        if flow > walk.flow[1] + 1e-6:
-            walk.flow[1] = flow
-            for i in range(len(walk.start)):
-                walk.best_start[i], walk.best_end[i] = walk.start[i], walk.end[i]
+        keep(walk, flow)
     walk.flow[0] = flow
+
+
+@compiled(
+    types.void(
+        network_type, serving_type, room_type, room_type, stations_type, foretold_type, _walk_type,
+        types.int64, types.float64, types.float64, types.int64,
+    )
+)  # fmt: skip
+def anneal_throughput(
+    network: Any, serving: Any, room: Any, cache_room: Any, stations: Any, foretold: Any, walk: Any,
+    layers: Any, warm: Any, cold: Any, steps: Any,
+) -> None:  # fmt: skip
+    """The same on the decode tokens/s that are foretold.
+
+    Parameters
+    ----------
+    network, serving
+        What there is.
+    room, cache_room, stations, foretold
+        Room for what is calculated.
+    walk, layers, warm, cold, steps
+        As for `anneal`.
+    """
+    covered(network, walk, layers)
+    served(network, walk.start, walk.end, layers, room)
+    rate = foretold_by(network, serving, walk.start, walk.end, layers, room, cache_room, stations, foretold)
+    keep(walk, rate)
+    for step in range(steps):
+        temperature = warm * (cold / warm) ** (step / steps)
+        number = proposed(network, walk, layers)
+        if number == 0:
+            continue
+        least = rate + temperature * np.log(max(uniform(walk), 1e-300))
+        exchanged(network, walk, number)
+        flow = served(network, walk.start, walk.end, layers, room)
+        # Every token that is decoded flows, and a part of the prompt's with it.
+        reached = -np.inf
+        if flow > least:
+            reached = foretold_by(
+                network, serving, walk.start, walk.end, layers, room, cache_room, stations, foretold
+            )
+        if reached < least:
+            exchanged(network, walk, number)
+            continue
+        rate = reached
+        keep(walk, rate)
+    walk.flow[0] = rate

@@ -1,0 +1,230 @@
+"""How much a placement will serve, foretold in a millisecond where a simulation takes a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.errors import PlacementError
+from helixlab.execution import Execution, get_execution
+from helixlab.flow import Flow, max_flow
+from helixlab.model import Model
+from helixlab.placement import End, Placement
+from helixlab.planning.network import Network, flow_room, network_of
+from helixlab.planning.queueing import (
+    CONSTANTS,
+    DECODE,
+    IN_FLIGHT,
+    PROMPT,
+    THROUGHPUT,
+    Serving,
+    foretell,
+    stations_of,
+)
+from helixlab.scheduling.helix import EXPECTED_OUTPUT_TOKENS
+from helixlab.simulation.batches import CONCAT_BYTES_PER_S, TRANSFER_BYTES_PER_S
+from helixlab.simulation.drive import FEED_KV_LIMIT
+from helixlab.simulation.run import KV_RULES
+from helixlab.workload.traces import trace_lengths
+
+__all__ = ["Prediction", "predict", "serving_of"]
+
+ENDLESS: Final = 1e12
+"""Capacity where there is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What `predict` expects of a placement in steady state, offline.
+
+    Parameters
+    ----------
+    decode_tokens_per_s : float
+    queries_in_flight : float
+        As many as the KV caches let in.
+    prompt_latency_s, decode_latency_s : float
+        Means.
+    """
+
+    decode_tokens_per_s: float
+    queries_in_flight: float
+    prompt_latency_s: float
+    decode_latency_s: float
+
+
+def predict(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    *,
+    execution: str | Execution = "greedy",
+    trace: str = "azure-conv",
+    flow: Flow | None = None,
+) -> Prediction:
+    """Foretell what a simulation with the Helix scheduler would measure, offline and in steady state.
+
+    Parameters
+    ----------
+    cluster, model, placement
+        As for `simulate`.
+    execution : str or Execution
+        How nodes form batches. Of a policy's own rule for admission nothing is known here.
+    trace : str
+        Where the lengths of the queries come from.
+    flow : Flow, optional
+        The maximum flow of the placement, if it is at hand.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    PlacementError
+        The placement cannot serve the model, or states KV capacities of its own.
+
+    Notes
+    -----
+    The KV caches bound the queries in flight: as many as find a way from source to sink when every node
+    passes those that fit into its cache, and as many as the scheduler feeds. Each goes round once a token,
+    and the round takes what it waits, is worked on, sent and under way at the nodes and links that the
+    maximum flow passes. Tokens/s are those at which the one is the other's product with them (Little's law).
+
+    A node takes all that waits into a batch, so that the time of a batch and the number of decodes in it fix
+    each other. Whole prompts hold up what they meet, and what they hold up travels behind them to the end:
+    the part of the decodes that do grows from node to node by the chance to meet one. A link sends
+    prompts one by one (an M/G/1 queue).
+
+    It leaves out that the scheduler turns away from full nodes, and how queries differ in length but for
+    the mean and what the variance of prompts does to links.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
+    ...           hx.load_placement("small10/llama-1-30b/helix"))
+    >>> predicted = predict(*system)
+    >>> simulated = hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300)).summary.iloc[0]
+    >>> abs(predicted.decode_tokens_per_s / simulated["decode_tokens_per_s"] - 1) < 0.2
+    True
+    """
+    if placement.kv_capacity_token_layers:
+        raise PlacementError(
+            f"placement {placement.name!r} states KV capacities of its own, of which predict knows no"
+            " measured speeds; simulate it"
+        )
+    flow = max_flow(cluster, model, placement) if flow is None else flow
+    cluster = placement.on(cluster)
+    size = len(cluster.nodes)
+    used = np.zeros((size, size))
+    room = flow_room(size)
+    for (sender, receiver), tokens_per_s in flow.on_link.items():
+        if isinstance(sender, str):
+            room.begun[receiver] = tokens_per_s
+        elif isinstance(receiver, str):
+            room.ended[sender] = tokens_per_s
+        else:
+            room.flow[sender, receiver] = tokens_per_s
+            used[sender, receiver] = 1.0
+    room.through[:] = room.begun + room.flow.sum(axis=0)
+    start, end = np.zeros((2, size), dtype=np.int64)
+    for held in placement.layers:
+        start[held.node], end[held.node] = held.first_layer, held.end_layer
+    serving = serving_of(cluster, model, execution, trace=trace)
+    ways = serving.cache_network
+    serving = serving._replace(cache_network=ways._replace(link=ways.link * used))
+    foretold = np.zeros(4)
+    foretell(
+        network_of(cluster, model), serving, start, end, model.layers, room, flow_room(size),
+        stations_of(size), foretold,
+    )  # fmt: skip
+    return Prediction(
+        *(float(foretold[what]) for what in (THROUGHPUT, IN_FLIGHT, PROMPT, DECODE))
+    )
+
+
+def serving_of(
+    cluster: Cluster, model: Model, execution: str | Execution, *, trace: str = "azure-conv"
+) -> Serving:
+    """The arrays that `predict` reads, for every placement of a model on a cluster."""
+    policy = get_execution(execution)
+    lengths = trace_lengths(trace)
+    inputs, outputs = lengths["input_tokens"].to_numpy(float), lengths["output_tokens"].to_numpy(float)
+    piece = float(min(policy.chunk_tokens or np.inf, inputs.mean()))
+    kinds = list(cluster.machine_counts())
+    profiles = [model.profile(kind) for kind in kinds]
+    size, most = len(cluster.nodes), max(profile.max_layers for profile in profiles)
+    longest = max(len(profile.decode_table_s) for profile in profiles)
+    decode_s = np.zeros((len(kinds), longest))
+    prompt_s = np.zeros(len(kinds))
+    for row, profile in enumerate(profiles):
+        read_layer_s = profile.decode_table_s[2]
+        table = np.concatenate(
+            [profile.decode_table_s, np.full(longest - len(profile.decode_table_s), profile.decode_table_s[-1])]
+        )
+        decode_s[row] = np.maximum(table, read_layer_s)
+        prompt_s[row] = policy.prompt_cost_factor * profile.prompt_time_s(piece)
+        if policy.chunk_tokens:
+            # On average half of the prompt has gone before.
+            reread_s = policy.kv_reread_factor * read_layer_s * (model.kv_bytes_per_token_layer or 0)
+            prompt_s[row] += reread_s / model.layer_bytes * inputs.mean() / 2
+    kind = np.array([kinds.index(node.machine) for node in cluster.nodes])
+    mark, ratio = KV_RULES["offline"]
+    # Long answers stay longer: it is their prompts that are in flight.
+    in_flight_tokens = float((inputs * outputs).sum() / outputs.sum()) + ratio * EXPECTED_OUTPUT_TOKENS
+    cache, decode_limit = np.zeros((size, most + 1)), np.ones((size, most + 1))
+    for node in cluster.nodes:
+        profile = profiles[kind[node.index]]
+        for layers in range(1, profile.max_layers + 1):
+            cache[node.index, layers] = profile.kv_capacity_token_layers(layers) / layers / in_flight_tokens
+            limit = profile.batch_limits(layers).decode_tokens
+            decode_limit[node.index, layers] = min(limit, policy.max_decode_per_batch or limit)
+    bandwidth, latency_s = np.zeros((2, size + 1, size + 1))
+    place: dict[End, int] = {SOURCE: size, SINK: size}
+    for link in cluster.links:
+        ends = place.get(link.sender, link.sender), place.get(link.receiver, link.receiver)
+        bandwidth[ends], latency_s[ends] = link.bandwidth_bytes_per_s, link.latency_s
+    machines = [cluster.machine_of(node.index) for node in cluster.nodes]
+    constants = {
+        "input_tokens": inputs.mean(),
+        "output_tokens": outputs.mean(),
+        "input_tokens_squared": (inputs**2).mean(),
+        "piece_tokens": piece,
+        "is_chunked": policy.chunk_tokens is not None,
+        "feed_limit": FEED_KV_LIMIT,
+        "token_bytes": model.token_bytes,
+        "activation_bytes": model.activation_bytes,
+        "overhead_s_per_token": model.activation_bytes * (1 / CONCAT_BYTES_PER_S + 1 / TRANSFER_BYTES_PER_S),
+    }
+    return Serving(
+        decode_s=decode_s,
+        prompt_s=prompt_s,
+        kind=kind,
+        decode_limit=decode_limit,
+        cache=cache,
+        cache_network=_endless(network_of(cluster, model), mark * cache),
+        bandwidth=bandwidth,
+        latency_s=latency_s,
+        card=np.array(
+            [
+                [*(m.nic_in_bytes_per_s for m in machines), cluster.coordinator.nic_in_bytes_per_s],
+                [*(m.nic_out_bytes_per_s for m in machines), cluster.coordinator.nic_out_bytes_per_s],
+            ]
+        ),
+        constants=np.array([float(constants[name]) for name in CONSTANTS]),
+    )
+
+
+def _endless(network: Network, speed: np.ndarray) -> Network:
+    """The same links, which nothing binds, between nodes of another speed."""
+    return network._replace(
+        speed=speed,
+        link=np.where(network.link > 0, ENDLESS, 0.0),
+        from_source=np.where(network.from_source > 0, ENDLESS, 0.0),
+        to_sink=np.where(network.to_sink > 0, ENDLESS, 0.0),
+        card=np.full_like(network.card, ENDLESS),
+        coordinator=np.full_like(network.coordinator, ENDLESS),
+    )

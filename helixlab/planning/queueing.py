@@ -1,0 +1,320 @@
+"""What a placement will serve, foretold from queueing, compiled.
+
+Queries in flight circle through nodes and links. How many there are is bounded by the KV caches; how fast they
+go round, by what they wait for; and tokens/s are the one over the other (Little's law).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import typeof, types
+from numpy.typing import NDArray
+
+from helixlab.jit import compiled, inlined, rare
+from helixlab.planning.network import Network, Room, network_type, room_type, served
+
+__all__ = [
+    "Foretold",
+    "Serving",
+    "Stations",
+    "foretell",
+    "foretold_by",
+    "foretold_type",
+    "serving_type",
+    "stations_of",
+    "stations_type",
+]
+
+LEAST_SHARE: Final = 1e-6
+"""Of the flow: links and nodes with less are left out."""
+HALVINGS: Final = 30
+ROUNDS: Final = 40
+"""Of the search for the size of batches."""
+BEHIND_ON_LINKS: Final = 0.2
+"""Part of its prompt's time on a link that a decode waits for it once more."""
+QUEUEING_AT_NODES: Final = 0.2
+"""Weight of the wait at nodes whose batches are nearly full.
+
+These two are fitted, once for all, to simulations of 54 placements on three clusters.
+"""
+FULL: Final = 0.999
+"""A station that is busy for a larger part of the time never gets done."""
+
+
+class Serving(NamedTuple):
+    """What simulation knows of nodes, links and queries, beyond the capacities of a `Network`."""
+
+    decode_s: NDArray[np.float64]
+    """``[kind of node, tokens]``: time of one layer for a batch of decodes."""
+    prompt_s: NDArray[np.float64]
+    """``[kind]``: what a prompt, or a chunk of one, adds to it."""
+    kind: NDArray[np.int64]
+    decode_limit: NDArray[np.float64]
+    """``[node, k]``: most decodes in a batch."""
+    cache: NDArray[np.float64]
+    """``[node, k]``: mean queries that the KV cache holds, each with all k layers."""
+    cache_network: Network
+    """The same as a network: the queries that find room on a way from source to sink."""
+    bandwidth: NDArray[np.float64]
+    """``[sender, receiver]`` in bytes/s; the coordinator is the last row and column."""
+    latency_s: NDArray[np.float64]
+    card: NDArray[np.float64]
+    """``[in or out, node]`` in bytes/s; the coordinator is last."""
+    constants: NDArray[np.float64]
+    """As `CONSTANTS` lists them."""
+
+
+CONSTANTS: Final = (
+    "input_tokens",  # mean
+    "output_tokens",
+    "input_tokens_squared",  # mean of the squares
+    "piece_tokens",  # of a prompt that travels as one: its chunk, or all of it
+    "is_chunked",
+    "feed_limit",  # part of the KV cache up to which queries are fed
+    "token_bytes",
+    "activation_bytes",
+    "overhead_s_per_token",  # of bringing activations together
+)
+(
+    INPUT, OUTPUT, INPUT_SQUARED, PIECE, IS_CHUNKED, FEED_LIMIT, TOKEN_BYTES, ACTIVATION_BYTES, OVERHEAD
+) = range(len(CONSTANTS))  # fmt: skip
+
+
+class Stations(NamedTuple):
+    """Where queries may have to wait, in the order of the layers: room for nodes and links."""
+
+    share: NDArray[np.float64]
+    """Part of the queries that come by."""
+    layers: NDArray[np.float64]
+    """Of a node, that they run there; 0 for a link."""
+    token_s: NDArray[np.float64]
+    """Of a link, to send one token."""
+    kind: NDArray[np.int64]
+    decode_limit: NDArray[np.float64]
+    sent: NDArray[np.float64]
+    """Bytes/s out of each node, and the coordinator."""
+    received: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+Foretold = NDArray[np.float64]
+"""Decode tokens/s, queries in flight, mean latency of a prompt and of a decode in seconds."""
+THROUGHPUT, IN_FLIGHT, PROMPT, DECODE = range(4)
+
+
+def stations_of(nodes: int) -> Stations:
+    """Room for the stations of so many nodes."""
+    most = nodes + (nodes + 1) ** 2
+    numbers = [np.zeros(most) for _ in range(4)]
+    ends = [np.zeros(nodes + 1) for _ in range(2)]
+    return Stations(
+        numbers[0], numbers[1], numbers[2], np.zeros(most, np.int64), numbers[3], *ends, np.zeros(1, np.int64)
+    )
+
+
+def _example() -> Serving:
+    one, two = np.zeros(1), np.zeros((1, 1))
+    whole = np.zeros(1, dtype=np.int64)
+    network = Network(two, whole, two, one, one, np.zeros((1, 1, 1)), one)
+    return Serving(two, one, whole, two, two, network, two, two, two, one)
+
+
+serving_type, stations_type, foretold_type = map(typeof, (_example(), stations_of(1), np.zeros(4)))
+
+
+@inlined
+def add_link(serving: Any, stations: Any, sender: Any, receiver: Any, flow: Any, total: Any) -> Any:
+    """A link with flow as a station; its latency, weighted with the share of the queries."""
+    coordinator = len(serving.kind)
+    is_edge = sender == coordinator or receiver == coordinator
+    token_bytes = serving.constants[TOKEN_BYTES]
+    if not is_edge:
+        token_bytes += serving.constants[ACTIVATION_BYTES]
+    carried = flow * token_bytes
+    rate = min(
+        serving.bandwidth[sender, receiver],
+        serving.card[1, sender] * carried / stations.sent[sender],
+        serving.card[0, receiver] * carried / stations.received[receiver],
+    )
+    at = stations.count[0]
+    stations.count[0] += 1
+    stations.share[at] = flow / total
+    stations.layers[at] = 0.0
+    stations.token_s[at] = token_bytes / rate
+    return flow / total * serving.latency_s[sender, receiver]
+
+
+@rare
+def set_stations(
+    serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, total: Any
+) -> Any:
+    """List the stations that a flow passes, from the first layer to the last; the sum of the latencies."""
+    size = len(start)
+    least = LEAST_SHARE * total
+    token_bytes = serving.constants[TOKEN_BYTES]
+    inner_bytes = token_bytes + serving.constants[ACTIVATION_BYTES]
+    stations.sent[size] = stations.received[size] = total * token_bytes
+    for i in range(size):
+        stations.sent[i] = room.ended[i] * token_bytes
+        stations.received[i] = room.begun[i] * token_bytes
+        for j in range(size):
+            stations.sent[i] += room.flow[i, j] * inner_bytes
+            stations.received[i] += room.flow[j, i] * inner_bytes
+    stations.count[0] = 0
+    latency_s = 0.0
+    for layer in range(layers):
+        for j in range(size):
+            if start[j] != layer or end[j] == layer or room.through[j] <= least:
+                continue
+            run = 0.0
+            if room.begun[j] > least:
+                latency_s += add_link(serving, stations, size, j, room.begun[j], total)
+                run += room.begun[j] * end[j]
+            for i in range(size):
+                if room.flow[i, j] > least:
+                    latency_s += add_link(serving, stations, i, j, room.flow[i, j], total)
+                    run += room.flow[i, j] * (end[j] - end[i])
+            at = stations.count[0]
+            stations.count[0] += 1
+            stations.share[at] = room.through[j] / total
+            stations.layers[at] = run / room.through[j]
+            stations.kind[at] = serving.kind[j]
+            stations.decode_limit[at] = serving.decode_limit[j, end[j] - start[j]]
+    for i in range(size):
+        if room.ended[i] > least:
+            latency_s += add_link(serving, stations, i, size, room.ended[i], total)
+    return latency_s
+
+
+@inlined
+def decode_s(serving: Any, kind: Any, tokens: Any) -> Any:
+    """Time of a layer for a batch of so many decodes, on average."""
+    low = min(int(tokens), serving.decode_s.shape[1] - 2)
+    part = min(tokens - low, 1.0)
+    return (1 - part) * serving.decode_s[kind, low] + part * serving.decode_s[kind, low + 1]
+
+
+@rare
+def set_latencies(serving: Any, stations: Any, latency_s: Any, rate: Any, foretold: Any) -> Any:
+    """Mean latencies of a prompt and of a decode when so many decode tokens/s are served; whether they can be."""
+    constants = serving.constants
+    piece, is_chunked = constants[PIECE], constants[IS_CHUNKED] > 0
+    pieces = math.ceil(constants[INPUT] / piece)
+    # Variation of what a prompt takes makes what comes behind it wait longer.
+    spread = 1.0 if is_chunked else constants[INPUT_SQUARED] / constants[INPUT] ** 2
+    prompt = decode = latency_s
+    slowest = 0.0
+    convoyed = 0.0  # part of the decodes that travel behind a prompt
+    for at in range(stations.count[0]):
+        share = stations.share[at]
+        decodes = share * rate
+        prompts = decodes / constants[OUTPUT] * (constants[INPUT] / piece if is_chunked else 1.0)
+        if stations.layers[at] == 0.0:
+            token_s = stations.token_s[at]
+            piece_s = piece * token_s
+            busy = prompts * piece_s + decodes * token_s
+            if busy >= FULL:
+                return False
+            # Chunks that follow each other faster than they are sent pile up.
+            pile_s = piece_s
+            if is_chunked:
+                pile_s += (pieces - 1) * max(0.0, piece_s - slowest)
+            wait = prompts * piece_s * pile_s * spread / 2 / (1 - busy)
+            behind = BEHIND_ON_LINKS * convoyed * piece_s
+            decode += share * (wait * (1 - convoyed) + behind + token_s)
+            prompt += share * (wait + piece_s)
+            if not is_chunked:
+                convoyed = 1 - (1 - min(1.0, prompts * piece_s) * share) * (1 - convoyed)
+            slowest = max(slowest, piece_s)
+            continue
+        layers, kind = stations.layers[at], stations.kind[at]
+        piece_s = layers * serving.prompt_s[kind]
+        limit = stations.decode_limit[at]
+        # Greedy batches form between prompts; with chunks, one joins a batch like a decode.
+        left = 1.0 if is_chunked else 1.0 - prompts * piece_s
+        if left <= 1 - FULL:
+            return False
+        arriving = decodes + (prompts if is_chunked else 0.0)
+        batch_s = layers * decode_s(serving, kind, 1.0)
+        works = 0.0
+        for _ in range(ROUNDS):
+            works = 1 - math.exp(-arriving * batch_s / left)
+            size = max(1.0, min(limit, decodes * batch_s / left / works))
+            longer_s = layers * decode_s(serving, kind, size)
+            if is_chunked:
+                longer_s += min(1.0, prompts * batch_s / works) * piece_s
+            if abs(longer_s - batch_s) < 1e-4 * batch_s:
+                break
+            batch_s = longer_s
+        with_piece_s = layers * decode_s(serving, kind, size) + piece_s
+        busy = decodes * batch_s / left / limit
+        if is_chunked:
+            busy = max(busy, prompts * with_piece_s)
+        if busy >= FULL:
+            return False
+        wait = works * batch_s / 2
+        if is_chunked:
+            wait += QUEUEING_AT_NODES * busy * busy * batch_s / (1 - busy)
+            decode += share * (wait + batch_s)
+            prompt += share * (wait + with_piece_s)
+            slowest = max(slowest, with_piece_s)
+        else:
+            convoyed = 1 - (1 - min(1.0, prompts * with_piece_s) * share) * (1 - convoyed)
+            decode += share * (left * wait + batch_s + convoyed * piece_s)
+            prompt += share * (wait + with_piece_s + piece * constants[OVERHEAD])
+    if is_chunked:
+        prompt += (pieces - 1) * slowest
+    foretold[PROMPT], foretold[DECODE] = prompt, decode
+    return True
+
+
+@rare
+def foretold_by(
+    network: Any, serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any,
+    foretold: Any,
+) -> Any:  # fmt: skip
+    """What is served when the maximum flow in `room` is followed; it is left there and in `foretold`."""
+    foretold[:] = 0.0
+    total = 0.0
+    for i in range(len(start)):
+        total += room.begun[i]
+    if total <= 0:
+        return 0.0
+    in_flight = served(serving.cache_network, start, end, layers, cache_room)
+    for layer in range(layers):
+        cached = 0.0
+        for i in range(len(start)):
+            if start[i] <= layer < end[i]:
+                cached += serving.cache[i, end[i] - start[i]]
+        in_flight = min(in_flight, serving.constants[FEED_LIMIT] * cached)
+    foretold[IN_FLIGHT] = in_flight
+    latency_s = set_stations(serving, stations, start, end, layers, room, total)
+    output = serving.constants[OUTPUT]
+    low, high = 0.0, total
+    for _ in range(HALVINGS):
+        rate = (low + high) / 2
+        possible = set_latencies(serving, stations, latency_s, rate, foretold)
+        if possible and rate / output * (foretold[PROMPT] + output * foretold[DECODE]) <= in_flight:
+            low = rate
+        else:
+            high = rate
+    set_latencies(serving, stations, latency_s, low, foretold)
+    foretold[THROUGHPUT] = low
+    return low
+
+
+@compiled(
+    types.float64(
+        network_type, serving_type, types.int64[::1], types.int64[::1], types.int64, room_type, room_type,
+        stations_type, foretold_type,
+    )
+)  # fmt: skip
+def foretell(
+    network: Any, serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any,
+    foretold: Any,
+) -> Any:  # fmt: skip
+    """`foretold_by`, to be called from Python, with the flow that stands in `room`."""
+    return foretold_by(network, serving, start, end, layers, room, cache_room, stations, foretold)
