@@ -127,7 +127,14 @@ def _list(asked: argparse.Namespace) -> None:
 
 def _plan(asked: argparse.Namespace) -> None:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
-    placement = plan(cluster, model, method=asked.method, time_limit_s=asked.time_limit, rng=asked.seed)
+    placement = plan(
+        cluster,
+        model,
+        method=asked.method,
+        time_limit_s=asked.time_limit,
+        rng=asked.seed,
+        progress=sys.stderr.isatty(),
+    )
     value, report = max_flow(cluster, model, placement).value_tokens_per_s, placement.report
     assert report is not None, "plan reports"
     bound = report.upper_bound_tokens_per_s

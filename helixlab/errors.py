@@ -18,6 +18,7 @@ __all__ = [
     "PlacementError",
     "SchedulingError",
     "SimulationError",
+    "SolverError",
     "UnknownNameError",
     "WorkloadError",
 ]
@@ -41,6 +42,10 @@ class ModelError(HelixlabError):
 
 class PlacementError(HelixlabError):
     """A placement cannot serve the model on the cluster, or none can be planned."""
+
+
+class SolverError(HelixlabError):
+    """A program cannot be handed to the solver, or the solver fails on it."""
 
 
 class FlowError(HelixlabError):

@@ -1,19 +1,49 @@
-"""Which node holds which layers: the planners, each a function of cluster and model."""
+"""Which node holds which layers: the planners, each a function of cluster and model.
+
+Those that need a solver load it, and CVXPY, when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from helixlab.planning.common import planning_throughput
 from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.plan import METHODS, plan
+from helixlab.planning.pruning import keep_fastest_links
 from helixlab.planning.separate import extrapolated_kv_capacity, plan_separate
 from helixlab.planning.swarm import plan_swarm
 
+if TYPE_CHECKING:
+    from helixlab.planning.paper_milp import plan_paper_milp
+    from helixlab.planning.paper_program import PaperProgram, problem_size
+
+_HOME_OF = {
+    "PaperProgram": "paper_program",
+    "plan_paper_milp": "paper_milp",
+    "problem_size": "paper_program",
+}
+
 __all__ = [
     "METHODS",
+    "PaperProgram",
     "extrapolated_kv_capacity",
+    "keep_fastest_links",
     "plan",
     "plan_homogeneous",
+    "plan_paper_milp",
     "plan_petals",
     "plan_separate",
     "plan_swarm",
     "planning_throughput",
+    "problem_size",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'helixlab.planning' has no attribute {name!r}")
+    globals()[name] = getattr(import_module(f"helixlab.planning.{_HOME_OF[name]}"), name)
+    return globals()[name]

@@ -1,18 +1,21 @@
-"""What the planners share: the speed of a node by its layers, room for the model, the finished placement."""
+"""What the planners share: speeds by layers, room for the model, the finished placement, the progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model, machine_throughput
 from helixlab.placement.placement import End, NodeLayers, Placement
 
-__all__ = ["nodes_by_machine", "placed", "planning_throughput", "require_room"]
+__all__ = ["nodes_by_machine", "placed", "planning_throughput", "progress_bar", "require_room"]
 
 
 def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
@@ -90,3 +93,21 @@ def placed(
         kv_capacity_token_layers=kv_capacity_token_layers or {},
         source="planned by helixlab",
     )
+
+
+@contextmanager
+def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[float, float, float], None]]:
+    """A line on stderr that shows incumbent, bound and gap of a search while it runs.
+
+    Gives the function to call with the seconds so far, the incumbent and the bound, NaN where there is none.
+    """
+    with tqdm(desc=label, bar_format="{desc}: {elapsed}{postfix}", disable=not shown, leave=False) as bar:
+
+        def show(seconds: float, incumbent: float, bound: float) -> None:
+            numbers = {"incumbent": incumbent, "bound": bound}
+            known = {name: f"{value:.1f}" for name, value in numbers.items() if not math.isnan(value)}
+            if len(known) == 2 and incumbent > 0:
+                known["gap"] = f"{bound / incumbent - 1:.1%}"
+            bar.set_postfix(known)
+
+        yield show

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Final
 
@@ -23,14 +24,16 @@ from helixlab.planning.swarm import plan_swarm
 
 __all__ = ["METHODS", "plan"]
 
-METHODS: Final[dict[str, Callable[..., Placement]]] = {
+METHODS: Final[dict[str, Callable[..., Placement] | str]] = {
     "homogeneous": plan_homogeneous,
+    "paper-milp": "plan_paper_milp",
     "petals": plan_petals,
     "separate": plan_separate,
     "swarm": plan_swarm,
 }
 """Planners by name: functions of cluster and model, of `rng` and `time_limit_s`, and of their own options.
 
+One that needs a solver stands here by its name in `helixlab.planning`, which loads it when it is asked for.
 A planner that proves something or takes its time fills in the placement's `PlanReport` itself.
 """
 
@@ -42,6 +45,7 @@ def plan(
     method: str,
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> Placement:
     """Plan which node holds which layers.
@@ -56,8 +60,10 @@ def plan(
         Source or seed of the random draws, for the methods that draw.
     time_limit_s : float, optional
         For the methods that search: how long. The others are done at once.
+    progress : bool
+        For the methods that search: show what they have found so far on stderr.
     **options
-        Of the method; its planner describes them: `plan_petals`, `plan_separate` ...
+        Of the method; its planner describes them: `plan_petals`, `plan_separate`, `plan_paper_milp` ...
 
     Returns
     -------
@@ -83,7 +89,8 @@ def plan(
     """
     if method not in METHODS:
         raise UnknownNameError("placement method", method, METHODS)
-    planner = METHODS[method]
+    named = METHODS[method]
+    planner = getattr(import_module("helixlab.planning"), named) if isinstance(named, str) else named
     _check_options(method, planner, options)
     if time_limit_s is not None and not (isinstance(time_limit_s, int | float) and time_limit_s > 0):
         raise PlacementError(
@@ -93,6 +100,8 @@ def plan(
         generator = np.random.default_rng(rng)
     except (TypeError, ValueError):
         raise PlacementError(f"rng is {shown(rng)}; give a seed, 0 or more, or a numpy Generator") from None
+    if "progress" in signature(planner).parameters:
+        options["progress"] = progress
     started = time.perf_counter()
     placement = planner(cluster, model, rng=generator, time_limit_s=time_limit_s, **options)
     if placement.report is None:
@@ -106,7 +115,7 @@ def _check_options(method: str, planner: Callable[..., Placement], options: dict
     parameters = signature(planner).parameters.values()
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return
-    common = ("cluster", "model", "rng", "time_limit_s")
+    common = ("cluster", "model", "rng", "time_limit_s", "progress")
     known = [parameter.name for parameter in parameters if parameter.name not in common]
     for name in options:
         if name not in known:

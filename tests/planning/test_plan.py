@@ -1,5 +1,7 @@
 """Planning by name, and each planner against the published placements."""
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -77,6 +79,24 @@ class TestPlan:
         assert not placement.kv_capacity_token_layers
         nodes = [held.node for held in placement.layers]
         assert nodes == sorted(nodes)
+
+    @pytest.mark.parametrize("method", sorted(METHODS))
+    def test_progress_goes_to_stderr(self, method, capsys):
+        limits = {"time_limit_s": 0.5} if method == "paper-milp" else {}
+        cluster = SINGLE24 if method == "separate" else SMALL10
+        plan(cluster, LLAMA30, method=method, progress=True, **limits)
+        assert capsys.readouterr().out == ""
+
+    def test_solvers_are_loaded_when_they_are_asked_for(self):
+        code = """if True:
+            import sys
+            import helixlab.planning
+            loaded = {"cvxpy", "highspy"} & set(sys.modules)
+            helixlab.planning.plan_paper_milp
+            print(len(loaded), len({"cvxpy", "highspy"} & set(sys.modules)))
+        """
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["0", "2"]
 
     def test_unknown_method(self):
         with pytest.raises(UnknownNameError, match="unknown placement method 'swram'; did you mean 'swarm'"):

@@ -1,0 +1,185 @@
+"""The placement program of the Helix paper, solved (Mei et al., ASPLOS 2025, section 4)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, Literal
+
+import numpy as np
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.errors import PlacementError
+from helixlab.flow import max_flow
+from helixlab.model import Model
+from helixlab.placement import End, NodeLayers, Placement, PlanReport
+from helixlab.planning.common import placed, progress_bar
+from helixlab.planning.homogeneous import plan_homogeneous
+from helixlab.planning.paper_program import PaperProgram
+from helixlab.planning.petals import plan_petals
+from helixlab.planning.problem import solve_problem
+from helixlab.planning.pruning import keep_fastest_links
+from helixlab.planning.solver import Limits
+from helixlab.planning.swarm import plan_swarm
+
+__all__ = ["plan_paper_milp"]
+
+CHAINS_TRIED: Final = 10_000
+"""After so many, a chain of nodes is taken to be hard to find."""
+
+
+def plan_paper_milp(
+    cluster: Cluster,
+    model: Model,
+    *,
+    rng: np.random.Generator | int = 0,
+    time_limit_s: float | None = None,
+    partial_inference: bool = False,
+    keep_links_per_node: int | None = None,
+    start: Placement | Literal["heuristics"] | None = "heuristics",
+    relative_gap: float = 1e-4,
+    target_tokens_per_s: float | None = None,
+    stall_s: float | None = None,
+    threads: int = 1,
+    progress: bool = False,
+) -> Placement:
+    """Solve the paper's placement program.
+
+    The search ends when the best placement is proved, or early: at a time, at a throughput, when it makes no
+    headway, or by Ctrl-C. The best placement so far is kept each time.
+
+    Parameters
+    ----------
+    cluster, model
+        What to place on what.
+    rng : numpy.random.Generator or int, default 0
+        Of the heuristic placements and of the solver's seed.
+    time_limit_s : float, optional
+        Seconds for the solver.
+    partial_inference : bool
+        Whether a query may enter a node behind its first layer.
+    keep_links_per_node : int, optional
+        Leave out all links but the fastest, see `keep_fastest_links`; the paper's study keeps 12.
+    start : Placement, "heuristics" or None
+        What to begin with: a placement, the best of those by `plan_petals`, `plan_swarm`, `plan_homogeneous`
+        and of a chain of linked nodes, or nothing.
+    relative_gap : float
+        End when the bound is within this part of the best placement.
+    target_tokens_per_s : float, optional
+        End at the first placement that serves so much.
+    stall_s : float, optional
+        End when no better placement was found for so many seconds.
+    threads : int
+        Most threads to use.
+    progress : bool
+        Show incumbent, bound and gap on stderr.
+
+    Returns
+    -------
+    Placement
+        With those links of the (pruned) cluster that can be used. Its report holds how the search ended, the
+        program's objective, its bound, which covers what was asked for (these links, partial inference or
+        not), and the trace of both. Where links bind, its `max_flow` may be a little less than the objective:
+        the program sends activations from node to node, the flow graph the token as well.
+
+    Raises
+    ------
+    PlacementError
+        The model does not fit, the start cannot be expressed in the program, or nothing was found in time.
+
+    Notes
+    -----
+    Mei et al., ASPLOS 2025, section 4; pruning, heuristic starts and early stop are its means against long
+    searches. With HiGHS this is a program to study more than one to plan with: `PaperProgram` says why.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> cluster, model = load_cluster("small10"), load_model("llama-1-30b")
+    >>> placement = plan_paper_milp(cluster, model, target_tokens_per_s=286)
+    >>> placement.report.status, round(placement.report.objective_tokens_per_s, 3)
+    ('target reached', 286.587)
+    """
+    began = time.perf_counter()
+    if keep_links_per_node is not None:
+        cluster = keep_fastest_links(cluster, keep_links_per_node)
+    generator = np.random.default_rng(rng)
+    program = PaperProgram(cluster, model, partial_inference=partial_inference)
+    if start == "heuristics":
+        start = _best_heuristic(program, generator)
+    elif isinstance(start, str):
+        raise PlacementError(f"start is {start!r}; give a placement, 'heuristics' or None")
+    limits = Limits(
+        time_limit_s=time_limit_s,
+        relative_gap=relative_gap,
+        target=target_tokens_per_s,
+        stall_s=stall_s,
+        seed=int(generator.integers(2**31)),
+        threads=threads,
+    )
+    with progress_bar("paper-milp", shown=progress) as on_progress:
+        found = solve_problem(
+            program.problem,
+            start=None if start is None else program.start_from(start),
+            limits=limits,
+            on_progress=on_progress,
+        )
+    if found.objective is None or found.objective <= program.noise_tokens_per_s:
+        mend = (
+            "there is none that serves anything: add links, or keep more of them"
+            if found.status == "optimal"
+            else "give it more time, or a placement of another planner to start from"
+        )
+        raise PlacementError(
+            f"the paper's program found no placement of {model.name} on {cluster.name!r} in"
+            f" {found.wall_s:.1f} s ({found.status}); {mend}"
+        )
+    layers = program.found()
+    placement = placed(cluster, model, "paper-milp", layers, program.links_between(layers))
+    wall_s = time.perf_counter() - began
+    return replace(
+        placement, report=PlanReport(found.status, found.objective, found.bound, wall_s, found.trace)
+    )
+
+
+def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placement | None:
+    """The heuristic placement that serves most over the links of the program, if any."""
+    cluster, model = program.cluster, program.model
+    tried = [_chain(program)]
+    for planner in (plan_petals, plan_swarm, plan_homogeneous):
+        with suppress(PlacementError):  # each fails on clusters that the others can plan for
+            tried.append(planner(cluster, model, rng=rng).layers)
+    best, most = None, 0.0
+    for layers in tried:
+        placement = placed(cluster, model, "heuristic", layers, program.links_between(layers))
+        with suppress(PlacementError):  # there is no path, which is common where links were pruned
+            flow = max_flow(cluster, model, placement).value_tokens_per_s
+            if flow > most:
+                best, most = placement, flow
+    return best
+
+
+def _chain(program: PaperProgram) -> tuple[NodeLayers, ...]:
+    """Nodes linked one after another, each with all layers it can hold; nothing if none are found soon."""
+    onward: dict[End, set[int]] = {SOURCE: set()} | {node: set() for node in program.nodes}
+    for link in program.links:
+        if isinstance(link.receiver, int):
+            onward[link.sender].add(link.receiver)
+    lasts = {link.sender for link in program.links if link.receiver == SINK}
+    model_layers = program.model.layers
+    chains: list[tuple[NodeLayers, ...]] = [()]
+    for _ in range(CHAINS_TRIED):
+        if not chains:
+            break
+        chain = chains.pop()
+        last, reached = (chain[-1].node, chain[-1].end_layer) if chain else (SOURCE, 0)
+        if reached < model_layers:
+            fresh = onward[last] - {held.node for held in chain}
+            # In this order the node that holds most is the next to be tried.
+            for most, node in sorted((program.most_layers[node], node) for node in fresh):
+                chains.append((*chain, NodeLayers(node, reached, min(reached + most, model_layers))))
+        elif last in lasts:
+            return chain
+    return ()

@@ -1,0 +1,281 @@
+"""The placement program of the Helix paper, stated in CVXPY (Mei et al., ASPLOS 2025, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.errors import PlacementError
+from helixlab.model import Model
+from helixlab.placement import NodeLayers, Placement, usable_links
+from helixlab.placement.placement import End
+from helixlab.planning.common import planning_throughput, require_room
+from helixlab.planning.pruning import keep_fastest_links
+
+__all__ = ["PaperProgram", "problem_size"]
+
+TOLERANCE: Final = 1e-6
+"""By how much solvers let whole numbers be missed."""
+
+
+class PaperProgram:
+    """The program: every node gets a run of layers, every link a flow, and the flow is maximised.
+
+    With L layers in the model, every node has its first layer ``first``, a whole number, and ``holds``, for
+    every k a binary that is 1 where the node holds k layers. The layer behind its last one, ``end``, is the
+    expression first + sum over k of k * holds. Every link has its ``flow`` and a binary ``usable``; with
+    partial inference a link between nodes has two more. The constraints are methods, one for each group.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Its links are those of the program. Nodes of a machine that serves nothing are left out.
+    model : Model
+        What is to be served.
+    partial_inference : bool
+        Whether a query may enter a node behind its first layer.
+
+    Attributes
+    ----------
+    problem : cvxpy.Problem
+        The flow out of the source, to be maximised, and all constraints.
+    nodes, links : list of int, list of Link
+        Those of the program, in their order.
+    most_layers : dict of int to int
+        How many layers each node can hold.
+    noise_tokens_per_s : float
+        A flow up to this may come of rounding, and is none.
+
+    Raises
+    ------
+    PlacementError
+        The model does not fit into the cluster.
+
+    Notes
+    -----
+    Mei et al., ASPLOS 2025, section 4; the paper's table of sizes is `problem_size`.
+
+    The relaxation says next to nothing: a link that is half usable carries half its capacity, and asks of the
+    nodes at its ends only that their layers follow within half the model. So every node holds a single layer,
+    with which it serves most, and a query passes two or three nodes.
+
+    The capacity of a link is its bandwidth or, where that is less, what its two ends serve at most. This
+    excludes no placement. Without it, the 1e-6 by which a solver lets whole numbers be missed would be worth
+    hundreds of tokens/s on a fast link. What it is worth with it is `noise_tokens_per_s`.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> program = PaperProgram(load_cluster("small10"), load_model("llama-1-30b"))
+    >>> program.first.shape, program.holds.shape, program.flow.shape
+    ((10,), (86,), (110,))
+    """
+
+    def __init__(self, cluster: Cluster, model: Model, *, partial_inference: bool = False) -> None:
+        throughput = planning_throughput(cluster, model)
+        require_room(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
+        self.cluster, self.model = cluster, model
+        self.nodes = [node.index for node in cluster.nodes if len(throughput[node.machine]) > 1]
+        self.links = [
+            link for link in cluster.links if {link.sender, link.receiver} <= {SOURCE, SINK, *self.nodes}
+        ]
+        own = [throughput[cluster.nodes[node].machine] for node in self.nodes]
+        self.most_layers = {node: len(values) - 1 for node, values in zip(self.nodes, own, strict=True)}
+
+        # A column of `holds` for every node and number of layers.
+        self.holder = np.repeat(np.arange(len(own)), list(self.most_layers.values()))
+        self.count = np.concatenate([np.arange(1, len(values)) for values in own])
+        self.served = np.concatenate([values[1:] for values in own])
+
+        # A row for every link: places of its ends in `nodes`, -1 for the coordinator.
+        place = {node: place for place, node in enumerate(self.nodes)} | {SOURCE: -1, SINK: -1}
+        self.sender = np.array([place[link.sender] for link in self.links])
+        self.receiver = np.array([place[link.receiver] for link in self.links])
+        self.from_source, self.to_sink = self.sender < 0, self.receiver < 0
+        self.between = ~(self.from_source | self.to_sink)
+        self.partial_inference = partial_inference and bool(self.between.any())  # CVXPY fails on no variables
+        bytes_per_token = np.where(self.between, model.activation_bytes, model.token_bytes)
+        bandwidth = np.array([link.bandwidth_bytes_per_s for link in self.links]) / bytes_per_token
+        fastest = np.array([*(values.max() for values in own), np.inf])  # the coordinator comes last, as -1
+        self.capacity = np.minimum(bandwidth, np.minimum(fastest[self.sender], fastest[self.receiver]))
+        self.noise_tokens_per_s = TOLERANCE * float(self.capacity[self.from_source].sum())
+
+        self.first = cp.Variable(len(own), integer=True, nonneg=True)
+        self.holds = cp.Variable(len(self.count), boolean=True)
+        self.flow = cp.Variable(len(self.links), nonneg=True)
+        self.usable = cp.Variable(len(self.links), boolean=True)
+        self.starts_before = cp.Variable(self.between.sum(), boolean=True)
+        self.ends_behind = cp.Variable(self.between.sum(), boolean=True)
+        self.end = self.first + self._by_node(self.holder, self.count) @ self.holds
+        links_reach = (
+            self.links_reach_into_a_run if self.partial_inference else self.links_reach_the_start_of_a_run
+        )
+        self.problem = cp.Problem(
+            cp.Maximize(cp.sum(self.flow[self.from_source])),
+            [
+                *self.every_node_holds_a_run(),
+                *self.flow_is_conserved(),
+                *self.nodes_serve_what_they_can(),
+                *self.links_carry_what_they_can(),
+                *self.the_source_sends_to_the_first_layer(),
+                *self.the_last_layer_sends_to_the_sink(),
+                *links_reach(),
+            ],
+        )
+
+    def _by_node(self, places: NDArray[np.int64], values: NDArray) -> sp.csr_array:
+        """Matrix that adds values, one a column, to the nodes at these places."""
+        columns = np.flatnonzero(places >= 0)
+        return sp.csr_array(
+            (values[columns], (places[columns], columns)), shape=(len(self.nodes), len(places))
+        )
+
+    # The constraints
+
+    def every_node_holds_a_run(self) -> list[cp.Constraint]:
+        """Node i holds one number of layers, and none behind the model's last."""
+        ones = np.ones(len(self.count))
+        return [self._by_node(self.holder, ones) @ self.holds == 1, self.end <= self.model.layers]
+
+    def flow_is_conserved(self) -> list[cp.Constraint]:
+        """What flows into a node flows out of it."""
+        ones = np.ones(len(self.links))
+        return [(self._by_node(self.receiver, ones) - self._by_node(self.sender, ones)) @ self.flow == 0]
+
+    def nodes_serve_what_they_can(self) -> list[cp.Constraint]:
+        """What flows into a node that holds k layers is at most its throughput with k."""
+        received = self._by_node(self.receiver, np.ones(len(self.links))) @ self.flow
+        return [received <= self._by_node(self.holder, self.served) @ self.holds]
+
+    def links_carry_what_they_can(self) -> list[cp.Constraint]:
+        """A link carries nothing if it is not usable, else at most its capacity."""
+        return [self.flow <= cp.multiply(self.capacity, self.usable)]
+
+    def the_source_sends_to_the_first_layer(self) -> list[cp.Constraint]:
+        """A link source -> j is usable only if j starts with layer 0."""
+        usable = self.usable[self.from_source]
+        return [self.first[self.receiver[self.from_source]] <= self.model.layers * (1 - usable)]
+
+    def the_last_layer_sends_to_the_sink(self) -> list[cp.Constraint]:
+        """A link i -> sink is usable only if i ends with the last layer."""
+        return [self.model.layers * self.usable[self.to_sink] <= self.end[self.sender[self.to_sink]]]
+
+    def links_reach_the_start_of_a_run(self) -> list[cp.Constraint]:
+        """A link i -> j is usable only if j starts where i ends."""
+        usable = self.usable[self.between]
+        skipped = self._skipped()
+        return [
+            self.model.layers * usable <= self.model.layers + skipped,
+            self.model.layers * usable <= self.model.layers - skipped,
+        ]
+
+    def links_reach_into_a_run(self) -> list[cp.Constraint]:
+        """A link i -> j is usable only if j starts where i ends or before, and ends behind that."""
+        usable, more = self.usable[self.between], self.model.layers + 1
+        beyond = self.end[self.receiver[self.between]] - self.end[self.sender[self.between]]
+        return [
+            more * (1 - self.starts_before) >= self._skipped(),
+            beyond >= 1 - more * (1 - self.ends_behind),
+            2 * usable <= self.starts_before + self.ends_behind,
+        ]
+
+    def _skipped(self) -> cp.Expression:
+        """Layers from the end of i to the start of j, for every link between nodes."""
+        return self.first[self.receiver[self.between]] - self.end[self.sender[self.between]]
+
+    # From placements and to them
+
+    def start_from(self, placement: Placement) -> dict[cp.Variable, NDArray[np.float64]]:
+        """The whole variables for a placement; the best flows follow from them.
+
+        A node that is idle, which the program has no word for, gets one layer that no link leads to.
+
+        Raises
+        ------
+        PlacementError
+            The program cannot express the placement.
+        """
+        own = {node: NodeLayers(node, 0, 1) for node in self.nodes}
+        for held in placement.layers:
+            most = self.most_layers.get(held.node, 0)
+            if held.count > most or held.end_layer > self.model.layers:
+                raise PlacementError(
+                    f"the program cannot start from placement {placement.name!r}: its node {held.node} holds"
+                    f" layers [{held.first_layer}, {held.end_layer}), {most} layers of"
+                    f" {self.model.layers} are allowed; start from another one, or from None"
+                )
+            own[held.node] = held
+        reached = set(self.links_between(placement.layers))
+        usable = np.array([(link.sender, link.receiver) in reached for link in self.links], dtype=float)
+        count = np.array([held.count for held in own.values()])
+        values = {
+            self.first: np.array([held.first_layer for held in own.values()], dtype=float),
+            self.holds: (self.count == count[self.holder]).astype(float),
+            self.usable: usable,
+        }
+        if self.partial_inference:
+            values[self.starts_before] = values[self.ends_behind] = usable[self.between]
+        return values
+
+    def found(self) -> tuple[NodeLayers, ...]:
+        """What each node holds by the values that the variables have been given."""
+        first = np.rint(self.first.value).astype(int).tolist()
+        end = np.rint(self.end.value).astype(int).tolist()
+        return tuple(map(NodeLayers, self.nodes, first, end))
+
+    def links_between(self, layers: Sequence[NodeLayers]) -> tuple[tuple[End, End], ...]:
+        """Links of the program that may be used where nodes hold these layers."""
+        return usable_links(self.cluster, layers, self.model.layers, partial_inference=self.partial_inference)
+
+
+def problem_size(
+    cluster: Cluster,
+    model: Model,
+    *,
+    partial_inference: bool = False,
+    keep_links_per_node: int | None = None,
+) -> dict[str, int]:
+    """Rows, columns and nonzeros of the paper's program as it is handed to the solver.
+
+    Bounds of single variables are not rows.
+
+    Parameters
+    ----------
+    cluster, model, partial_inference, keep_links_per_node
+        As for `plan_paper_milp`.
+
+    Returns
+    -------
+    dict of str to int
+        ``"rows"``, ``"columns"`` and ``"nonzeros"``.
+
+    Raises
+    ------
+    PlacementError
+        The model does not fit into the cluster.
+
+    Notes
+    -----
+    Without partial inference these are the sizes in table 8 of Mei et al., ASPLOS 2025, bundled as
+    ``published/problem_sizes.csv``.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> problem_size(load_cluster("geo24"), load_model("llama-2-70b"), keep_links_per_node=12)
+    {'rows': 1122, 'columns': 876, 'nonzeros': 8326}
+    """
+    if keep_links_per_node is not None:
+        cluster = keep_fastest_links(cluster, keep_links_per_node)
+    program = PaperProgram(cluster, model, partial_inference=partial_inference)
+    data, _, _ = program.problem.get_problem_data(cp.HIGHS)
+    rows, columns = data["A"].shape
+    return {"rows": rows, "columns": columns, "nonzeros": int(np.count_nonzero(data["A"].data))}
