@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helixlab.planning.covers import cheapest_covers
+from helixlab.planning.frontier import ACTIVE, ADDED, Blocks, Frontier, Scratch
 from helixlab.planning.prices import Prices
-from helixlab.planning.sweep import ACTIVE, ADDED, Blocks, Frontier, Scratch, sweep_layer
+from helixlab.planning.sweep import sweep_layer
 
 __all__ = ["Block", "Found", "search"]
 
