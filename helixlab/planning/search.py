@@ -19,7 +19,7 @@ __all__ = ["Block", "Found", "search"]
 Block = tuple[int, int, int]
 """Kind of node, first layer, number of layers."""
 
-STEPS: Final = 2_000_000
+STEPS: Final = 200_000
 """The compiled search comes back after so many, a fraction of a second, to see whether it is to stop."""
 GRID: Final = 4000
 NOISE: Final = 1e-9

@@ -37,7 +37,7 @@ FLOW: Final = 1e-9
 """Part of the flow that a layer may miss by rounding."""
 MOST_WASTE: Final = 0.25
 """Layers that may be wasted at once, unless links demand it: with much slack, to waste more leads nowhere."""
-STEPS_OF_A_STATE: Final = 1_000_000
+STEPS_OF_A_STATE: Final = 300_000
 """After so many the other ways to go on from a state are dropped."""
 _UNREACHED: Final = 1 << 30
 
