@@ -27,7 +27,7 @@ from helixlab.planning.solver import Program, solve
 
 __all__ = ["Prices", "coverage_bound", "layer_prices"]
 
-GRID: Final = 20_000
+GRID: Final = 80_000
 """Throughputs are rounded up to this part of the flow where covers are looked for: on the safe side."""
 TOLERANCE: Final = 1e-7
 """A cover that costs so much less than 1 is not worth another round."""
@@ -212,7 +212,7 @@ def coverage_bound(
     >>> import numpy as np
     >>> node = np.array([0.0, 10.0, 4.0])
     >>> coverage_bound([node], [3], 4, most=20.0)  # the bound by amounts alone is 6.67
-    5.0...
+    4.000...
     """
     possible, bound = 0.0, most
     while bound - possible > PRECISION * bound:
