@@ -169,7 +169,8 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
             over=lambda: binds or record.over(), low=record.flow, seed=seed,
         )  # fmt: skip
     else:
-        record.lower(coverage_bound(regions.types.speeds, regions.types.counts, model.layers, record.bound))
+        speeds, counts = regions.types.speeds, regions.types.counts
+        record.lower(coverage_bound(speeds, counts, model.layers, record.bound, stopped=record.over))
     if len(groups) > 1 or (binds and alone):
         climb_together(alone or groups, model.layers, offer=offer, over=record.over, seed=seed)
     if len(groups) == 1 and binds:
