@@ -24,7 +24,7 @@ from helixlab.errors import SchedulingError
 
 __all__ = ["compiled", "from_user", "inlined", "rare"]
 
-COMPILED_PACKAGES = ("scheduling", "execution", "simulation")
+COMPILED_PACKAGES = ("scheduling", "execution", "simulation", "planning")
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 """Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed."""

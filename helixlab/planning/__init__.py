@@ -1,6 +1,6 @@
 """Which node holds which layers: the planners, each a function of cluster and model.
 
-Those that need a solver load it, and CVXPY, when they are first asked for.
+Those that need a solver or the compiler load them when they are first asked for.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from helixlab.planning.separate import extrapolated_kv_capacity, plan_separate
 from helixlab.planning.swarm import plan_swarm
 
 if TYPE_CHECKING:
+    from helixlab.planning.helix import helix_candidates, plan_helix
     from helixlab.planning.paper_milp import plan_paper_milp
     from helixlab.planning.paper_program import PaperProgram, problem_size
 
 _HOME_OF = {
     "PaperProgram": "paper_program",
+    "helix_candidates": "helix",
+    "plan_helix": "helix",
     "plan_paper_milp": "paper_milp",
     "problem_size": "paper_program",
 }
@@ -30,8 +33,10 @@ __all__ = [
     "METHODS",
     "PaperProgram",
     "extrapolated_kv_capacity",
+    "helix_candidates",
     "keep_fastest_links",
     "plan",
+    "plan_helix",
     "plan_homogeneous",
     "plan_paper_milp",
     "plan_petals",

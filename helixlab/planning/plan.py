@@ -25,6 +25,7 @@ from helixlab.planning.swarm import plan_swarm
 __all__ = ["METHODS", "plan"]
 
 METHODS: Final[dict[str, Callable[..., Placement] | str]] = {
+    "helix": "plan_helix",
     "homogeneous": plan_homogeneous,
     "paper-milp": "plan_paper_milp",
     "petals": plan_petals,
@@ -33,7 +34,8 @@ METHODS: Final[dict[str, Callable[..., Placement] | str]] = {
 }
 """Planners by name: functions of cluster and model, of `rng` and `time_limit_s`, and of their own options.
 
-One that needs a solver stands here by its name in `helixlab.planning`, which loads it when it is asked for.
+One that needs a solver or the compiler stands here by its name in `helixlab.planning`, which loads it when
+it is asked for.
 A planner that proves something or takes its time fills in the placement's `PlanReport` itself.
 """
 

@@ -1,0 +1,175 @@
+"""Planning where links bind: nodes of one machine type in one region are alike, and so are their links.
+
+A token moves on only where a node ends, over a link to a node that holds the next layer. So the nodes that
+end at a layer and those that begin there are joined by as many links as there are pairs of them, and the
+flow between the two is no more than these carry. That, added to the search by prices, yields placements
+that cross from region to region seldom and broadly, and, with the widest link of each class, bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab.cluster import Cluster
+from helixlab.model import Model
+from helixlab.planning.annealing import anneal, walk_from
+from helixlab.planning.common import planning_throughput
+from helixlab.planning.coverage import Kinds, pods, spans
+from helixlab.planning.network import Network, flow_room
+from helixlab.planning.prices import layer_prices
+from helixlab.planning.record import GAP, Record, Spans
+from helixlab.planning.search import Block, search
+
+__all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
+
+FLOWS: Final = np.linspace(0.0, 1.0, 13)[1:]
+"""Parts of the way from what is served to the bound that are tried."""
+STEPS: Final = 50e6
+"""Of one search, at most."""
+PROOF_WIDTH: Final = 2000
+PROOF_STEPS: Final = 10e6
+PROOF_PRECISION: Final = GAP / 2
+"""Relative precision of the bound."""
+ANNEALED: Final = 8
+"""How many of the best placements are annealed."""
+STEPS_A_NODE: Final = 30_000
+"""Steps of one annealing for each node."""
+ANNEALING_WORK: Final = 1e9
+"""Most steps of one annealing times the square of the number of nodes, about the time they take."""
+WARM: Final = 0.015
+COLD: Final = 0.001
+"""Temperatures of the annealing as parts of the flow."""
+SLICE_WORK: Final = 1e6
+"""The same, until the annealing is looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """Nodes by machine type and region, and the links between them.
+
+    Parameters
+    ----------
+    kinds : Kinds
+        Nodes of one machine type in one region each.
+    region : sequence of int
+        Of each kind.
+    like : sequence of int
+        For each kind the number of its machine type.
+    types : Kinds
+        Nodes by machine type alone.
+    widest, mean : arrays ``[kind, kind]``
+        Tokens/s of the links from nodes of one kind to nodes of another.
+    """
+
+    kinds: Kinds
+    region: Sequence[int]
+    like: Sequence[int]
+    types: Kinds
+    widest: NDArray[np.float64]
+    mean: NDArray[np.float64]
+
+
+def regions_of(cluster: Cluster, model: Model, network: Network) -> Regions:
+    """The nodes of a cluster by machine type and region; those that can hold nothing are left out."""
+    table = planning_throughput(cluster, model)
+    machines = [machine for machine, values in table.items() if len(values) > 1]
+    by_kind: dict[tuple[str, str], list[int]] = {}
+    for node in cluster.nodes:
+        if node.machine in machines:
+            by_kind.setdefault((node.machine, node.region), []).append(node.index)
+    nodes = list(by_kind.values())
+    widest, mean = np.zeros((2, len(nodes), len(nodes)))
+    for a, senders in enumerate(nodes):
+        for b, receivers in enumerate(nodes):
+            between = network.link[np.ix_(senders, receivers)]
+            pairs = max(between.size - (len(senders) if a == b else 0), 1)
+            widest[a, b], mean[a, b] = between.max(), between.sum() / pairs
+    return Regions(
+        Kinds(nodes, [table[machine] for machine, _ in by_kind]),
+        [cluster.regions.index(region) for _, region in by_kind],
+        [machines.index(machine) for machine, _ in by_kind],
+        Kinds(
+            [[n.index for n in cluster.nodes if n.machine == machine] for machine in machines],
+            [table[machine] for machine in machines],
+        ),
+        widest,
+        mean,
+    )
+
+
+def lower_by_links(regions: Regions, record: Record, seed: int) -> None:
+    """Prove flows to be out of reach, by the widest links, for as long as that can be done.
+
+    What the search comes upon instead is offered.
+    """
+    low = record.flow
+    while record.bound - low > PROOF_PRECISION * record.bound and not record.over():
+        flow = (low + record.bound) / 2
+        prices = layer_prices(regions.types.speeds, regions.types.counts, flow, every=True)
+        found = search(
+            prices.for_kinds(regions.like), regions.kinds.speeds, regions.kinds.counts, record.layers,
+            width=PROOF_WIDTH, link=regions.widest, more=True, seed=seed, steps=PROOF_STEPS,
+            stopped=record.over,
+        )  # fmt: skip
+        _offer_all(found.placements, regions.kinds, record)
+        if found.excluded:
+            record.lower(flow)
+        else:
+            low = flow
+
+
+def explore(regions: Regions, record: Record, width: int, seed: int) -> None:
+    """Offer placements whose links suffice if all links of a class are like the mean of them."""
+    for flow in record.flow + FLOWS * (record.bound - record.flow):
+        if record.over():
+            return
+        prices = layer_prices(regions.types.speeds, regions.types.counts, flow)
+        found = search(
+            prices.for_kinds(regions.like), regions.kinds.speeds, regions.kinds.counts, record.layers,
+            width=width, link=regions.mean, all_of_them=True, seed=seed, steps=STEPS, stopped=record.over,
+        )  # fmt: skip
+        _offer_all(found.placements, regions.kinds, record)
+
+
+def self_sufficient(regions: Regions, model_layers: int) -> list[Kinds]:
+    """The nodes of each region that can hold the model by itself, in groups small enough to search."""
+    groups = []
+    for region in sorted(set(regions.region)):
+        own = [kind for kind, of in enumerate(regions.region) if of == region]
+        kinds = Kinds([regions.kinds.nodes[k] for k in own], [regions.kinds.speeds[k] for k in own])
+        if kinds.room >= model_layers:
+            groups += pods(kinds, model_layers)
+    return groups
+
+
+def anneal_best(record: Record, seed: int) -> None:
+    """Anneal the best placements on the maximum flow, each for the same number of steps."""
+    size = len(record.network.most)
+    room = flow_room(size)
+    steps = int(min(STEPS_A_NODE * size, ANNEALING_WORK / size**2))
+    slices = -(-steps * size**2 // int(SLICE_WORK))
+    done: set[Spans] = set()
+    for number in range(ANNEALED):
+        ahead = [found for found, _ in record.best(ANNEALED) if found not in done]
+        if not ahead or record.over():
+            return
+        done.add(ahead[0])
+        start, end = np.array(ahead[0])
+        walk = walk_from(start, end, record.layers, seed + number)
+        for part in range(slices):
+            warm, cold = (record.flow * WARM * (COLD / WARM) ** ((part + later) / slices) for later in (0, 1))
+            anneal(record.network, room, walk, record.layers, warm, cold, steps // slices)
+            if record.over():
+                break
+        record.offer(walk.best_start, walk.best_end)
+        done.add((tuple(walk.best_start.tolist()), tuple(walk.best_end.tolist())))
+
+
+def _offer_all(placements: Sequence[Sequence[Block]], kinds: Kinds, record: Record) -> None:
+    for blocks in placements:
+        record.offer(*spans(blocks, kinds, len(record.network.most)))
