@@ -37,8 +37,8 @@ class Tuning:
         The best under the goal.
     finalists : DataFrame
         The runs it was chosen from, best first, with the columns of `sweep`; ``meets_goal`` says whether
-        the run kept to the limits, ``on_frontier`` whether no other is both quicker and has more
-        throughput.
+        the run kept to the limits, ``on_frontier`` whether no other that did is both quicker and
+        has more throughput.
     candidates : DataFrame
         The short runs that all candidates were tried with first.
     """
@@ -145,7 +145,7 @@ def tune_execution(
         runs.index = pd.Index(rows)
         within = [runs[name] <= limit for name, limit in limits.items()]
         runs["meets_goal"] = np.logical_and.reduce([runs["error"].isna(), *within])
-        runs["on_frontier"] = _on_frontier(runs)
+        runs["on_frontier"] = _on_frontier(runs[runs["meets_goal"]]).reindex(runs.index, fill_value=False)
         order = ["meets_goal", "decode_tokens_per_s"]
         return runs.sort_values(order, ascending=False, kind="stable")
 

@@ -163,7 +163,7 @@ def climb(
     float
         The flow that was reached.
     """
-    bound = coverage_bound(kinds.speeds, kinds.counts, model_layers, bound)
+    bound = coverage_bound(kinds.speeds, kinds.counts, model_layers, bound, stopped=over)
     lower(bound)
     for width in widths:
         high = bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -15,12 +16,14 @@ from helixlab.model import Model
 from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usable_links
 from helixlab.planning.common import placed, planning_throughput, progress_bar, require_room
 from helixlab.planning.coverage import Kinds, climb, climb_together, least_cover, pods, spans
+from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.network import network_of
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.prices import coverage_bound
 from helixlab.planning.record import GAP, Record, Spans
 from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
 from helixlab.planning.search import Block
+from helixlab.planning.swarm import plan_swarm
 
 __all__ = ["helix_candidates", "plan_helix"]
 
@@ -141,10 +144,12 @@ def _placement(cluster: Cluster, model: Model, found: Spans) -> Placement:
 
 def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Generator) -> None:
     size, seed = len(cluster.nodes), int(rng.integers(2**31))
-    start, end = np.zeros((2, size), dtype=np.int64)
-    for held in plan_petals(cluster, model, rng=rng).layers:
-        start[held.node], end[held.node] = held.first_layer, held.end_layer
-    record.offer(start, end)
+    for planner in (plan_petals, plan_swarm, plan_homogeneous):
+        start, end = np.zeros((2, size), dtype=np.int64)
+        with suppress(PlacementError):  # each fails on clusters that the others can plan for
+            for held in planner(cluster, model, rng=rng).layers:
+                start[held.node], end[held.node] = held.first_layer, held.end_layer
+            record.offer(start, end)
     regions = regions_of(cluster, model, record.network)
     binds = False
 
@@ -164,7 +169,8 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
             over=lambda: binds or record.over(), low=record.flow, seed=seed,
         )  # fmt: skip
     else:
-        record.lower(coverage_bound(regions.types.speeds, regions.types.counts, model.layers, record.bound))
+        speeds, counts = regions.types.speeds, regions.types.counts
+        record.lower(coverage_bound(speeds, counts, model.layers, record.bound, stopped=record.over))
     if len(groups) > 1 or (binds and alone):
         climb_together(alone or groups, model.layers, offer=offer, over=record.over, seed=seed)
     if len(groups) == 1 and binds:

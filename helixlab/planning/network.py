@@ -69,7 +69,7 @@ def network_of(cluster: Cluster, model: Model) -> Network:
     for found in cluster.links:
         sender, receiver, bandwidth = found.sender, found.receiver, found.bandwidth_bytes_per_s
         if isinstance(receiver, str):  # the coordinator
-            to_sink[sender] = bandwidth / model.token_bytes
+            to_sink[int(sender)] = bandwidth / model.token_bytes
         elif isinstance(sender, str):
             from_source[receiver] = bandwidth / model.token_bytes
         else:

@@ -13,7 +13,7 @@ blocks do not come in every size, which is why they prove more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +27,7 @@ from helixlab.planning.solver import Program, solve
 
 __all__ = ["Prices", "coverage_bound", "layer_prices"]
 
-GRID: Final = 20_000
+GRID: Final = 80_000
 """Throughputs are rounded up to this part of the flow where covers are looked for: on the safe side."""
 TOLERANCE: Final = 1e-7
 """A cover that costs so much less than 1 is not worth another round."""
@@ -194,7 +194,12 @@ def _best_prices(
 
 
 def coverage_bound(
-    speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], model_layers: int, most: float
+    speeds: Sequence[NDArray[np.float64]],
+    counts: Sequence[int],
+    model_layers: int,
+    most: float,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> float:
     """Tokens/s that no placement serves, by the best prices.
 
@@ -206,16 +211,18 @@ def coverage_bound(
         Layers of the model.
     most : float
         A bound that is known, for instance `helixlab.flow.upper_bound`.
+    stopped : callable
+        Asked every now and then whether to be content with the bound so far.
 
     Examples
     --------
     >>> import numpy as np
     >>> node = np.array([0.0, 10.0, 4.0])
-    >>> coverage_bound([node], [3], 4, most=20.0)  # the bound by amounts alone is 6.67
-    5.0...
+    >>> round(coverage_bound([node], [3], 4, most=20.0), 2)  # by amounts alone it would be 6
+    4.0
     """
     possible, bound = 0.0, most
-    while bound - possible > PRECISION * bound:
+    while bound - possible > PRECISION * bound and not stopped():
         middle = (possible + bound) / 2
         if layer_prices(speeds, counts, middle).most_layers < model_layers * (1 - TOLERANCE):
             bound = middle

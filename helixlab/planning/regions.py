@@ -44,8 +44,8 @@ ANNEALING_WORK: Final = 1e9
 WARM: Final = 0.015
 COLD: Final = 0.001
 """Temperatures of the annealing as parts of the flow."""
-SLICE: Final = 20
-"""Annealing is looked at so many times."""
+SLICE_WORK: Final = 1e6
+"""The same, until the annealing is looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +151,8 @@ def anneal_best(record: Record, seed: int) -> None:
     """Anneal the best placements on the maximum flow, each for the same number of steps."""
     size = len(record.network.most)
     room = flow_room(size)
-    steps = int(min(STEPS_A_NODE * size, ANNEALING_WORK / size**2) / SLICE)
+    steps = int(min(STEPS_A_NODE * size, ANNEALING_WORK / size**2))
+    slices = -(-steps * size**2 // int(SLICE_WORK))
     done: set[Spans] = set()
     for number in range(ANNEALED):
         ahead = [found for found, _ in record.best(ANNEALED) if found not in done]
@@ -160,9 +161,9 @@ def anneal_best(record: Record, seed: int) -> None:
         done.add(ahead[0])
         start, end = np.array(ahead[0])
         walk = walk_from(start, end, record.layers, seed + number)
-        for part in range(SLICE):
-            warm, cold = (record.flow * WARM * (COLD / WARM) ** ((part + later) / SLICE) for later in (0, 1))
-            anneal(record.network, room, walk, record.layers, warm, cold, steps)
+        for part in range(slices):
+            warm, cold = (record.flow * WARM * (COLD / WARM) ** ((part + later) / slices) for later in (0, 1))
+            anneal(record.network, room, walk, record.layers, warm, cold, steps // slices)
             if record.over():
                 break
         record.offer(walk.best_start, walk.best_end)

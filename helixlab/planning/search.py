@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helixlab.planning.covers import cheapest_covers
+from helixlab.planning.frontier import ACTIVE, ADDED, Blocks, Frontier, Scratch
 from helixlab.planning.prices import Prices
-from helixlab.planning.sweep import ACTIVE, ADDED, Blocks, Frontier, Scratch, sweep_layer
+from helixlab.planning.sweep import sweep_layer
 
 __all__ = ["Block", "Found", "search"]
 
 Block = tuple[int, int, int]
 """Kind of node, first layer, number of layers."""
 
-STEPS: Final = 2_000_000
+STEPS: Final = 200_000
 """The compiled search comes back after so many, a fraction of a second, to see whether it is to stop."""
 GRID: Final = 4000
 NOISE: Final = 1e-9

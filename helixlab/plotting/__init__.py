@@ -11,7 +11,7 @@ from helixlab.plotting.frames import comparison_table, latency_quantiles, window
 from helixlab.plotting.latency import latency_boxes, latency_cdf
 from helixlab.plotting.placements import placement_picture
 from helixlab.plotting.profiles import kv_capacity_curves, layer_time_curves, throughput_curves
-from helixlab.plotting.saving import save_figure
+from helixlab.plotting.saving import save_figure, save_table
 from helixlab.plotting.style import (
     COLUMN_WIDTH_IN,
     MACHINE_COLOURS,
@@ -46,6 +46,7 @@ __all__ = [
     "placement_picture",
     "rate_curves",
     "save_figure",
+    "save_table",
     "style",
     "throughput_bars",
     "throughput_curves",

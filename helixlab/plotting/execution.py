@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from helixlab.errors import SimulationError
-from helixlab.plotting.style import axes_or_new, styled
+from helixlab.plotting.style import axes_or_new, method_colours, styled
 from helixlab.simulation import Result
 
 __all__ = ["batch_strip", "rate_curves", "throughput_latency_frontier"]
@@ -80,8 +80,8 @@ def throughput_latency_frontier(table: pd.DataFrame, *, ax: Axes | None = None) 
     Parameters
     ----------
     table : DataFrame
-        Columns decode_tokens_per_s, decode_latency_mean_s, on_frontier, chunk_tokens, as
-        `helixlab.tune_execution` gives them.
+        Columns decode_tokens_per_s, decode_latency_mean_s, on_frontier, meets_goal, chunk_tokens, as
+        `helixlab.tune_execution` gives them. Runs that miss the goal are crosses.
     ax : Axes, optional
         Where to draw; a new figure by default.
 
@@ -91,26 +91,22 @@ def throughput_latency_frontier(table: pd.DataFrame, *, ax: Axes | None = None) 
     """
     ax = axes_or_new(ax, height_in=2.4)
     shown = table.dropna(subset=["decode_tokens_per_s", "decode_latency_mean_s"])
-    shown = shown.assign(**{"chunk (tokens)": shown["chunk_tokens"].astype(int).astype(str)})
-    order = sorted(shown["chunk (tokens)"].unique(), key=int)
     frontier = shown[shown["on_frontier"]].sort_values("decode_latency_mean_s")
-    ax.plot(
-        frontier["decode_latency_mean_s"], frontier["decode_tokens_per_s"], color="0.6", zorder=1, linewidth=1
-    )
-    sns.scatterplot(
-        shown,
-        x="decode_latency_mean_s",
-        y="decode_tokens_per_s",
-        hue="chunk (tokens)",
-        hue_order=order,
-        palette=sns.color_palette("viridis", len(order)),
-        s=18,
-        ax=ax,
-    )
+    ax.plot(frontier["decode_latency_mean_s"], frontier["decode_tokens_per_s"], color="0.6", linewidth=1)
+    chunks = shown.groupby("chunk_tokens")
+    for colour, (tokens, runs) in zip(sns.color_palette("viridis", len(chunks)), chunks, strict=True):
+        ax.scatter([], [], s=18, color=colour, label=f"{tokens:.0f}")
+        for meets, marker in ((True, "o"), (False, "x")):
+            rows = runs[runs["meets_goal"] == meets]
+            ax.scatter(
+                rows["decode_latency_mean_s"], rows["decode_tokens_per_s"], s=18, color=colour, marker=marker
+            )
+    if not shown["meets_goal"].all():
+        ax.scatter([], [], s=18, color="0.3", marker="x", label="misses the goal")
     ax.set_xlabel("mean decode latency (s)")
     ax.set_ylabel("decode tokens/s")
     ax.set_ylim(bottom=0)
-    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
+    ax.legend(title="chunk (tokens)", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -140,7 +136,7 @@ def rate_curves(
     """
     ax = axes_or_new(ax, height_in=2.2)
     methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
-    colours = dict(zip(methods.unique(), sns.color_palette("colorblind", methods.nunique()), strict=True))
+    colours = method_colours(methods)
     for method, rows in table.groupby(methods, sort=False):
         rows = rows.sort_values("rate_tokens_per_s")
         ax.plot(rows["rate_tokens_per_s"], rows[y], marker=".", color=colours[method], label=method)

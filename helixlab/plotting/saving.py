@@ -12,7 +12,7 @@ from helixlab.errors import FileFormatError
 from helixlab.files import replacing
 from helixlab.plotting.style import styled
 
-__all__ = ["save_figure"]
+__all__ = ["save_figure", "save_table"]
 
 
 @styled
@@ -53,11 +53,7 @@ def save_figure(
     >>> [path.name for path in files.values()]
     ['empty.png', 'empty.pdf', 'empty.csv']
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise FileFormatError(
-            f"cannot call a figure {name!r}; give a plain name such as 'comparison', the folder apart"
-        )
-    files = {ending: Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+    files = {ending: _file(folder, name, ending) for ending in ("png", "pdf")}
     engine = fig.get_layout_engine()
     fig.draw_without_rendering()
     # Laying out takes most of the time of drawing, and once is enough.
@@ -67,12 +63,52 @@ def save_figure(
             fig.savefig(beside, format="png")
         with replacing(files["pdf"]) as beside:
             fig.savefig(beside, format="pdf", metadata={"CreationDate": None})
-        with replacing(files["csv"]) as beside:
-            table.to_csv(beside, index=False, lineterminator="\n")
     except OSError as error:
         raise FileFormatError(
             f"cannot write figure {name!r} into {folder} ({error.strerror or error}); give another folder"
         ) from None
     finally:
         fig.set_layout_engine(engine)
-    return files
+    return files | {"csv": save_table(table, name, folder)}
+
+
+def save_table(table: pd.DataFrame, name: str, folder: str | os.PathLike[str]) -> Path:
+    r"""Write ``name.csv`` into a folder, whole or not at all.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Its index is left out.
+    name : str
+        Name of the file, without ending.
+    folder : path
+        Made if it is not there.
+
+    Raises
+    ------
+    FileFormatError
+        The name is not that of a file, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> save_table(pd.DataFrame({"x": [1]}), "ones", tempfile.mkdtemp()).read_text()
+    'x\n1\n'
+    """
+    file = _file(folder, name, "csv")
+    try:
+        with replacing(file) as beside:
+            table.to_csv(beside, index=False, lineterminator="\n")
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot write table {name!r} into {folder} ({error.strerror or error}); give another folder"
+        ) from None
+    return file
+
+
+def _file(folder: str | os.PathLike[str], name: str, ending: str) -> Path:
+    if not name or Path(name).name != name or name.startswith("."):
+        raise FileFormatError(
+            f"cannot call a file {name!r}; give a plain name such as 'comparison', the folder apart"
+        )
+    return Path(folder) / f"{name}.{ending}"

@@ -50,8 +50,13 @@ METHOD_COLOURS: Final[dict[str, str]] = {
     "homogeneous": "#7a5230",
     "random": "#a6a6a6",
     "shortest-queue": "#6f4c9b",
+    "greedy": "#6e6e6e",
+    "decode-first": "#88ccee",
+    "prompt-first": "#44729d",
+    "one-phase": "#999933",
+    "chunked": "#d9622b",
 }
-"""Colour of each method or scheduler, in the order in which they are shown.
+"""Colour of each method, scheduler or execution policy, in the order in which they are shown.
 
 Neighbours differ in lightness as well as in hue, so that they can be told apart without colours.
 """
@@ -65,6 +70,11 @@ METHOD_LABELS: Final[dict[str, str]] = {
     "homogeneous": "Homogen.",
     "random": "Random",
     "shortest-queue": "Shortest\nqueue",
+    "greedy": "Greedy",
+    "decode-first": "Decode\nfirst",
+    "prompt-first": "Prompt\nfirst",
+    "one-phase": "One\nphase",
+    "chunked": "Chunked",
 }
 MACHINE_COLOURS: Final[dict[str, str]] = {
     "A100": "#46136b",

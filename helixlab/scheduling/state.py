@@ -87,6 +87,7 @@ RUN = _table(
     ("refused", i8),
     ("waited", i8),  # queries that were held at least once
     ("preempted", i8),
+    ("evicted", i8),  # queries that have lost their KV cache and may still have requests under way
     ("kv_waits", i8),  # prompts that waited at a node for room in its KV cache
     ("prompts_finished", i8),
     ("prompt_tokens", i8),  # of finished iterations

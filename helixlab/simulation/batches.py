@@ -9,7 +9,7 @@ from helixlab.simulation.heap import SEGMENT_DONE, push
 from helixlab.simulation.held import refuse, take_back
 from helixlab.simulation.kv_cache import KV_FITS, KV_NEVER, KV_WAITS, reserve_kv
 from helixlab.simulation.network import get_ready
-from helixlab.simulation.queries import OVER_BATCH_LIMITS, OVER_KV_CACHE
+from helixlab.simulation.queries import OVER_BATCH_LIMITS, OVER_KV_CACHE, is_evicted
 
 __all__ = ["OUTSIDE_PROFILE", "finish_segment", "join_queue", "start_batch"]
 
@@ -115,7 +115,7 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         request = state.requests[row]
         query = request.query
         following = request.next
-        if state.queries[query].evicted:
+        if is_evicted(state.run, state.queries, query):
             take_back(state, row)
             row = following
             continue
@@ -131,7 +131,7 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         reason = OVER_KV_CACHE
         if admits(entry, request) or lone:
             fits = reserve_kv(state, node, row, on_finish)
-            if state.queries[query].evicted:
+            if is_evicted(state.run, state.queries, query):
                 take_back(state, row)
                 row = following
                 continue
@@ -227,7 +227,7 @@ def finish_segment(state, node):
     while row != NONE:
         request = state.requests[row]
         following = request.next
-        if state.queries[request.query].evicted:
+        if is_evicted(state.run, state.queries, request.query):
             take_back(state, row)
         elif queue.is_last:
             entry.tokens += request.tokens

@@ -9,7 +9,7 @@ from helixlab.simulation.heap import RETRY, push
 from helixlab.simulation.held import hold, hold_evicted, take_back
 from helixlab.simulation.kv_cache import free_kv
 from helixlab.simulation.network import belongs, get_ready
-from helixlab.simulation.queries import DROPPED, FINISHED, NO_WAY, REFUSED, draw, leave, trigger
+from helixlab.simulation.queries import DROPPED, FINISHED, NO_WAY, REFUSED, draw, is_evicted, leave, trigger
 from helixlab.simulation.requests import free_request, new_request
 
 __all__ = ["feed", "gather", "iterate", "retry_held"]
@@ -64,7 +64,7 @@ def _plan(state, query, choose, on_finish):
 @inlined
 def iterate(state, query, on_start):
     """The next iteration of a query, unless it lost its KV cache in the meantime."""
-    if state.queries[query].evicted:
+    if is_evicted(state.run, state.queries, query):
         hold_evicted(state, query)
     else:
         _start(state, query, on_start)

@@ -21,7 +21,7 @@ from helixlab.simulation.followups import ARRIVED, GATHER, ITERATE, SEND, START,
 from helixlab.simulation.heap import ARRIVE, FEED, SEGMENT_DONE, SENT, pop
 from helixlab.simulation.held import take_back
 from helixlab.simulation.network import send, sent
-from helixlab.simulation.queries import draw
+from helixlab.simulation.queries import draw, is_evicted
 from helixlab.simulation.samples import take_sample
 
 __all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "advance", "draw_query"]
@@ -66,7 +66,7 @@ def _arrive(state, row):
     run = state.run[0]
     request = state.requests[row]
     queue = state.links[request.link].queue
-    if state.queries[request.query].evicted:
+    if is_evicted(state.run, state.queries, request.query):
         take_back(state, row)
         return
     if queue != NONE:

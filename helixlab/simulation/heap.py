@@ -18,6 +18,10 @@ SEGMENT_DONE = 4
 """A node has run its batch up to the next layer at which requests may enter, or to its end."""
 
 
+WAYS = 4
+"""Entries below each entry of the heap."""
+
+
 @inlined
 def _before(a, b):
     if a.time_s != b.time_s:
@@ -28,34 +32,36 @@ def _before(a, b):
 
 
 @inlined
+def _put(entry, time_s, created_s, sequence, kind, subject):
+    entry.time_s = time_s
+    entry.created_s = created_s
+    entry.sequence = sequence
+    entry.kind = kind
+    entry.subject = subject
+
+
+@inlined
+def _move(events, to, at):
+    entry = events[at]
+    _put(events[to], entry.time_s, entry.created_s, entry.sequence, entry.kind, entry.subject)
+
+
+@inlined
 def push(runs, events, time_s, created_s, kind, subject):
     """Add an event; `created_s` is when the reference simulator would have created it."""
     run = runs[0]
     at = run.events
     run.events += 1
-    entry = events[at]
-    entry.time_s = time_s
-    entry.created_s = created_s
-    entry.sequence = run.next_sequence
-    entry.kind = kind
-    entry.subject = subject
-    run.next_sequence += 1
+    # It comes last of what is equal: its sequence is the highest.
     while at > 0:
-        above = (at - 1) >> 1
-        if not _before(events[at], events[above]):
+        above = (at - 1) // WAYS
+        entry = events[above]
+        if entry.time_s < time_s or (entry.time_s == time_s and entry.created_s <= created_s):
             break
-        _swap(events, at, above)
+        _move(events, at, above)
         at = above
-
-
-@inlined
-def _swap(events, a, b):
-    x, y = events[a], events[b]
-    x.time_s, y.time_s = y.time_s, x.time_s
-    x.created_s, y.created_s = y.created_s, x.created_s
-    x.sequence, y.sequence = y.sequence, x.sequence
-    x.kind, y.kind = y.kind, x.kind
-    x.subject, y.subject = y.subject, x.subject
+    _put(events[at], time_s, created_s, run.next_sequence, kind, subject)
+    run.next_sequence += 1
 
 
 @inlined
@@ -65,17 +71,17 @@ def pop(runs, events):
     kind, subject = events[0].kind, events[0].subject
     run.events -= 1
     last = run.events
-    if last > 0:
-        _swap(events, 0, last)
-        at = 0
-        while True:
-            below = 2 * at + 1
-            if below >= last:
-                break
-            if below + 1 < last and _before(events[below + 1], events[below]):
-                below += 1
-            if not _before(events[below], events[at]):
-                break
-            _swap(events, at, below)
-            at = below
+    hole = 0
+    while True:
+        first = WAYS * hole + 1
+        if first >= last:
+            break
+        for below in range(first + 1, min(first + WAYS, last)):
+            if _before(events[below], events[first]):
+                first = below
+        if not _before(events[first], events[last]):
+            break
+        _move(events, hole, first)
+        hole = first
+    _move(events, hole, last)
     return kind, subject

@@ -41,6 +41,7 @@ def take_back(state, row):
     free_request(state.run, state.queries, state.requests, row)
     if state.queries[query].requests == 0:
         if state.queries[query].refused:
+            state.run[0].evicted -= 1
             leave(state, query, REFUSED)
             trigger(state, True)
         else:
@@ -53,6 +54,7 @@ def hold_evicted(state, query):
     run = state.run[0]
     entry = state.queries[query]
     entry.evicted = 0
+    run.evicted -= 1
     entry.hops = 0
     hold(state, query)
     push(state.run, state.events, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)

@@ -39,13 +39,13 @@ def reserve_kv(state, node, row, on_finish):
     if request.kv_reserved:
         return KV_FITS
     query = request.query
-    asked = state.queries[query]
     tokens = request.tokens
-    if request.is_prompt:
-        tokens = asked.iteration_tokens if request.context_tokens == 0 else 0
     layers = state.links[request.link].layers
-    if (asked.input_tokens + asked.output_tokens) * layers > entry.kv_capacity_token_layers:
-        return KV_NEVER
+    if request.is_prompt:
+        asked = state.queries[query]
+        tokens = asked.iteration_tokens if request.context_tokens == 0 else 0
+        if (asked.input_tokens + asked.output_tokens) * layers > entry.kv_capacity_token_layers:
+            return KV_NEVER
     while entry.kv_used_token_layers + tokens * layers > entry.kv_capacity_token_layers:
         if request.is_prompt:
             entry.kv_blocked = 1
@@ -108,6 +108,7 @@ def evict(state, query, on_finish):
             wake(state.run, state.followups, state.nodes, link.receiver)
     free_kv(state, query)
     state.queries[query].evicted = 1
+    state.run[0].evicted += 1
 
 
 @rare

@@ -7,6 +7,7 @@ from helixlab.scheduling.state import NONE, view
 from helixlab.simulation.followups import ARRIVED, SEND, follow
 from helixlab.simulation.heap import ARRIVE, SENT, push
 from helixlab.simulation.held import take_back
+from helixlab.simulation.queries import is_evicted
 
 __all__ = ["BAD_LINK", "belongs", "get_ready", "send", "sent"]
 
@@ -70,9 +71,12 @@ def _first_ready(state, node, on_ready):
 @inlined
 def _next_link(state, node, row, choose):
     """The link of a request's next hop: chosen before, or by the scheduler now, or NONE."""
-    query = state.requests[row].query
+    request = state.requests[row]
+    query = request.query
+    hop = request.hop + 1
+    if not request.is_prompt:
+        return state.pipelines[query, hop]
     entry = state.queries[query]
-    hop = state.requests[row].hop + 1
     if hop < entry.hops:
         return state.pipelines[query, hop]
     chosen = choose(view(state), node, query)
@@ -90,7 +94,7 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
         row = _first_ready(state, node, on_ready)
         if row == NONE:
             return
-        if state.queries[state.requests[row].query].evicted:
+        if is_evicted(state.run, state.queries, state.requests[row].query):
             take_back(state, row)
             continue
         chosen = _next_link(state, node, row, choose)
@@ -119,7 +123,7 @@ def _send_by_queue(state, node, choose, on_ready):
             if before != last_sender:
                 follow(state.run, state.followups, SEND, before)
                 last_sender = before
-        if state.queries[request.query].evicted:
+        if is_evicted(state.run, state.queries, request.query):
             take_back(state, row)
             continue
         chosen = _next_link(state, node, row, choose)
@@ -145,7 +149,7 @@ def _send_waiting(state, node):
         while link.waiting_head != NONE and link.free_rate_bytes_per_s > 0:
             row = link.waiting_head
             link.waiting_head = state.requests[row].next
-            if state.queries[state.requests[row].query].evicted:
+            if is_evicted(state.run, state.queries, state.requests[row].query):
                 take_back(state, row)
             else:
                 _send_at_shared_rate(state, row, chosen)
@@ -167,7 +171,7 @@ def _send_on_free_links(state, node, choose, on_ready):
     while sender.outbox_head != NONE:
         row = _first_ready(state, node, on_ready)
         request = state.requests[row]
-        if state.queries[request.query].evicted:
+        if is_evicted(state.run, state.queries, request.query):
             take_back(state, row)
         elif request.hop + 1 < state.queries[request.query].hops:
             _wait_for_link(

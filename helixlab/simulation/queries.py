@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from helixlab.jit import rare
+from helixlab.jit import inlined, rare
 from helixlab.scheduling.state import NONE
 from helixlab.simulation.heap import FEED, RETRY, push
 from helixlab.simulation.kv_cache import bottleneck_kv_expected
@@ -17,6 +17,7 @@ __all__ = [
     "OVER_KV_CACHE",
     "REFUSED",
     "draw",
+    "is_evicted",
     "leave",
     "trigger",
 ]
@@ -26,6 +27,12 @@ FINISHED, DROPPED, REFUSED = 0, 1, 2
 NO_REASON, NO_WAY, OVER_KV_CACHE, OVER_BATCH_LIMITS = 0, 1, 2, 3
 """Why it was refused: no pipeline for it though nothing else ran, longer than the KV cache of a node
 on its way, not admitted to any batch there."""
+
+
+@inlined
+def is_evicted(runs, queries, query):
+    """Whether a query has lost its KV cache; hardly ever does one, and then its row is not looked at."""
+    return runs[0].evicted > 0 and queries[query].evicted != 0
 
 
 @rare

@@ -177,16 +177,16 @@ class TestClusters:
 
     def test_no_path(self):
         messages = set()
-        for seed in range(4):
+        for seed in range(2):
             cluster = random_sparse({"A100": 10}, degree=1.8, coordinator_degree=1, rng=seed)
             try:
-                placement = plan(cluster, LLAMA30, method="helix", time_limit_s=3)
+                placement = plan(cluster, LLAMA30, method="helix", time_limit_s=1)
             except PlacementError as error:
                 messages.add(str(error))
             else:
                 assert flow_of(cluster, LLAMA30, placement) > 0
         for message in messages:
-            assert "has a path from source to sink" in message
+            assert "no path from source to sink" in message
 
     def test_unknown_objective(self):
         with pytest.raises(UnknownNameError, match="objective"):

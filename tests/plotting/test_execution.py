@@ -1,0 +1,61 @@
+"""What execution policies do, drawn."""
+
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+import helixlab as hx
+from helixlab.errors import SimulationError
+from helixlab.plotting import METHOD_COLOURS, batch_strip, rate_curves, throughput_latency_frontier
+
+RUNS = pd.DataFrame(
+    {
+        "chunk_tokens": [64.0, 64.0, 32.0, 128.0],
+        "decode_tokens_per_s": [400.0, 390.0, 270.0, None],
+        "decode_latency_mean_s": [0.8, 0.9, 0.7, None],
+        "meets_goal": [True, True, False, False],
+        "on_frontier": [True, False, False, False],
+    }
+)
+RATES = pd.DataFrame(
+    {
+        "method": ["greedy"] * 3 + ["chunked"] * 3,
+        "rate_tokens_per_s": [200, 100, 300] * 2,
+        "decode_tokens_per_s": [50.0, 25.0, 55.0, 50.0, 25.0, 75.0],
+        "saturated": [False, False, True] + [False] * 3,
+    }
+)
+
+
+def test_runs_that_miss_the_goal_are_crosses() -> None:
+    ax = throughput_latency_frontier(RUNS)
+    points = [tuple(point) for drawn in ax.collections for point in drawn.get_offsets()]
+    assert sorted(points) == [(0.7, 270), (0.8, 400), (0.9, 390)], "a run that failed is not drawn"
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["32", "64", "misses the goal"]
+    assert ax.lines[0].get_xydata().tolist() == [[0.8, 400]]
+
+
+def test_a_cross_where_saturation_starts() -> None:
+    ax = rate_curves(RATES)
+    curves = {line.get_label(): line for line in ax.lines}
+    assert curves["greedy"].get_xdata().tolist() == [100, 200, 300], "in order of the rate"
+    assert to_hex(curves["chunked"].get_color()) == METHOD_COLOURS["chunked"]
+    crosses = [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [line.get_xydata().tolist() for line in crosses] == [[[300, 55]]]
+
+
+def test_the_strip_shows_the_batches_of_its_span() -> None:
+    system = (
+        hx.load_cluster("small10"),
+        hx.load_model("llama-1-30b"),
+        hx.load_placement("small10/llama-1-30b/helix"),
+    )
+    result = hx.simulate(*system, workload=hx.offline(warmup_s=0, duration_s=10), keep_batches=True)
+    ax = batch_strip(result, from_s=result.batches["start_s"].min(), span_s=2)
+    assert ax.get_xlim() == (0, 2)
+    drawn = [path.get_extents() for bars in ax.collections for path in bars.get_paths()]
+    assert drawn
+    assert all(0 <= box.x0 <= box.x1 <= 2 for box in drawn)
+    with pytest.raises(SimulationError, match="show another span"):
+        batch_strip(result, from_s=1e6)
