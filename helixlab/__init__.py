@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         placement_names,
         save_placement,
     )
-    from helixlab.planning import plan
+    from helixlab.planning import Prediction, plan, predict
     from helixlab.scheduling import Scheduler
     from helixlab.simulation import Result, load_result, simulate
     from helixlab.workload import Workload, offline, online, trace_names
@@ -71,7 +71,7 @@ _HOMES = {
     "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
     "simulation": ("Result", "load_result", "simulate"),
-    "planning": ("plan",),
+    "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
     "experiments.goodput": ("Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"),
     "experiments.tuning": ("Tuning", "tune_execution"),
@@ -95,6 +95,7 @@ __all__ = [
     "NodeLayers",
     "Objective",
     "Placement",
+    "Prediction",
     "Result",
     "Scheduler",
     "Tuning",
@@ -117,6 +118,7 @@ __all__ = [
     "placement_names",
     "plan",
     "plotting",
+    "predict",
     "query_latencies",
     "random_sparse",
     "rate_sweep",

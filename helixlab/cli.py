@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -131,6 +132,7 @@ def _plan(asked: argparse.Namespace) -> None:
         cluster,
         model,
         method=asked.method,
+        **{name: getattr(asked, name) for name in ("objective", "execution") if getattr(asked, name)},
         time_limit_s=asked.time_limit,
         rng=asked.seed,
         progress=sys.stderr.isatty(),
@@ -138,8 +140,8 @@ def _plan(asked: argparse.Namespace) -> None:
     value, report = max_flow(cluster, model, placement).value_tokens_per_s, placement.report
     assert report is not None, "plan reports"
     bound = report.upper_bound_tokens_per_s
-    if bound is None and not placement.kv_capacity_token_layers:  # it does not cover overfilled nodes
-        bound = upper_bound(cluster, model)
+    if not placement.kv_capacity_token_layers:  # it does not cover overfilled nodes
+        bound = min(bound or math.inf, upper_bound(cluster, model))
     nodes = placement.to_frame(cluster)
     figures = {
         "placement": placement.name,
@@ -276,6 +278,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan_options(option: Any) -> None:
     _subject_options(option)
     option("--method", required=True, help="a planner, see helixlab list")
+    option("--objective", choices=("flow", "throughput"), help="of --method helix (default: throughput)")
+    option("--execution", choices=EXECUTION_NAMES, help="that throughput is planned for (default: greedy)")
     option("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
     option("--seed", type=int, default=0, help="of random draws (default: 0)")
     option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")

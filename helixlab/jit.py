@@ -26,8 +26,10 @@ __all__ = ["compiled", "from_user", "inlined", "rare"]
 
 COMPILED_PACKAGES = ("scheduling", "execution", "simulation", "planning")
 
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-"""Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed."""
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
+"""Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed.
+
+Nor is Python needed there, so that threads can simulate side by side."""
 
 INTERNAL: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """What only compiled code calls needs no way in from Python: a quarter of the time to compile."""

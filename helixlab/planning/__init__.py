@@ -20,18 +20,22 @@ if TYPE_CHECKING:
     from helixlab.planning.helix import helix_candidates, plan_helix
     from helixlab.planning.paper_milp import plan_paper_milp
     from helixlab.planning.paper_program import PaperProgram, problem_size
+    from helixlab.planning.prediction import Prediction, predict
 
 _HOME_OF = {
     "PaperProgram": "paper_program",
+    "Prediction": "prediction",
     "helix_candidates": "helix",
     "plan_helix": "helix",
     "plan_paper_milp": "paper_milp",
+    "predict": "prediction",
     "problem_size": "paper_program",
 }
 
 __all__ = [
     "METHODS",
     "PaperProgram",
+    "Prediction",
     "extrapolated_kv_capacity",
     "helix_candidates",
     "keep_fastest_links",
@@ -43,6 +47,7 @@ __all__ = [
     "plan_separate",
     "plan_swarm",
     "planning_throughput",
+    "predict",
     "problem_size",
 ]
 

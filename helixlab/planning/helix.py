@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -11,6 +13,7 @@ import numpy as np
 
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.execution import Execution
 from helixlab.flow import upper_bound
 from helixlab.model import Model
 from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usable_links
@@ -24,10 +27,17 @@ from helixlab.planning.record import GAP, Record, Spans
 from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
 from helixlab.planning.search import Block
 from helixlab.planning.swarm import plan_swarm
+from helixlab.planning.throughput import Trials, refine, spans_of
 
 __all__ = ["helix_candidates", "plan_helix"]
 
-OBJECTIVES: Final = ("flow",)
+OBJECTIVES: Final = ("flow", "throughput")
+STARTS: Final = 12
+"""Placements of great flow from which the search for throughput starts."""
+ORDERS: Final = 4
+"""In which nodes join, of the Petals planner, whose placements are starts too."""
+FOR_FLOW: Final = 0.2
+"""Part of the time limit for finding the former."""
 WIDTHS: Final = (100, 300, 1000)
 """States kept at each layer where links bind, one round of searching after the other."""
 
@@ -36,33 +46,41 @@ def plan_helix(
     cluster: Cluster,
     model: Model,
     *,
-    objective: str = "flow",
+    objective: str = "throughput",
+    execution: str | Execution = "greedy",
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
+    n_jobs: int | None = None,
     progress: bool = False,
 ) -> Placement:
-    """Plan for the greatest maximum flow, with a bound on it.
+    """Plan for the greatest throughput, or for the greatest maximum flow with a bound on it.
 
     Parameters
     ----------
     cluster, model
         What to place on what.
     objective : str
-        What is to be greatest: ``"flow"``.
+        What is to be greatest: ``"throughput"``, the decode tokens/s that are simulated, offline and with the
+        Helix scheduler; or ``"flow"``, the maximum flow, which is what the paper plans for.
+    execution : str or Execution
+        How nodes form batches, which decides what is served.
     rng : numpy.random.Generator or int, default 0
         Decides between equals and draws the steps of the annealing. Without a time limit the same seed gives
         the same placement.
     time_limit_s : float, optional
-        End after so many seconds with the best that was found; without it the search ends by itself, after a
-        few seconds where links do not bind.
+        End after about so many seconds with the best that was found. Without it the search ends by itself:
+        for flow after a few seconds where links do not bind, for throughput after some minutes.
+    n_jobs : int, optional
+        Simulations side by side; by default one for each processor. The placement does not depend on it.
     progress : bool
         Show incumbent, bound and gap on stderr.
 
     Returns
     -------
     Placement
-        With all links that can be used. Its report says ``"optimal"`` where the bound is met (to 0.01%),
-        ``"time limit"`` or ``"feasible"`` where it is not.
+        With all links that can be used. For flow its report says ``"optimal"`` where the bound is met (to
+        0.01%), ``"time limit"`` or ``"feasible"`` where it is not. For throughput it says ``"heuristic"``,
+        ``"time limit"`` or ``"interrupted"``, and its objective is in decode tokens/s; no bound is known.
 
     Raises
     ------
@@ -77,15 +95,36 @@ def plan_helix(
     Where they do, placements that are best for a simpler network (`helixlab.planning.regions`) are improved
     by annealing on the maximum flow itself.
 
+    For throughput (`helixlab.planning.throughput`) these and those of the simpler planners are varied: what
+    a queueing model foretells (`predict`) proposes, and short simulations decide, with other queries than
+    those of the seeds 0, 1, 2 ... that studies use.
+
     Examples
     --------
     >>> from helixlab.cluster import load_cluster
     >>> from helixlab.model import load_model
-    >>> placement = plan_helix(load_cluster("single24"), load_model("llama-2-70b"))
+    >>> placement = plan_helix(load_cluster("single24"), load_model("llama-2-70b"), objective="flow")
     >>> placement.report.status, round(placement.report.objective_tokens_per_s, 3)
     ('optimal', 2045.641)
     """
-    return _plans(cluster, model, 1, objective, rng, time_limit_s, progress)[0]
+    if objective not in OBJECTIVES:
+        raise UnknownNameError("planning objective", objective, OBJECTIVES)
+    if objective == "flow":
+        return _plans(cluster, model, 1, rng, time_limit_s, progress)[0]
+    began = time.perf_counter()
+    generator = np.random.default_rng(rng)
+    for_flow_s = None if time_limit_s is None else FOR_FLOW * time_limit_s
+    found = _plans(cluster, model, STARTS, generator, for_flow_s, progress)
+    placements = [*found, *_quick_placements(cluster, model, generator, ORDERS)]
+    spent_s = time.perf_counter() - began
+    left_s = None if time_limit_s is None else time_limit_s - spent_s
+    with progress_bar("helix", shown=progress) as on_progress:
+        trials = Trials(cluster, model, execution, generator, left_s, on_progress)
+        starts = [_spans_of(placement, len(cluster.nodes)) for placement in placements]
+        best, report = refine(trials, starts, n_jobs=n_jobs or os.cpu_count() or 1)
+    trace = tuple((spent_s + seconds, rate, bound) for seconds, rate, bound in report.trace)
+    report = replace(report, wall_s=time.perf_counter() - began, trace=trace)
+    return replace(trials.placement(best), report=report)
 
 
 def helix_candidates(
@@ -101,20 +140,17 @@ def helix_candidates(
 
     Their reports are alike but for the objective.
     """
-    return _plans(cluster, model, count, "flow", rng, time_limit_s, progress)
+    return _plans(cluster, model, count, rng, time_limit_s, progress)
 
 
 def _plans(
     cluster: Cluster,
     model: Model,
     count: int,
-    objective: str,
     rng: np.random.Generator | int,
     time_limit_s: float | None,
     progress: bool,
 ) -> tuple[Placement, ...]:
-    if objective not in OBJECTIVES:
-        raise UnknownNameError("planning objective", objective, OBJECTIVES)
     table = planning_throughput(cluster, model)
     require_room(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
     generator = np.random.default_rng(rng)
@@ -142,14 +178,26 @@ def _placement(cluster: Cluster, model: Model, found: Spans) -> Placement:
     return placed(cluster, model, "helix", layers, usable_links(cluster, layers, model.layers))
 
 
+def _quick_placements(
+    cluster: Cluster, model: Model, rng: np.random.Generator, orders: int
+) -> Iterator[Placement]:
+    """Of the simple planners."""
+    for planner in (*[plan_petals] * orders, plan_swarm, plan_homogeneous):
+        with suppress(PlacementError):  # each fails on clusters that the others can plan for
+            yield planner(cluster, model, rng=rng)
+
+
+def _spans_of(placement: Placement, size: int) -> Spans:
+    start, end = np.zeros((2, size), dtype=np.int64)
+    for held in placement.layers:
+        start[held.node], end[held.node] = held.first_layer, held.end_layer
+    return spans_of(start, end)
+
+
 def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Generator) -> None:
     size, seed = len(cluster.nodes), int(rng.integers(2**31))
-    for planner in (plan_petals, plan_swarm, plan_homogeneous):
-        start, end = np.zeros((2, size), dtype=np.int64)
-        with suppress(PlacementError):  # each fails on clusters that the others can plan for
-            for held in planner(cluster, model, rng=rng).layers:
-                start[held.node], end[held.node] = held.first_layer, held.end_layer
-            record.offer(start, end)
+    for placement in _quick_placements(cluster, model, rng, 1):
+        record.offer(*np.array(_spans_of(placement, size)))
     regions = regions_of(cluster, model, record.network)
     binds = False
 

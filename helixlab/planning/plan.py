@@ -44,7 +44,7 @@ def plan(
     cluster: Cluster,
     model: Model,
     *,
-    method: str,
+    method: str = "helix",
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
     progress: bool = False,
@@ -56,7 +56,7 @@ def plan(
     ----------
     cluster, model
         What to place on what.
-    method : str
+    method : str, default "helix"
         One of `METHODS`.
     rng : numpy.random.Generator or int, default 0
         Source or seed of the random draws, for the methods that draw.

@@ -141,9 +141,7 @@ def predict(
         network_of(cluster, model), serving, start, end, model.layers, room, flow_room(size),
         stations_of(size), foretold,
     )  # fmt: skip
-    return Prediction(
-        *(float(foretold[what]) for what in (THROUGHPUT, IN_FLIGHT, PROMPT, DECODE))
-    )
+    return Prediction(*(float(foretold[what]) for what in (THROUGHPUT, IN_FLIGHT, PROMPT, DECODE)))
 
 
 def serving_of(
@@ -163,7 +161,10 @@ def serving_of(
     for row, profile in enumerate(profiles):
         read_layer_s = profile.decode_table_s[2]
         table = np.concatenate(
-            [profile.decode_table_s, np.full(longest - len(profile.decode_table_s), profile.decode_table_s[-1])]
+            [
+                profile.decode_table_s,
+                np.full(longest - len(profile.decode_table_s), profile.decode_table_s[-1]),
+            ]
         )
         decode_s[row] = np.maximum(table, read_layer_s)
         prompt_s[row] = policy.prompt_cost_factor * profile.prompt_time_s(piece)

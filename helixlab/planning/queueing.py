@@ -14,7 +14,7 @@ from numba import typeof, types
 from numpy.typing import NDArray
 
 from helixlab.jit import compiled, inlined, rare
-from helixlab.planning.network import Network, Room, network_type, room_type, served
+from helixlab.planning.network import Network, network_type, room_type, served
 
 __all__ = [
     "Foretold",

@@ -7,9 +7,10 @@ finds where it errs upwards, so what is foretold only proposes: the simulator de
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -18,35 +19,38 @@ from numpy.typing import NDArray
 from helixlab.cluster import Cluster
 from helixlab.execution import Execution
 from helixlab.model import Model
-from helixlab.placement import NodeLayers, Placement, usable_links
+from helixlab.placement import NodeLayers, Placement, PlanReport, usable_links
 from helixlab.planning.annealing import anneal_throughput, walk_from
 from helixlab.planning.common import placed
 from helixlab.planning.network import flow_room, network_of, serve
 from helixlab.planning.prediction import serving_of
 from helixlab.planning.queueing import foretell, stations_of
+from helixlab.planning.record import Spans
 from helixlab.simulation import simulate
 from helixlab.workload import offline
 
-__all__ = ["Trials", "refine"]
+__all__ = ["Trials", "refine", "spans_of"]
 
 ANNEALED: Final = 12
 """How many placements are annealed on what is foretold."""
 STEPS_A_NODE: Final = 500
-WARM, COLD = 0.03, 0.002
+WARM: Final = 0.03
+COLD: Final = 0.002
 """Temperatures of the annealing as parts of what is foretold."""
 SIMULATED: Final = 16
 """Placements that are simulated before the best are varied."""
-VARIED: Final = 150
-"""Variations of the best placements that are simulated."""
+ROUNDS: Final = 40
+"""Of variation."""
+VARIED: Final = 4
+"""Placements that are varied in a round: the best so far."""
 STEPS_A_VARIATION: Final = 40
-PARENTS: Final = 4
-"""Placements that are varied: the best so far."""
-FINALISTS: Final = 5
-"""Simulated once more, for longer, and with other queries."""
-SHORT, LONG = (300.0, 300.0), (600.0, 600.0)
-"""Warm-up and measured seconds."""
-
-Spans = tuple[tuple[int, ...], tuple[int, ...]]
+FINALISTS: Final = 4
+"""Simulated once more, for longer and with other queries, so that luck with the first ones does not decide."""
+SHORT_S: Final = (300.0, 300.0)
+LONG_S: Final = (600.0, 600.0)
+"""Warm-up and measured time."""
+FOR_SEARCH: Final = 0.85
+"""Part of the time limit; the rest is for the finalists."""
 
 
 class Trials:
@@ -57,11 +61,11 @@ class Trials:
     cluster, model, execution
         What is planned for.
     rng : numpy.random.Generator
-        Of the steps of the annealing, and the seed of the queries.
-    over : callable
-        Whether to end.
+        Of the steps of the annealing and the seeds of the queries.
+    time_limit_s : float, optional
+        After which the search is to end.
     on_progress : callable
-        Called with the seconds so far, the most decode tokens/s simulated and NaN, as there is no bound.
+        Called with the seconds so far, the most decode tokens/s simulated, and NaN: there is no bound on these.
     """
 
     def __init__(
@@ -70,124 +74,145 @@ class Trials:
         model: Model,
         execution: str | Execution,
         rng: np.random.Generator,
-        over: Callable[[], bool],
+        time_limit_s: float | None,
         on_progress: Callable[[float, float, float], None],
     ) -> None:
-        self.cluster, self.model, self.execution = cluster, model, execution
+        self.cluster, self.model, self.execution, self.rng = cluster, model, execution, rng
         self.network, self.serving = network_of(cluster, model), serving_of(cluster, model, execution)
         size = len(cluster.nodes)
         self.rooms = flow_room(size), flow_room(size), stations_of(size), np.zeros(4)
-        self.rng, self.over = rng, over
         self.seed = int(rng.integers(1, 2**31))
-        self.foretold: dict[Spans, float] = {}
         self.simulated: dict[Spans, float] = {}
         self.trace: list[tuple[float, float, float]] = []
+        self._foretold: dict[Spans, float] = {}
         self._began, self._on_progress = time.perf_counter(), on_progress
+        self._limit_s = math.inf if time_limit_s is None else time_limit_s
 
-    def foretell(self, spans: Spans) -> float:
+    @property
+    def seconds(self) -> float:
+        """Since the search began."""
+        return time.perf_counter() - self._began
+
+    def late(self, part: float = 1.0) -> bool:
+        """Whether so much of the time is over."""
+        return self.seconds > part * self._limit_s
+
+    def foretold(self, spans: Spans) -> float:
         """Decode tokens/s that are foretold."""
-        if spans not in self.foretold:
+        if spans not in self._foretold:
             start, end = np.array(spans)
-            room, cache_room, stations, foretold = self.rooms
-            serve(self.network, start, end, self.model.layers, room)
-            self.foretold[spans] = foretell(
-                self.network, self.serving, start, end, self.model.layers, room, cache_room, stations, foretold
-            )
-        return self.foretold[spans]
+            layers = self.model.layers
+            serve(self.network, start, end, layers, self.rooms[0])
+            self._foretold[spans] = foretell(self.network, self.serving, start, end, layers, *self.rooms)
+        return self._foretold[spans]
 
-    def anneal(self, spans: Spans, warm: float, cold: float, steps: int) -> list[Spans]:
-        """The best placement met on a walk from this one, and the last."""
-        start, end = np.array(spans)
-        walk = walk_from(start, end, self.model.layers, int(self.rng.integers(2**31)))
-        worth = self.foretell(spans)
+    def anneal(self, spans: Spans, warm: float, steps: int) -> tuple[Spans, Spans]:
+        """The best placement met on a walk from this one, and the last; `warm` is a part of what is foretold."""
+        worth = self.foretold(spans)
+        walk = walk_from(*np.array(spans), self.model.layers, int(self.rng.integers(2**31)))
         anneal_throughput(
-            self.network, self.serving, *self.rooms, walk, self.model.layers, warm * worth, cold * worth, steps
-        )  # fmt: skip
-        return [
-            spans_of(walk.best_start, walk.best_end),
-            spans_of(walk.start, walk.end),
-        ]
+            self.network,
+            self.serving,
+            *self.rooms,
+            walk,
+            self.model.layers,
+            warm * worth,
+            COLD * worth,
+            steps,
+        )
+        return spans_of(walk.best_start, walk.best_end), spans_of(walk.start, walk.end)
 
-    def simulate(self, spans: Spans) -> float:
-        """Decode tokens/s that are simulated, briefly."""
-        if spans not in self.simulated:
-            self.simulated[spans] = self.measure(self.placement(spans), SHORT, self.seed)
-            best = max(self.simulated.values())
-            if not self.trace or best > self.trace[-1][1]:
-                self.trace.append((time.perf_counter() - self._began, best, float("nan")))
-            self._on_progress(time.perf_counter() - self._began, best, float("nan"))
-        return self.simulated[spans]
+    def simulate(self, several: Sequence[Spans], executor: Executor) -> None:
+        """Simulate placements, briefly and side by side; those that were simulated before are left out."""
+        fresh = [spans for spans in dict.fromkeys(several) if spans not in self.simulated]
+        figures = executor.map(lambda spans: self.measured(spans, SHORT_S, self.seed), fresh)
+        for spans, figure in zip(fresh, figures, strict=True):
+            self.simulated[spans] = figure
+        best = max(self.simulated.values(), default=0.0)
+        if not self.trace or best > self.trace[-1][1]:
+            self.trace.append((self.seconds, best, math.nan))
+        self._on_progress(self.seconds, best, math.nan)
 
-    def measure(self, placement: Placement, window_s: tuple[float, float], seed: int) -> float:
-        """Decode tokens/s with the Helix scheduler."""
-        warmup_s, duration_s = window_s
+    def measured(self, spans: Spans, window_s: tuple[float, float], seed: int) -> float:
+        """Decode tokens/s of a simulation with the Helix scheduler."""
         result = simulate(
             self.cluster,
             self.model,
-            placement,
+            self.placement(spans),
             execution=self.execution,
-            workload=offline(warmup_s=warmup_s, duration_s=duration_s, rng=seed),
+            workload=offline(warmup_s=window_s[0], duration_s=window_s[1], rng=seed),
             sample_step_s=0,
             keep_iterations=False,
         )
         return float(result.summary["decode_tokens_per_s"].item())
 
     def placement(self, spans: Spans) -> Placement:
-        """With all links that can be used."""
-        layers = [
-            NodeLayers(node, start, end)
-            for node, (start, end) in enumerate(zip(*spans, strict=True))
-            if end > start
-        ]
-        return placed(
-            self.cluster, self.model, "helix", layers, usable_links(self.cluster, layers, self.model.layers)
-        )
+        """The placement, with all links that can be used."""
+        ends = enumerate(zip(*spans, strict=True))
+        layers = [NodeLayers(node, start, end) for node, (start, end) in ends if end > start]
+        links = usable_links(self.cluster, layers, self.model.layers)
+        return placed(self.cluster, self.model, "helix", layers, links)
 
     def best(self, count: int) -> list[Spans]:
-        """Of those simulated."""
+        """The best of those simulated."""
         return sorted(self.simulated, key=lambda spans: -self.simulated[spans])[:count]
 
 
 def spans_of(start: NDArray[np.int64], end: NDArray[np.int64]) -> Spans:
-    """As plain numbers."""
+    """First layers and ends of all nodes as plain numbers."""
     return tuple(start.tolist()), tuple(end.tolist())
 
 
-def refine(trials: Trials, starts: Iterable[Spans]) -> tuple[Spans, float]:
-    """Search from some placements for the one that serves most; which, and its decode tokens/s.
+def refine(trials: Trials, starts: Iterable[Spans], *, n_jobs: int) -> tuple[Spans, PlanReport]:
+    """Search from some placements for the one that serves most, in three stages; Ctrl-C ends it early.
 
-    Three stages: anneal the best starts on what is foretold; simulate the best of all; vary those that serve
-    most in the simulation by a few steps, and simulate what is foretold to be better.
+    The best starts are annealed on what is foretold. The best of all are simulated. Those that serve most are
+    varied by a few steps and simulated again, and so on.
     """
-    starts = [spans for spans in dict.fromkeys(starts) if trials.foretell(spans) > 0]
+    status = "heuristic"
+    with ThreadPoolExecutor(n_jobs) as executor:
+        try:
+            _search(trials, starts, executor)
+        except KeyboardInterrupt:
+            if not trials.simulated:
+                raise
+            status = "interrupted"
+        if trials.late(FOR_SEARCH):
+            status = "time limit"
+        best = trials.best(FINALISTS)
+        figure = trials.simulated[best[0]]
+        if status != "interrupted" and not trials.late():
+            seeds = (trials.seed + 1, trials.seed + 2)
+            figures = executor.map(
+                lambda pair: trials.measured(pair[0], LONG_S, pair[1]),
+                [(spans, seed) for spans in best for seed in seeds],
+            )
+            means = np.fromiter(figures, float).reshape(len(best), len(seeds)).mean(axis=1)
+            best, figure = [best[int(means.argmax())]], float(means.max())
+    return best[0], PlanReport(status, figure, None, trials.seconds, tuple(trials.trace))
+
+
+def _search(trials: Trials, starts: Iterable[Spans], executor: Executor) -> None:
     size = len(trials.cluster.nodes)
-    ranked = sorted(starts, key=trials.foretell, reverse=True)
-    met: list[Spans] = []
+    ranked = sorted(dict.fromkeys(starts), key=trials.foretold, reverse=True)
+    annealed = []
     for spans in ranked[:ANNEALED]:
-        met += trials.anneal(spans, WARM, COLD, STEPS_A_NODE * size)[:1]
-        if trials.over():
+        annealed.append(trials.anneal(spans, WARM, STEPS_A_NODE * size)[0])
+        if trials.late(FOR_SEARCH / 4):
             break
-    met.sort(key=trials.foretell, reverse=True)
-    # Half of those as they are, half of those annealed.
-    for pair in zip(ranked[: SIMULATED // 2], [*met, *ranked[SIMULATED // 2 :]], strict=False):
-        for spans in pair:
-            trials.simulate(spans)
-        if trials.over():
-            break
-    for number in range(VARIED):
-        if trials.over():
-            break
-        parents = trials.best(PARENTS)
-        parent = parents[number % len(parents)]
-        warm = WARM if number % 2 else WARM / 4
-        children = trials.anneal(parent, warm, COLD, STEPS_A_VARIATION)
-        fresh = [child for child in children if child not in trials.simulated]
-        if fresh:
-            trials.simulate(fresh[0])
-    finalists = trials.best(FINALISTS)
-    figures = {
-        spans: np.mean([trials.measure(trials.placement(spans), LONG, trials.seed + k) for k in (1, 2)])
-        for spans in (finalists if not trials.over() else finalists[:1])
-    }
-    best = max(figures, key=lambda spans: figures[spans])
-    return best, float(figures[best])
+    annealed.sort(key=trials.foretold, reverse=True)
+    half = SIMULATED // 2
+    for known, found in zip(ranked[:half], (annealed * half)[:half], strict=False):
+        trials.simulate([known, found], executor)
+        if trials.late(FOR_SEARCH):
+            return
+    for _ in range(ROUNDS):
+        # The last of a walk is another placement nearby that is not foretold to be much worse.
+        walks = [
+            trials.anneal(spans, WARM / (4 if number % 2 else 1), STEPS_A_VARIATION)
+            for number, spans in enumerate(trials.best(VARIED))
+        ]
+        fresh = [next((end for end in walk if end not in trials.simulated), walk[0]) for walk in walks]
+        trials.simulate(fresh, executor)
+        if trials.late(FOR_SEARCH):
+            return
