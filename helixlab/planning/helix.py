@@ -79,8 +79,9 @@ def plan_helix(
     -------
     Placement
         With all links that can be used. For flow its report says ``"optimal"`` where the bound is met (to
-        0.01%), ``"time limit"`` or ``"feasible"`` where it is not. For throughput it says ``"heuristic"``,
-        ``"time limit"`` or ``"interrupted"``, and its objective is in decode tokens/s; no bound is known.
+        0.01%), ``"time limit"`` or ``"feasible"`` where it is not. For throughput it says ``"heuristic"`` or
+        ``"time limit"``, and its objective is in decode tokens/s; no bound is known. Ctrl-C ends either with
+        the best so far, and ``"interrupted"``.
 
     Raises
     ------
@@ -115,6 +116,8 @@ def plan_helix(
     generator = np.random.default_rng(rng)
     for_flow_s = None if time_limit_s is None else FOR_FLOW * time_limit_s
     found = _plans(cluster, model, STARTS, generator, for_flow_s, progress)
+    if found[0].report is not None and found[0].report.status == "interrupted":
+        return replace(found[0], report=PlanReport("interrupted", wall_s=time.perf_counter() - began))
     placements = [*found, *_quick_placements(cluster, model, generator, ORDERS)]
     spent_s = time.perf_counter() - began
     left_s = None if time_limit_s is None else time_limit_s - spent_s
@@ -157,13 +160,20 @@ def _plans(
     network = network_of(cluster, model)
     with progress_bar("helix", shown=progress) as on_progress:
         record = Record(network, model.layers, upper_bound(cluster, model), time_limit_s, on_progress)
-        _search(cluster, model, record, generator)
+        interrupted = False
+        try:
+            _search(cluster, model, record, generator)
+        except KeyboardInterrupt:
+            if not record.pool:
+                raise
+            interrupted = True
     if not record.pool:
         raise PlacementError(
             f"no path from source to sink in any placement of {model.name} that was found on cluster"
             f" {cluster.name!r}; add links between the nodes, or give it more time"
         )
     status = "optimal" if record.closed else "time limit" if record.late else "feasible"
+    status = "interrupted" if interrupted else status
     report = PlanReport(status, None, record.bound, record.seconds, tuple(record.trace))
     return tuple(
         replace(_placement(cluster, model, found), report=replace(report, objective_tokens_per_s=flow))

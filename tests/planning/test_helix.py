@@ -228,3 +228,15 @@ class TestManners:
         assert len({placement.layers for placement in found}) == len(found) > 1
         assert flows == sorted(flows, reverse=True)
         assert [p.report.objective_tokens_per_s for p in found] == pytest.approx(flows, rel=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["flow", "throughput"])
+def test_ctrl_c_keeps_the_best_so_far(objective, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helixlab.planning.helix.regions_of", interrupt)
+    cluster = load_cluster("small10")
+    placement = plan(cluster, LLAMA30, objective=objective)
+    assert placement.report.status == "interrupted"
+    assert flow_of(cluster, LLAMA30, placement) > 0

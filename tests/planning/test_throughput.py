@@ -114,3 +114,17 @@ class TestPlan:
             hx.check_placement(trials.placement(spans), SMALL10, LLAMA30)
         again = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
         assert again.anneal(begin, 0.1, 2000) == (best, last)
+
+    def test_ctrl_c_keeps_the_best_so_far(self, monkeypatch):
+        simulate, calls = Trials.simulate, []
+
+        def interrupted(trials, several, executor):
+            calls.append(several)
+            if len(calls) > 2:
+                raise KeyboardInterrupt
+            simulate(trials, several, executor)
+
+        monkeypatch.setattr(Trials, "simulate", interrupted)
+        report = hx.plan(SMALL10, LLAMA30).report
+        assert report.status == "interrupted"
+        assert report.objective_tokens_per_s > 0
