@@ -170,7 +170,7 @@ def test_02_profiles(notebooks: dict[str, Path], folder: Path) -> None:
 def test_03_placement(notebooks: dict[str, Path], folder: Path) -> None:
     run(notebooks, "03_placement", folder)
     assert_figures(folder, "placement_flows", "placements", "placements_planned")
-    assert_figures(folder, *(f"placement_{name}" for name in "searches predictions gains".split()))
+    assert_figures(folder, *(f"placement_{name}" for name in ("searches", "predictions", "gains")))
     flows = table(folder, "placement_flows").set_index(["source", "method"])
     flow = flows["max_flow_tokens_per_s"]
     assert flow["published", "helix"] == pytest.approx(1289.5557702751464)
@@ -189,7 +189,8 @@ def test_03_placement(notebooks: dict[str, Path], folder: Path) -> None:
     assert program["gap"] > 10
     # Coverage is the flow; the prices prove it.
     assert table(folder, "placement_coverage")["equal"].all()
-    assert table(folder, "placement_prices")["layers_paid_for"].max() == pytest.approx(6)
+    worth = table(folder, "placement_prices").groupby("machine")["layers_paid_for"].max()
+    assert 4 * worth["L4"] + 6 * worth["T4"] < 60, "not all layers at 2% above the optimum"
     plans = table(folder, "placement_plans").set_index(["cluster", "model"])
     assert plans["status"].tolist() == ["optimal"] * 3
     assert plans["max_flow_tokens_per_s"].tolist() == pytest.approx([286.587, 2045.641, 1517.737], abs=1e-3)
