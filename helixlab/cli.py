@@ -277,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan_options(option: Any) -> None:
     _subject_options(option)
-    option("--method", required=True, help="a planner, see helixlab list")
+    option("--method", default="helix", help="a planner, see helixlab list (default: helix)")
     option("--objective", choices=("flow", "throughput"), help="of --method helix (default: throughput)")
     option("--execution", choices=EXECUTION_NAMES, help="that throughput is planned for (default: greedy)")
     option("--time-limit", type=float, default=60, help="seconds to search (default: 60)")

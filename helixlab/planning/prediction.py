@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
 from helixlab.model import Model
-from helixlab.placement import End, Placement
+from helixlab.placement import Placement
 from helixlab.planning.network import Network, flow_room, network_of
 from helixlab.planning.queueing import (
     CONSTANTS,
@@ -107,8 +107,9 @@ def predict(
     >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> predicted = predict(*system)
-    >>> simulated = hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300)).summary.iloc[0]
-    >>> abs(predicted.decode_tokens_per_s / simulated["decode_tokens_per_s"] - 1) < 0.2
+    >>> result = hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300))
+    >>> simulated = result.summary["decode_tokens_per_s"].item()
+    >>> abs(predicted.decode_tokens_per_s / simulated - 1) < 0.2
     True
     """
     if placement.kv_capacity_token_layers:
@@ -122,10 +123,10 @@ def predict(
     used = np.zeros((size, size))
     room = flow_room(size)
     for (sender, receiver), tokens_per_s in flow.on_link.items():
-        if isinstance(sender, str):
+        if isinstance(receiver, str):
+            room.ended[int(sender)] = tokens_per_s
+        elif isinstance(sender, str):
             room.begun[receiver] = tokens_per_s
-        elif isinstance(receiver, str):
-            room.ended[sender] = tokens_per_s
         else:
             room.flow[sender, receiver] = tokens_per_s
             used[sender, receiver] = 1.0
@@ -160,12 +161,7 @@ def serving_of(
     prompt_s = np.zeros(len(kinds))
     for row, profile in enumerate(profiles):
         read_layer_s = profile.decode_table_s[2]
-        table = np.concatenate(
-            [
-                profile.decode_table_s,
-                np.full(longest - len(profile.decode_table_s), profile.decode_table_s[-1]),
-            ]
-        )
+        table = np.pad(profile.decode_table_s, (0, longest - len(profile.decode_table_s)), mode="edge")
         decode_s[row] = np.maximum(table, read_layer_s)
         prompt_s[row] = policy.prompt_cost_factor * profile.prompt_time_s(piece)
         if policy.chunk_tokens:
@@ -184,10 +180,10 @@ def serving_of(
             limit = profile.batch_limits(layers).decode_tokens
             decode_limit[node.index, layers] = min(limit, policy.max_decode_per_batch or limit)
     bandwidth, latency_s = np.zeros((2, size + 1, size + 1))
-    place: dict[End, int] = {SOURCE: size, SINK: size}
     for link in cluster.links:
-        ends = place.get(link.sender, link.sender), place.get(link.receiver, link.receiver)
-        bandwidth[ends], latency_s[ends] = link.bandwidth_bytes_per_s, link.latency_s
+        sender, receiver = (size if isinstance(end, str) else end for end in (link.sender, link.receiver))
+        bandwidth[sender, receiver] = link.bandwidth_bytes_per_s
+        latency_s[sender, receiver] = link.latency_s
     machines = [cluster.machine_of(node.index) for node in cluster.nodes]
     constants = {
         "input_tokens": inputs.mean(),

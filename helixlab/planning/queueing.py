@@ -1,7 +1,7 @@
 """What a placement will serve, foretold from queueing, compiled.
 
-Queries in flight circle through nodes and links. How many there are is bounded by the KV caches; how fast they
-go round, by what they wait for; and tokens/s are the one over the other (Little's law).
+Queries in flight circle through nodes and links. How many there are is bounded by the KV caches; how fast
+they go round, by what they wait for; and tokens/s are the one over the other (Little's law).
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class Stations(NamedTuple):
     sent: NDArray[np.float64]
     """Bytes/s out of each node, and the coordinator."""
     received: NDArray[np.float64]
-    count: NDArray[np.int64]
+    listed: NDArray[np.int64]
+    """How many there are."""
 
 
 Foretold = NDArray[np.float64]
@@ -108,10 +109,15 @@ THROUGHPUT, IN_FLIGHT, PROMPT, DECODE = range(4)
 def stations_of(nodes: int) -> Stations:
     """Room for the stations of so many nodes."""
     most = nodes + (nodes + 1) ** 2
-    numbers = [np.zeros(most) for _ in range(4)]
-    ends = [np.zeros(nodes + 1) for _ in range(2)]
     return Stations(
-        numbers[0], numbers[1], numbers[2], np.zeros(most, np.int64), numbers[3], *ends, np.zeros(1, np.int64)
+        share=np.zeros(most),
+        layers=np.zeros(most),
+        token_s=np.zeros(most),
+        kind=np.zeros(most, np.int64),
+        decode_limit=np.zeros(most),
+        sent=np.zeros(nodes + 1),
+        received=np.zeros(nodes + 1),
+        listed=np.zeros(1, np.int64),
     )
 
 
@@ -139,8 +145,8 @@ def add_link(serving: Any, stations: Any, sender: Any, receiver: Any, flow: Any,
         serving.card[1, sender] * carried / stations.sent[sender],
         serving.card[0, receiver] * carried / stations.received[receiver],
     )
-    at = stations.count[0]
-    stations.count[0] += 1
+    at = stations.listed[0]
+    stations.listed[0] += 1
     stations.share[at] = flow / total
     stations.layers[at] = 0.0
     stations.token_s[at] = token_bytes / rate
@@ -163,7 +169,7 @@ def set_stations(
         for j in range(size):
             stations.sent[i] += room.flow[i, j] * inner_bytes
             stations.received[i] += room.flow[j, i] * inner_bytes
-    stations.count[0] = 0
+    stations.listed[0] = 0
     latency_s = 0.0
     for layer in range(layers):
         for j in range(size):
@@ -177,8 +183,8 @@ def set_stations(
                 if room.flow[i, j] > least:
                     latency_s += add_link(serving, stations, i, j, room.flow[i, j], total)
                     run += room.flow[i, j] * (end[j] - end[i])
-            at = stations.count[0]
-            stations.count[0] += 1
+            at = stations.listed[0]
+            stations.listed[0] += 1
             stations.share[at] = room.through[j] / total
             stations.layers[at] = run / room.through[j]
             stations.kind[at] = serving.kind[j]
@@ -199,7 +205,7 @@ def decode_s(serving: Any, kind: Any, tokens: Any) -> Any:
 
 @rare
 def set_latencies(serving: Any, stations: Any, latency_s: Any, rate: Any, foretold: Any) -> Any:
-    """Mean latencies of a prompt and of a decode when so many decode tokens/s are served; whether they can be."""
+    """Mean latencies of a prompt and of a decode at so many decode tokens/s; whether so many are possible."""
     constants = serving.constants
     piece, is_chunked = constants[PIECE], constants[IS_CHUNKED] > 0
     pieces = math.ceil(constants[INPUT] / piece)
@@ -208,7 +214,7 @@ def set_latencies(serving: Any, stations: Any, latency_s: Any, rate: Any, foreto
     prompt = decode = latency_s
     slowest = 0.0
     convoyed = 0.0  # part of the decodes that travel behind a prompt
-    for at in range(stations.count[0]):
+    for at in range(stations.listed[0]):
         share = stations.share[at]
         decodes = share * rate
         prompts = decodes / constants[OUTPUT] * (constants[INPUT] / piece if is_chunked else 1.0)

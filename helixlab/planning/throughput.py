@@ -1,8 +1,8 @@
 """Planning for what is really served: foretold for many placements, simulated for the best.
 
-The maximum flow leaves out how long queries are under way and how many find room. Here placements are annealed
-on the throughput that is foretold (`helixlab.planning.prediction`). That errs by some percent, and a search
-finds where it errs upwards, so what is foretold only proposes: the simulator decides.
+The maximum flow leaves out how long queries are under way and how many find room. Here placements are
+annealed on the throughput that is foretold (`helixlab.planning.prediction`). That errs by some percent, and
+a search finds where it errs upwards, so what is foretold only proposes: the simulator decides.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VARIED: Final = 4
 """Placements that are varied in a round: the best so far."""
 STEPS_A_VARIATION: Final = 40
 FINALISTS: Final = 4
-"""Simulated once more, for longer and with other queries, so that luck with the first ones does not decide."""
+"""Simulated once more, for longer and with other queries, so that luck does not decide."""
 SHORT_S: Final = (300.0, 300.0)
 LONG_S: Final = (600.0, 600.0)
 """Warm-up and measured time."""
@@ -65,7 +65,7 @@ class Trials:
     time_limit_s : float, optional
         After which the search is to end.
     on_progress : callable
-        Called with the seconds so far, the most decode tokens/s simulated, and NaN: there is no bound on these.
+        Called with the seconds so far, the most decode tokens/s simulated, and NaN, as there is no bound.
     """
 
     def __init__(
@@ -107,9 +107,13 @@ class Trials:
         return self._foretold[spans]
 
     def anneal(self, spans: Spans, warm: float, steps: int) -> tuple[Spans, Spans]:
-        """The best placement met on a walk from this one, and the last; `warm` is a part of what is foretold."""
-        worth = self.foretold(spans)
-        walk = walk_from(*np.array(spans), self.model.layers, int(self.rng.integers(2**31)))
+        """The best placement met on a walk from this one, and the last.
+
+        The temperature falls from `warm` as a part of what is foretold.
+        """
+        worth, layers = self.foretold(spans), self.model.layers
+        start, end = np.array(spans)
+        walk = walk_from(start, end, layers, int(self.rng.integers(2**31)))
         anneal_throughput(
             self.network,
             self.serving,

@@ -51,7 +51,7 @@ class TestTargets:
     )
     def test_optimal(self, cluster, model, least, bound):
         cluster = load_cluster(cluster)
-        placement = plan(cluster, model, method="helix")
+        placement = plan(cluster, model, method="helix", objective="flow")
         report = placement.report
         assert report.status == "optimal"
         assert report.gap <= 1e-4
@@ -111,7 +111,7 @@ class TestEveryPlacement:
     def test_one_region(self, machines):
         cluster = single_region({machine: machines.count(machine) for machine in machines})
         best = best_of_all(cluster, TINY)
-        report = plan(cluster, TINY, method="helix").report
+        report = plan(cluster, TINY, method="helix", objective="flow").report
         assert report.status == "optimal"
         assert report.objective_tokens_per_s >= best * (1 - 1e-4)
         assert (
@@ -140,7 +140,7 @@ class TestEveryPlacement:
         if sum(3 for _ in regions) < layers:
             return
         best = best_of_all(cluster, model)
-        report = plan(cluster, model, method="helix").report
+        report = plan(cluster, model, method="helix", objective="flow").report
         assert report.objective_tokens_per_s <= best * (1 + 1e-9)
         assert report.upper_bound_tokens_per_s >= best * (1 - 1e-9)
         assert report.objective_tokens_per_s >= best * 0.99
@@ -161,26 +161,28 @@ def replace_limits(profile, most):
 class TestClusters:
     def test_all_alike(self):
         cluster = single_region({"A100": 8})
-        placement = plan(cluster, LLAMA70, method="helix")
+        placement = plan(cluster, LLAMA70, method="helix", objective="flow")
         assert placement.report.status == "optimal"
         assert flow_of(cluster, LLAMA70, placement) > 952
 
     @pytest.mark.parametrize("counts", [{"A100": 8, "T4": 1}, {"A100": 1, "T4": 12}])
     def test_one_odd_machine(self, counts):
-        assert plan(single_region(counts), LLAMA30, method="helix").report.status == "optimal"
+        assert (
+            plan(single_region(counts), LLAMA30, method="helix", objective="flow").report.status == "optimal"
+        )
 
     def test_too_small(self):
         with pytest.raises(
             PlacementError, match=r"at most 36 fit into cluster 'single-region' \(3 A100 of 12\)"
         ):
-            plan(single_region({"A100": 3}), LLAMA70, method="helix")
+            plan(single_region({"A100": 3}), LLAMA70, method="helix", objective="flow")
 
     def test_no_path(self):
         messages = set()
         for seed in range(2):
             cluster = random_sparse({"A100": 10}, degree=1.8, coordinator_degree=1, rng=seed)
             try:
-                placement = plan(cluster, LLAMA30, method="helix", time_limit_s=1)
+                placement = plan(cluster, LLAMA30, method="helix", objective="flow", time_limit_s=1)
             except PlacementError as error:
                 messages.add(str(error))
             else:
@@ -196,7 +198,7 @@ class TestClusters:
 class TestLinksThatBind:
     def test_geo24(self):
         cluster = load_cluster("geo24")
-        placement = plan(cluster, LLAMA70, method="helix", time_limit_s=60)
+        placement = plan(cluster, LLAMA70, method="helix", objective="flow", time_limit_s=60)
         assert placement.report.objective_tokens_per_s >= 1480
         assert placement.report.upper_bound_tokens_per_s < 1760
         flow = flow_of(cluster, LLAMA70, placement)
@@ -206,7 +208,7 @@ class TestLinksThatBind:
 class TestManners:
     def test_anytime(self):
         cluster = load_cluster("hetero42")
-        placement = plan(cluster, LLAMA70, method="helix", time_limit_s=0.01)
+        placement = plan(cluster, LLAMA70, method="helix", objective="flow", time_limit_s=0.01)
         report = placement.report
         assert report.status == "time limit"
         assert 0 < flow_of(cluster, LLAMA70, placement) <= report.upper_bound_tokens_per_s
@@ -215,7 +217,7 @@ class TestManners:
     @pytest.mark.parametrize("name", ["single24", "small10"])
     def test_the_seed_decides(self, name):
         cluster = load_cluster(name)
-        one, same = (plan(cluster, LLAMA30, method="helix", rng=4) for _ in range(2))
+        one, same = (plan(cluster, LLAMA30, method="helix", objective="flow", rng=4) for _ in range(2))
         assert one.layers == same.layers
         assert [row[1:] for row in one.report.trace] == [row[1:] for row in same.report.trace]
 

@@ -1,0 +1,116 @@
+"""Planning for throughput: what is foretold, and that plans serve more than those they start from."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+import helixlab as hx
+from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.planning.helix import plan_helix
+from helixlab.planning.throughput import Trials, spans_of
+
+LLAMA30, LLAMA70 = hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")
+SMALL10, SINGLE24 = hx.load_cluster("small10"), hx.load_cluster("single24")
+POLICIES = pytest.mark.parametrize("execution", ["greedy", "chunked"])
+PLACEMENTS = [
+    f"{cluster}/llama-2-70b/{name}"
+    for cluster in ("single24", "geo24")
+    for name in ("helix", "petals", "swarm")
+]
+
+
+def simulated(cluster, model, placement, execution, seconds=300):
+    result = hx.simulate(
+        cluster, model, placement, execution=execution,
+        workload=hx.offline(warmup_s=seconds, duration_s=seconds), sample_step_s=0, keep_iterations=False,
+    )  # fmt: skip
+    return result.summary["decode_tokens_per_s"].item()
+
+
+class TestPredict:
+    @POLICIES
+    def test_published_placements(self, execution):
+        """Within 30% of each, and in nearly the right order."""
+        pairs = []
+        for name in PLACEMENTS:
+            cluster, placement = hx.load_cluster(name.split("/")[0]), hx.load_placement(name)
+            predicted = hx.predict(cluster, LLAMA70, placement, execution=execution)
+            pairs.append(
+                (predicted.decode_tokens_per_s, simulated(cluster, LLAMA70, placement, execution, 600))
+            )
+        predicted, served = np.array(pairs).T
+        assert np.abs(predicted / served - 1).max() < 0.3
+        assert spearmanr(predicted, served).statistic > 0.8
+
+    @POLICIES
+    def test_little(self, execution):
+        """Queries in flight are those that arrive while one is under way."""
+        placement = hx.load_placement("small10/llama-1-30b/helix")
+        found = hx.predict(SMALL10, LLAMA30, placement, execution=execution)
+        output = 232.0
+        stay_s = found.prompt_latency_s + output * found.decode_latency_s
+        assert found.decode_tokens_per_s / output * stay_s == pytest.approx(found.queries_in_flight, rel=0.01)
+
+    def test_queries_in_flight(self):
+        """As many as the simulation has."""
+        placement = hx.load_placement("single24/llama-2-70b/example-ilp")
+        found = hx.predict(SINGLE24, LLAMA70, placement)
+        result = hx.simulate(
+            SINGLE24, LLAMA70, placement, workload=hx.offline(warmup_s=300, duration_s=200), sample_step_s=5
+        )
+        window = result.timeline[result.timeline["time_s"] > result.summary["window_start_s"].item()]
+        assert found.queries_in_flight == pytest.approx(window["in_flight"].mean(), rel=0.05)
+
+    @given(factor=st.floats(1.0, 4.0))
+    @settings(max_examples=10)
+    def test_slower_prompts_never_help(self, factor):
+        placement = hx.load_placement("small10/llama-1-30b/helix")
+        slow = hx.predict(
+            SMALL10, LLAMA30, placement, execution=hx.Execution("slow", prompt_cost_factor=factor)
+        )
+        quick = hx.predict(SMALL10, LLAMA30, placement)
+        assert slow.decode_tokens_per_s <= quick.decode_tokens_per_s * (1 + 1e-9)
+
+    def test_stated_capacities(self):
+        name = next(name for name in hx.placement_names() if hx.load_placement(name).kv_capacity_token_layers)
+        placement = hx.load_placement(name)
+        cluster, model = hx.load_cluster(name.split("/")[0]), hx.load_model(placement.model)
+        with pytest.raises(PlacementError, match="states KV capacities of its own"):
+            hx.predict(cluster, model, placement)
+
+
+class TestPlan:
+    @POLICIES
+    def test_serves_more_than_the_plan_of_greatest_flow(self, execution):
+        planned = hx.plan(SMALL10, LLAMA30, execution=execution, time_limit_s=8)
+        for_flow = hx.plan(SMALL10, LLAMA30, objective="flow")
+        served = simulated(SMALL10, LLAMA30, planned, execution)
+        assert served >= 0.97 * simulated(SMALL10, LLAMA30, for_flow, execution)
+        report = planned.report
+        assert report.objective_tokens_per_s == pytest.approx(served, rel=0.1)
+        assert report.upper_bound_tokens_per_s is None
+        seconds, best, _ = zip(*report.trace, strict=True)
+        assert list(seconds) == sorted(seconds)
+        assert list(best) == sorted(best)
+
+    def test_what_ends_the_search(self):
+        assert hx.plan(SMALL10, LLAMA30, time_limit_s=2).report.status == "time limit"
+
+    def test_unknown_objective(self):
+        with pytest.raises(UnknownNameError, match="planning objective 'flows'"):
+            plan_helix(SMALL10, LLAMA30, objective="flows")
+
+    def test_walks_stay_placements(self):
+        trials = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
+        start, end = np.zeros((2, 10), dtype=np.int64)
+        for held in hx.load_placement("small10/llama-1-30b/helix").layers:
+            start[held.node], end[held.node] = held.first_layer, held.end_layer
+        begin = spans_of(start, end)
+        best, last = trials.anneal(begin, 0.1, 2000)
+        assert trials.foretold(best) >= trials.foretold(begin)
+        for spans in (best, last):
+            hx.check_placement(trials.placement(spans), SMALL10, LLAMA30)
+        again = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
+        assert again.anneal(begin, 0.1, 2000) == (best, last)
