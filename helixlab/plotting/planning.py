@@ -60,7 +60,9 @@ def search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for number, run in enumerate(dict.fromkeys(table["run"])):
         colour = SEARCH_COLOURS[number % len(SEARCH_COLOURS)]
         rows = table[table["run"] == run].sort_values("seconds", kind="stable")
-        seconds = rows["seconds"].astype(float).clip(lower=FIRST_S)
+        rows = rows.assign(seconds=rows["seconds"].astype(float).clip(lower=FIRST_S))
+        rows = rows.drop_duplicates("seconds", keep="last")
+        seconds = rows["seconds"]
         lines: dict[str, Line2D] = {}
         for what, dashes in (("incumbent", "-"), ("bound", _BOUND_DASHES)):
             values = rows[f"{what}_tokens_per_s"].astype(float)

@@ -203,20 +203,25 @@ def test_03_placement(notebooks: dict[str, Path], folder: Path) -> None:
     assert searches.loc[("single24", "paper, Gurobi"), "bound_tokens_per_s"] > 70_000
     # Every placement under both policies, and who is compared with whom.
     served = table(folder, "placement_served")
-    assert served.groupby("policy").size().to_dict() == {"greedy": 5, "chunked": 5}
+    assert served.groupby("policy").size().to_dict() == {"greedy": 9, "chunked": 9}
     positive = ["decode_tokens_per_s", "by_flow_tokens_per_s", "by_queueing_tokens_per_s"]
     assert (served[positive] > 0).all(axis=None)
     assert (served["max_flow_tokens_per_s"] <= 2045.642).all()
     gains = table(folder, "placement_gain_table").set_index("plan")
     assert list(gains.index) == ["published", "for-flow", "for-greedy", "for-chunked"]
     for policy in ("greedy", "chunked"):
-        served_by = served[served["policy"] == policy].groupby("plan")["decode_tokens_per_s"].first()
+        of_policy = served[(served["policy"] == policy) & (served["model"] == "llama-2-70b")]
+        served_by = of_policy.groupby("plan")["decode_tokens_per_s"].first()  # of published ones, Helix's
         assert gains[policy].to_dict() == pytest.approx(served_by.to_dict())
         ratio = gains[policy] / gains.loc["published", policy]
         assert gains[f"{policy}_over_published"].tolist() == pytest.approx(ratio.tolist())
     settings = table(folder, "placement_settings").set_index(["plan", "setting"])
     assert settings["decode_tokens_per_s"]["published", "long"] == pytest.approx(gains["greedy"]["published"])
     assert len(settings) == 6
+    split = table(folder, "placement_split_served").set_index(["plan", "policy"])
+    parts = served[served["placement"].str.contains("llama-1-30b/helix-")]
+    for policy, whole in parts.groupby("policy")["decode_tokens_per_s"].sum().items():
+        assert split["decode_tokens_per_s"]["published", policy] == pytest.approx(whole)
 
 
 def test_04_flow_and_scheduling(notebooks: dict[str, Path], folder: Path) -> None:
