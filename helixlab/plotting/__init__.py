@@ -10,6 +10,7 @@ from helixlab.plotting.flows import link_flow_picture
 from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
 from helixlab.plotting.latency import latency_boxes, latency_cdf
 from helixlab.plotting.placements import placement_picture
+from helixlab.plotting.planning import predicted_against_simulated, search_progress
 from helixlab.plotting.profiles import kv_capacity_curves, layer_time_curves, throughput_curves
 from helixlab.plotting.saving import save_figure, save_table
 from helixlab.plotting.style import (
@@ -44,9 +45,11 @@ __all__ = [
     "node_use_picture",
     "panels",
     "placement_picture",
+    "predicted_against_simulated",
     "rate_curves",
     "save_figure",
     "save_table",
+    "search_progress",
     "style",
     "throughput_bars",
     "throughput_curves",

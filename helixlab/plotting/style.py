@@ -55,8 +55,12 @@ METHOD_COLOURS: Final[dict[str, str]] = {
     "prompt-first": "#44729d",
     "one-phase": "#999933",
     "chunked": "#d9622b",
+    "published": "#d0d0d0",
+    "for-flow": "#2f6fab",
+    "for-greedy": "#5f5f5f",
+    "for-chunked": "#e3895f",
 }
-"""Colour of each method, scheduler or execution policy, in the order in which they are shown.
+"""Colour of each method, scheduler, execution policy or aim of a plan, in the order in which they are shown.
 
 Neighbours differ in lightness as well as in hue, so that they can be told apart without colours.
 """
@@ -75,6 +79,10 @@ METHOD_LABELS: Final[dict[str, str]] = {
     "prompt-first": "Prompt\nfirst",
     "one-phase": "One\nphase",
     "chunked": "Chunked",
+    "published": "Published",
+    "for-flow": "For\nflow",
+    "for-greedy": "For\ngreedy",
+    "for-chunked": "For\nchunked",
 }
 MACHINE_COLOURS: Final[dict[str, str]] = {
     "A100": "#46136b",

@@ -170,14 +170,58 @@ def test_02_profiles(notebooks: dict[str, Path], folder: Path) -> None:
 def test_03_placement(notebooks: dict[str, Path], folder: Path) -> None:
     run(notebooks, "03_placement", folder)
     assert_figures(folder, "placement_flows", "placements", "placements_planned")
+    assert_figures(folder, *(f"placement_{name}" for name in ("searches", "predictions", "gains")))
     flows = table(folder, "placement_flows").set_index(["source", "method"])
     flow = flows["max_flow_tokens_per_s"]
     assert flow["published", "helix"] == pytest.approx(1289.5557702751464)
+    assert flow["planned", "helix"] == pytest.approx(2045.641, abs=1e-3)
     assert flow["published", "petals"] == pytest.approx(952.107398, abs=1e-6)
     assert flow["published", "swarm"] == pytest.approx(flow["planned", "swarm"])
     assert flow["published", "homogeneous"] == pytest.approx(flow["planned", "homogeneous"])
-    assert (flow <= flows["upper_bound_tokens_per_s"]).all()
-    assert len(flow) == 9
+    assert (flow <= (1 + 1e-9) * flows["upper_bound_tokens_per_s"]).all()
+    assert len(flow) == 10
+    # The paper's program has the published size, and proves next to nothing.
+    sizes = table(folder, "placement_problem_sizes")
+    for what in ("rows", "columns", "nonzeros"):
+        assert sizes[what].tolist() == sizes[f"{what}_published"].tolist()
+    program = table(folder, "placement_paper_program").set_index("cluster").loc["small10"]
+    assert program["incumbent_tokens_per_s"] == pytest.approx(286.587, abs=1e-3)
+    assert program["gap"] > 10
+    # Coverage is the flow; the prices prove it.
+    assert table(folder, "placement_coverage")["equal"].all()
+    worth = table(folder, "placement_prices").groupby("machine")["layers_paid_for"].max()
+    assert 4 * worth["L4"] + 6 * worth["T4"] < 60, "not all layers at 2% above the optimum"
+    plans = table(folder, "placement_plans").set_index(["cluster", "model"])
+    assert plans["status"].tolist() == ["optimal"] * 3
+    assert plans["max_flow_tokens_per_s"].tolist() == pytest.approx([286.587, 2045.641, 1517.737], abs=1e-3)
+    assert (plans["gap"] <= 1e-4).all()
+    assert plans["published_flow_tokens_per_s"].tolist()[:2] == pytest.approx([286.587, 1289.556], abs=1e-3)
+    split = table(folder, "placement_split_estimates")
+    assert split["alone_tokens_per_s"].sum() > 1600 > 1200 > split["in_the_mix_tokens_per_s"].sum()
+    searches = table(folder, "placement_searches").groupby(["cluster", "run"]).last()
+    assert searches.loc[("single24", "helixlab"), "bound_tokens_per_s"] == pytest.approx(2045.641, abs=1e-3)
+    assert searches.loc[("single24", "paper, Gurobi"), "bound_tokens_per_s"] > 70_000
+    # Every placement under both policies, and who is compared with whom.
+    served = table(folder, "placement_served")
+    assert served.groupby("policy").size().to_dict() == {"greedy": 9, "chunked": 9}
+    positive = ["decode_tokens_per_s", "by_flow_tokens_per_s", "by_queueing_tokens_per_s"]
+    assert (served[positive] > 0).all(axis=None)
+    assert (served["max_flow_tokens_per_s"] <= 2045.642).all()
+    gains = table(folder, "placement_gain_table").set_index("plan")
+    assert list(gains.index) == ["published", "for-flow", "for-greedy", "for-chunked"]
+    for policy in ("greedy", "chunked"):
+        of_policy = served[(served["policy"] == policy) & (served["model"] == "llama-2-70b")]
+        served_by = of_policy.groupby("plan")["decode_tokens_per_s"].first()  # of published ones, Helix's
+        assert gains[policy].to_dict() == pytest.approx(served_by.to_dict())
+        ratio = gains[policy] / gains.loc["published", policy]
+        assert gains[f"{policy}_over_published"].tolist() == pytest.approx(ratio.tolist())
+    settings = table(folder, "placement_settings").set_index(["plan", "setting"])
+    assert settings["decode_tokens_per_s"]["published", "long"] == pytest.approx(gains["greedy"]["published"])
+    assert len(settings) == 6
+    split = table(folder, "placement_split_served").set_index(["plan", "policy"])
+    parts = served[served["placement"].str.contains("llama-1-30b/helix-")]
+    for policy, whole in parts.groupby("policy")["decode_tokens_per_s"].sum().items():
+        assert split["decode_tokens_per_s"]["published", policy] == pytest.approx(whole)
 
 
 def test_04_flow_and_scheduling(notebooks: dict[str, Path], folder: Path) -> None:
