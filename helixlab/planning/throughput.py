@@ -46,6 +46,8 @@ VARIED: Final = 4
 STEPS_A_VARIATION: Final = 40
 FINALISTS: Final = 4
 """Simulated once more, for longer and with other queries, so that luck does not decide."""
+SEEDS: Final = 2
+"""Of each."""
 SHORT_S: Final = (300.0, 300.0)
 LONG_S: Final = (600.0, 600.0)
 """Warm-up and measured time."""
@@ -86,6 +88,7 @@ class Trials:
         self.trace: list[tuple[float, float, float]] = []
         self._foretold: dict[Spans, float] = {}
         self._began, self._on_progress = time.perf_counter(), on_progress
+        self._spent_s = 0.0  # on short simulations
         self._limit_s = math.inf if time_limit_s is None else time_limit_s
 
     @property
@@ -129,13 +132,26 @@ class Trials:
     def simulate(self, several: Sequence[Spans], executor: Executor) -> None:
         """Simulate placements, briefly and side by side; those that were simulated before are left out."""
         fresh = [spans for spans in dict.fromkeys(several) if spans not in self.simulated]
-        figures = executor.map(lambda spans: self.measured(spans, SHORT_S, self.seed), fresh)
-        for spans, figure in zip(fresh, figures, strict=True):
+        figures = executor.map(self.timed, fresh)
+        for spans, (figure, seconds) in zip(fresh, figures, strict=True):
             self.simulated[spans] = figure
+            self._spent_s += seconds
         best = max(self.simulated.values(), default=0.0)
         if not self.trace or best > self.trace[-1][1]:
             self.trace.append((self.seconds, best, math.nan))
         self._on_progress(self.seconds, best, math.nan)
+
+    def timed(self, spans: Spans) -> tuple[float, float]:
+        """Decode tokens/s of a short simulation, and the seconds it took."""
+        began = time.perf_counter()
+        return self.measured(spans, SHORT_S, self.seed), time.perf_counter() - began
+
+    def affordable(self, n_jobs: int) -> int:
+        """How many placements can be simulated for long in the time that is left."""
+        if math.isinf(self._limit_s):
+            return FINALISTS
+        long_s = self._spent_s / len(self.simulated) * sum(LONG_S) / sum(SHORT_S)
+        return int(max(0.0, self._limit_s - self.seconds) / (long_s * SEEDS / n_jobs))
 
     def measured(self, spans: Spans, window_s: tuple[float, float], seed: int) -> float:
         """Decode tokens/s of a simulation with the Helix scheduler."""
@@ -184,16 +200,17 @@ def refine(trials: Trials, starts: Iterable[Spans], *, n_jobs: int) -> tuple[Spa
         if trials.late(FOR_SEARCH):
             status = "time limit"
         best = trials.best(FINALISTS)
-        figure = trials.simulated[best[0]]
-        if status != "interrupted" and not trials.late():
-            seeds = (trials.seed + 1, trials.seed + 2)
+        found, figure = best[0], trials.simulated[best[0]]
+        best = best[: trials.affordable(n_jobs)]
+        if status != "interrupted" and best:
+            seeds = [trials.seed + number for number in range(1, SEEDS + 1)]
             figures = executor.map(
                 lambda pair: trials.measured(pair[0], LONG_S, pair[1]),
                 [(spans, seed) for spans in best for seed in seeds],
             )
             means = np.fromiter(figures, float).reshape(len(best), len(seeds)).mean(axis=1)
-            best, figure = [best[int(means.argmax())]], float(means.max())
-    return best[0], PlanReport(status, figure, None, trials.seconds, tuple(trials.trace))
+            found, figure = best[int(means.argmax())], float(means.max())
+    return found, PlanReport(status, figure, None, trials.seconds, tuple(trials.trace))
 
 
 def _search(trials: Trials, starts: Iterable[Spans], executor: Executor) -> None:
