@@ -34,7 +34,7 @@ test: $(READY)
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 reproduce: $(READY)
 	$(BIN)/helixlab reproduce --scale full
