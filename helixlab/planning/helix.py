@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from helixlab.cluster import Cluster
+from helixlab.cluster.checks import shown
 from helixlab.errors import PlacementError, UnknownNameError
-from helixlab.execution import Execution
+from helixlab.execution import Execution, get_execution
 from helixlab.flow import upper_bound
 from helixlab.model import Model
 from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usable_links
@@ -86,9 +87,9 @@ def plan_helix(
     Raises
     ------
     PlacementError
-        The model does not fit, or nothing was found that links join.
+        The model does not fit, nothing was found that links join, or an argument makes no sense.
     UnknownNameError
-        No such objective.
+        No such objective or execution policy.
 
     Notes
     -----
@@ -112,6 +113,9 @@ def plan_helix(
         raise UnknownNameError("planning objective", objective, OBJECTIVES)
     if objective == "flow":
         return _plans(cluster, model, 1, rng, time_limit_s, progress)[0]
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
+        raise PlacementError(f"n_jobs is {shown(n_jobs)}; give a whole number of at least 1, or None")
+    execution = get_execution(execution)
     began = time.perf_counter()
     generator = np.random.default_rng(rng)
     for_flow_s = None if time_limit_s is None else FOR_FLOW * time_limit_s
@@ -142,7 +146,14 @@ def helix_candidates(
     """Several good placements, the one that serves most first: what `plan_helix` came upon.
 
     Their reports are alike but for the objective.
+
+    Raises
+    ------
+    PlacementError
+        As for `plan_helix`.
     """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise PlacementError(f"count is {shown(count)}; give a whole number of at least 1")
     return _plans(cluster, model, count, rng, time_limit_s, progress)
 
 
@@ -173,7 +184,8 @@ def _plans(
             f" {cluster.name!r}; add links between the nodes, or give it more time"
         )
     status = "optimal" if record.closed else "time limit" if record.late else "feasible"
-    status = "interrupted" if interrupted else status
+    if interrupted:
+        status = "interrupted"
     report = PlanReport(status, None, record.bound, record.seconds, tuple(record.trace))
     return tuple(
         replace(_placement(cluster, model, found), report=replace(report, objective_tokens_per_s=flow))

@@ -109,7 +109,7 @@ def plan_paper_milp(
     program = PaperProgram(cluster, model, partial_inference=partial_inference)
     if start == "heuristics":
         start = _best_heuristic(program, generator)
-    elif isinstance(start, str):
+    elif start is not None and not isinstance(start, Placement):
         raise PlacementError(f"start is {start!r}; give a placement, 'heuristics' or None")
     limits = Limits(
         time_limit_s=time_limit_s,

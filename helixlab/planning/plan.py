@@ -94,7 +94,8 @@ def plan(
     named = METHODS[method]
     planner = getattr(import_module("helixlab.planning"), named) if isinstance(named, str) else named
     _check_options(method, planner, options)
-    if time_limit_s is not None and not (isinstance(time_limit_s, int | float) and time_limit_s > 0):
+    is_number = isinstance(time_limit_s, int | float) and not isinstance(time_limit_s, bool)
+    if time_limit_s is not None and not (is_number and time_limit_s > 0):
         raise PlacementError(
             f"time_limit_s is {shown(time_limit_s)}; give seconds above 0, or None for no limit"
         )

@@ -117,7 +117,10 @@ def predict(
             f"placement {placement.name!r} states KV capacities of its own, of which predict knows no"
             " measured speeds; simulate it"
         )
-    flow = max_flow(cluster, model, placement) if flow is None else flow
+    if flow is None:
+        flow = max_flow(cluster, model, placement)
+    elif not isinstance(flow, Flow) or flow.placement != placement.name:
+        raise PlacementError(f"flow is {flow!r}; give that of placement {placement.name!r}, or None")
     cluster = placement.on(cluster)
     size = len(cluster.nodes)
     used = np.zeros((size, size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -113,6 +114,11 @@ class Limits:
         Most threads to use.
     options : mapping of str to option value
         Options of HiGHS by its own names, for instance ``{"mip_heuristic_effort": 0.3}``.
+
+    Raises
+    ------
+    SolverError
+        A time, gap or target is not a number, or below 0.
     """
 
     time_limit_s: float | None = None
@@ -122,6 +128,16 @@ class Limits:
     seed: int = 0
     threads: int = 1
     options: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in ("time_limit_s", "relative_gap", "target", "stall_s"):
+            value = getattr(self, name)
+            least = -math.inf if name == "target" else 0
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not value >= least
+            ):
+                wanted = "a number" if name == "target" else "0 or more"
+                raise SolverError(f"{name} is {value!r}; give {wanted}")
 
 
 NO_LIMITS: Final = Limits()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helixlab.cluster import Cluster
+from helixlab.errors import PlacementError
 from helixlab.execution import Execution
 from helixlab.model import Model
 from helixlab.placement import NodeLayers, Placement, PlanReport, usable_links
@@ -151,7 +152,15 @@ class Trials:
         if math.isinf(self._limit_s):
             return FINALISTS
         long_s = self._spent_s / len(self.simulated) * sum(LONG_S) / sum(SHORT_S)
-        return int(max(0.0, self._limit_s - self.seconds) / (long_s * SEEDS / n_jobs))
+        return min(FINALISTS, int(max(0.0, self._limit_s - self.seconds) / (long_s * SEEDS / n_jobs)))
+
+    def means(self, several: Sequence[Spans], executor: Executor) -> NDArray[np.float64]:
+        """Decode tokens/s of placements in long simulations, with other queries than the short ones had."""
+        seeds = [self.seed + number for number in range(1, SEEDS + 1)]
+        runs = [(spans, LONG_S, seed) for spans in several for seed in seeds]
+        figures = np.fromiter(executor.map(lambda run: self.measured(*run), runs), float)
+        means: NDArray[np.float64] = figures.reshape(len(several), SEEDS).mean(axis=1)
+        return means
 
     def measured(self, spans: Spans, window_s: tuple[float, float], seed: int) -> float:
         """Decode tokens/s of a simulation with the Helix scheduler."""
@@ -189,33 +198,37 @@ def refine(trials: Trials, starts: Iterable[Spans], *, n_jobs: int) -> tuple[Spa
     The best starts are annealed on what is foretold. The best of all are simulated. Those that serve most are
     varied by a few steps and simulated again, and so on.
     """
-    status = "heuristic"
+    interrupted = False
+    found: Spans | None = None
+    figure = 0.0
     with ThreadPoolExecutor(n_jobs) as executor:
         try:
             _search(trials, starts, executor)
+            best = trials.best(trials.affordable(n_jobs))
+            if best:
+                means = trials.means(best, executor)
+                found, figure = best[int(means.argmax())], float(means.max())
         except KeyboardInterrupt:
             if not trials.simulated:
                 raise
-            status = "interrupted"
-        if trials.late(FOR_SEARCH):
-            status = "time limit"
-        best = trials.best(FINALISTS)
-        found, figure = best[0], trials.simulated[best[0]]
-        best = best[: trials.affordable(n_jobs)]
-        if status != "interrupted" and best:
-            seeds = [trials.seed + number for number in range(1, SEEDS + 1)]
-            figures = executor.map(
-                lambda pair: trials.measured(pair[0], LONG_S, pair[1]),
-                [(spans, seed) for spans in best for seed in seeds],
-            )
-            means = np.fromiter(figures, float).reshape(len(best), len(seeds)).mean(axis=1)
-            found, figure = best[int(means.argmax())], float(means.max())
+            interrupted = True
+    if found is None:
+        (found,) = trials.best(1)
+        figure = trials.simulated[found]
+    status = "interrupted" if interrupted else "time limit" if trials.late(FOR_SEARCH) else "heuristic"
     return found, PlanReport(status, figure, None, trials.seconds, tuple(trials.trace))
 
 
 def _search(trials: Trials, starts: Iterable[Spans], executor: Executor) -> None:
     size = len(trials.cluster.nodes)
+    # A simple planner may have left no path from source to sink.
     ranked = sorted(dict.fromkeys(starts), key=trials.foretold, reverse=True)
+    ranked = [spans for spans in ranked if trials.foretold(spans) > 0]
+    if not ranked:
+        raise PlacementError(
+            f"no placement of {trials.model.name} that was found on cluster {trials.cluster.name!r} is"
+            " foretold to serve anything; plan with objective='flow', or add nodes"
+        )
     annealed = []
     for spans in ranked[:ANNEALED]:
         annealed.append(trials.anneal(spans, WARM, STEPS_A_NODE * size)[0])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helixlab.cluster import SINK, SOURCE, load_cluster, random_sparse, single_region
-from helixlab.errors import PlacementError
+from helixlab.errors import HelixlabError, PlacementError
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import load_model
 from helixlab.placement import NodeLayers, check_placement, held_by, load_placement, usable_links
@@ -268,3 +268,12 @@ class TestPlan:
         assert shown.out == ""
         assert "paper-milp: 00:00" in shown.err
         assert "incumbent=193.5" in shown.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"start": 5}, {"stall_s": -1}, {"stall_s": "x"}, {"target_tokens_per_s": "x"}, {"relative_gap": -1}],
+)
+def test_options_that_make_no_sense(options):
+    with pytest.raises(HelixlabError, match=r" is .*; give "):
+        plan(load_cluster("small10"), load_model("llama-1-30b"), method="paper-milp", **options)

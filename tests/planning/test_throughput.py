@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import helixlab as hx
-from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.errors import HelixlabError, PlacementError, UnknownNameError
 from helixlab.planning.helix import plan_helix
-from helixlab.planning.throughput import Trials, spans_of
+from helixlab.planning.throughput import Trials, refine, spans_of
 
 LLAMA30, LLAMA70 = hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")
 SMALL10, SINGLE24 = hx.load_cluster("small10"), hx.load_cluster("single24")
@@ -128,3 +128,17 @@ class TestPlan:
         report = hx.plan(SMALL10, LLAMA30).report
         assert report.status == "interrupted"
         assert report.objective_tokens_per_s > 0
+
+    @pytest.mark.parametrize(
+        "options", [{"n_jobs": 0}, {"n_jobs": "2"}, {"execution": 5}, {"execution": "gredy"}]
+    )
+    def test_arguments_that_make_no_sense(self, options):
+        with pytest.raises(HelixlabError, match=r"n_jobs is|execution policy"):
+            hx.plan(SMALL10, LLAMA30, **options)
+
+    def test_starts_without_a_path(self):
+        """A simple planner's placement that serves nothing is no start, and without any there is no plan."""
+        trials = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
+        nothing = tuple([0] * 10), tuple([1] * 10)
+        with pytest.raises(PlacementError, match="is foretold to serve anything"):
+            refine(trials, [nothing], n_jobs=1)
