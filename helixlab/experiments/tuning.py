@@ -37,8 +37,8 @@ class Tuning:
         The best under the goal.
     finalists : DataFrame
         The runs it was chosen from, best first, with the columns of `sweep`; ``meets_goal`` says whether
-        the run kept to the limits, ``on_frontier`` whether no other that did is both quicker and
-        has more throughput.
+        the run kept to the limits, ``on_frontier`` whether no other that did is at least as
+        good in throughput, mean decode latency and p95 prompt latency, and better in one of them.
     candidates : DataFrame
         The short runs that all candidates were tried with first.
     """
@@ -163,7 +163,8 @@ def tune_execution(
 
 
 def _on_frontier(runs: pd.DataFrame) -> pd.Series:
-    """Runs that no other beats in both throughput and mean decode latency."""
-    ordered = runs.sort_values(["decode_tokens_per_s", "decode_latency_mean_s"], ascending=[False, True])
-    quickest = ordered["decode_latency_mean_s"].cummin().shift(fill_value=float("inf"))
-    return (ordered["decode_latency_mean_s"] < quickest).reindex(runs.index)
+    """Runs that no other beats: which is as good in throughput and both latencies, and better in one."""
+    costs = runs[["decode_latency_mean_s", "prompt_latency_p95_s"]].assign(lost=-runs["decode_tokens_per_s"])
+    theirs = costs.to_numpy(dtype=float)
+    beaten = [bool(((theirs <= own).all(axis=1) & (theirs < own).any(axis=1)).any()) for own in theirs]
+    return ~pd.Series(beaten, index=runs.index, dtype=bool)
