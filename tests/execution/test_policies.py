@@ -80,6 +80,8 @@ def test_names():
         ({"max_prompt_chunks_per_batch": True}, "max_prompt_chunks_per_batch must be a whole number"),
         ({"kv_reread_factor": -1}, "kv_reread_factor must be a number of at least 0"),
         ({"prompt_cost_factor": math.nan}, "prompt_cost_factor must be a number of at least"),
+        ({"prompt_cost_factor": True}, "prompt_cost_factor must be a number of at least 1e-06, got True"),
+        ({"memory_floor": "no"}, "memory_floor must be True or False, got 'no'"),
     ],
 )
 def test_parameters_that_make_no_sense(parameters, message):
@@ -87,7 +89,23 @@ def test_parameters_that_make_no_sense(parameters, message):
         hx.chunked(**parameters)
 
 
+def test_numbers_of_numpy_are_numbers():
+    """Limits often come from a table or a range of numpy's."""
+    policy = hx.chunked(
+        chunk_tokens=np.int64(96), max_decode_per_batch=np.int32(8), kv_reread_factor=np.float32(2)
+    )
+    assert policy == hx.chunked(chunk_tokens=96, max_decode_per_batch=8, kv_reread_factor=2.0)
+    assert repr(policy) == repr(hx.chunked(chunk_tokens=96, max_decode_per_batch=8, kv_reread_factor=2.0))
+
+
 # Chunks
+
+
+def test_chunks_beyond_any_number_of_the_engine_are_whole_prompts():
+    system, requests = alone(plain_profile()), burst([(300, 4)])
+    whole = hx.simulate(*system, workload=requests)
+    cut = hx.simulate(*system, workload=requests, execution=hx.Execution("uncut", chunk_tokens=10**30))
+    pd.testing.assert_frame_equal(whole.iterations, cut.iterations)
 
 
 @settings(max_examples=60)
