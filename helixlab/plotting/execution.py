@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from helixlab.errors import SimulationError
 from helixlab.experiments.means import mean_interval
@@ -96,7 +97,8 @@ def throughput_latency_frontier(
     ----------
     table : DataFrame
         Columns decode_tokens_per_s, `x`, meets_goal, chunk_tokens, as `helixlab.tune_execution` gives them.
-        Runs that miss the goal are crosses, and beat none.
+        Runs that miss the goal are crosses, and beat none. The axis of a latency that spans more than a
+        factor of ten is logarithmic.
     x, label : str
         The latency, and what to call it.
     ax : Axes, optional
@@ -122,6 +124,10 @@ def throughput_latency_frontier(
             ax.scatter(rows[x], rows["decode_tokens_per_s"], s=18, color=colour, marker=marker)
     if not shown["meets_goal"].all():
         ax.scatter([], [], s=18, color="0.3", marker="x", label="misses the goal")
+    if shown[x].max() > 10 * shown[x].min():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(label)
     ax.set_ylabel("decode tokens/s")
     ax.set_ylim(bottom=0)

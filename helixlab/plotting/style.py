@@ -80,7 +80,7 @@ METHOD_LABELS: Final[dict[str, str]] = {
     "decode-first": "Decode\nfirst",
     "prompt-first": "Prompt\nfirst",
     "one-phase": "One\nphase",
-    "micro-batches": "Micro-\nbatches",
+    "micro-batches": "Micro-batches",
     "chunks": "Chunks",
     "chunked": "Chunked",
     "published": "Published",

@@ -40,6 +40,8 @@ def test_the_frontier_is_of_the_latency_shown() -> None:
     ax = throughput_latency_frontier(RUNS, x="prompt_latency_p95_s", label="p95 prompt latency (s)")
     assert ax.lines[0].get_xydata().tolist() == [[3, 390], [9, 400]]
     assert ax.get_xlabel() == "p95 prompt latency (s)"
+    assert ax.get_xscale() == "log", "from 3 to 150 s"
+    assert throughput_latency_frontier(RUNS).get_xscale() == "linear"
 
 
 def test_a_cross_where_saturation_starts() -> None:
