@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from helixlab.cluster import Cluster
-from helixlab.errors import WorkloadError
+from helixlab.errors import UnknownNameError, WorkloadError
+from helixlab.experiments.grid import KEYS
 from helixlab.experiments.objective import Objective, check_objective
 from helixlab.experiments.sweep import carry_out_grid
 from helixlab.model import Model
@@ -37,6 +38,9 @@ COLUMNS: Final = [
     "meets_objective",
     "error",
 ]
+SETTINGS: Final = [key for key in KEYS if key not in ("cluster", "model", "placement", "workload")]
+OWN: Final = ("warmup_s", "duration_s", "seeds", "n_jobs", "store", "progress")
+"""Arguments that may be given; the workload is made of them."""
 LATENCIES: Final = ["ttft_mean_s", "ttft_p95_s", "tpot_mean_s", "tpot_p95_s"]
 YES_OR_NO: Final = ["saturated", "meets_objective"]
 
@@ -105,6 +109,9 @@ def rate_sweep(
     rates = list(rates_tokens_per_s) if isinstance(rates_tokens_per_s, Iterable) else []
     if not rates or isinstance(rates_tokens_per_s, str):
         raise WorkloadError(f"rates_tokens_per_s is {rates_tokens_per_s!r}; give a list of at least one rate")
+    for name in settings:
+        if name not in SETTINGS:
+            raise UnknownNameError("argument", name, [*OWN, *SETTINGS])
     common = {"cluster": cluster, "model": model, "placement": placement, **settings}
     points = [
         {**common, "workload": online(rate_tokens_per_s=rate, duration_s=duration_s, warmup_s=warmup_s)}

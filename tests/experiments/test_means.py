@@ -139,3 +139,8 @@ def test_arguments_that_make_no_sense(asked, kind, message):
 def test_a_column_of_the_answer_is_no_group():
     with pytest.raises(HelixlabError, match="by has 'runs', which the answer has too"):
         hx.mean_interval(RUNS.assign(runs=1), by="runs", values="events")
+
+
+def test_what_is_no_table():
+    with pytest.raises(HelixlabError, match=r"runs is \[1, 2\]; give a DataFrame"):
+        hx.mean_interval([1, 2], by=[], values="events")

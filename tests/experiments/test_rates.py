@@ -96,5 +96,7 @@ def test_arguments_that_make_no_sense():
         hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50, -1], **SHORT)
     with pytest.raises(SweepError, match=r"scheduler of a point is .*; give single values"):
         hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50], scheduler=["helix", "swarm"], **SHORT)
-    with pytest.raises(UnknownNameError, match="did you mean 'scheduler'"):
+    with pytest.raises(UnknownNameError, match="unknown argument 'schedular'; did you mean 'scheduler'"):
         hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50], schedular="helix", **SHORT)
+    with pytest.raises(UnknownNameError, match=r"unknown argument 'workload'.*warmup_s"):
+        hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50], workload=hx.offline(), **SHORT)

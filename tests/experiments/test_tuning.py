@@ -1,9 +1,10 @@
 """Tuning of chunk and batch limits."""
 
+import numpy as np
 import pytest
 
 import helixlab as hx
-from helixlab.errors import SimulationError
+from helixlab.errors import SchedulingError, SimulationError
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -61,6 +62,31 @@ def test_limits_that_nothing_keeps():
         )
 
 
-def test_nothing_to_try():
-    with pytest.raises(SimulationError, match="there is nothing to try"):
-        hx.tune_execution(*SYSTEM, chunk_tokens=[])
+def test_single_values_and_arrays_are_as_good_as_lists():
+    workload = hx.offline(warmup_s=5, duration_s=20)
+    asked = {"p95_prompt_latency_s": None, "max_prompt_chunks_per_batch": 1, "workload": workload}
+    one = hx.tune_execution(*SYSTEM, **asked, chunk_tokens=64, max_decode_per_batch=None)
+    assert one.execution == hx.chunked(chunk_tokens=64, max_decode_per_batch=None)
+    two = hx.tune_execution(*SYSTEM, **asked, chunk_tokens=np.array([64, 128]), max_decode_per_batch=8)
+    assert two.candidates["chunk_tokens"].sort_values().tolist() == [64, 128]
+
+
+def test_runs_that_fail_are_told():
+    with pytest.raises(SimulationError, match=r"no candidate could be run: PlacementError: .*is for cluster"):
+        hx.tune_execution(hx.load_cluster("single24"), *SYSTEM[1:], **TRIED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "message"),
+    [
+        ({"chunk_tokens": []}, SimulationError, "there is nothing to try"),
+        ({"chunk_tokens": [0]}, SchedulingError, "chunk_tokens must be a whole number of at least 1, got 0"),
+        ({"chunk_tokens": "64"}, SchedulingError, "chunk_tokens must be a whole number .*, got '64'"),
+        ({"p95_decode_latency_s": -1}, SimulationError, "p95_decode_latency_s must be a number above 0"),
+        ({"p95_prompt_latency_s": "5"}, SimulationError, "p95_prompt_latency_s must be a number .*, got '5'"),
+        ({"workload": "offline"}, SimulationError, r"make a workload with offline\(...\) or online\(...\)"),
+    ],
+)
+def test_arguments_that_make_no_sense(asked, kind, message):
+    with pytest.raises(kind, match=message):
+        hx.tune_execution(*SYSTEM, **asked)
