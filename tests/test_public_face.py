@@ -40,6 +40,7 @@ PUBLIC = [
     "load_placement",
     "load_result",
     "max_flow",
+    "mean_interval",
     "model_names",
     "offline",
     "online",
@@ -74,6 +75,7 @@ SLOW = (
     "pandas",
     "papermill",
     "pyarrow",
+    "scipy",
     "seaborn",
 )
 
