@@ -59,11 +59,10 @@ def build_result(
     queries = _frame(recording.query_logs)
     queries["outcome"] = OUTCOMES[queries["outcome"].to_numpy(np.int64)]
     queries["reason"] = REASONS[queries["reason"].to_numpy(np.int64)]
-    accepted = np.concatenate(
-        [
-            queries.loc[queries["outcome"] == "finished", "input_tokens"].to_numpy(),
-            _in_flight(recording)["input_tokens"],
-        ]
+    finished = queries[queries["outcome"] == "finished"]
+    accepted, asked = (
+        np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
+        for name in ("input_tokens", "output_tokens")
     )
     # Counted by the engine too, for runs whose iterations are not kept.
     before, after = (counters[0] for counters in recording.runs_at_window[:2])
@@ -104,6 +103,7 @@ def build_result(
         "queries_preempted": int(run["preempted"]),
         "prompts_waited_for_kv": int(run["kv_waits"]),
         "input_tokens_mean_accepted": float(accepted.mean()) if len(accepted) else float("nan"),
+        "output_tokens_mean_accepted": float(asked.mean()) if len(asked) else float("nan"),
         "max_flow_tokens_per_s": flow.value_tokens_per_s,
         "upper_bound_tokens_per_s": max(upper_bound(cluster, model), flow.value_tokens_per_s),
         "events": int(run["events_done"]),
