@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -77,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         asked = _parser().parse_args(arguments)
-        asked.run(asked)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            asked.run(asked)
         sys.stdout.flush()
     except HelixlabError as error:
         return _failed(str(error))
@@ -93,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("helixlab: interrupted", file=sys.stderr)
         return INTERRUPTED
     return OK
+
+
+def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
+    print("helixlab: warning:", " ".join(str(message).splitlines()), file=sys.stderr)
 
 
 def _failed(message: str) -> int:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
+from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
-from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.functions import sent, taken
+from helixlab.experiments.problems import SweepError
 from helixlab.files import json_ready
 from helixlab.model import Model
 from helixlab.placement import Placement

@@ -15,9 +15,10 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
-from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.grid import Point, grid_points
+from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, described, pack
 from helixlab.experiments.store import Store
 from helixlab.scheduling import Scheduler

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from helixlab.errors import FileFormatError, SimulationError
-from helixlab.files import json_ready, read_json, write_text
+from helixlab.files import content_hash, json_ready, read_json, write_text
 
 __all__ = ["Result", "check_target", "load_result"]
 
@@ -100,6 +100,37 @@ class Result:
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
             f" decode {row['decode_latency_mean_s']:.3f} s)"
         )
+
+    @property
+    def origin(self) -> str:
+        """What ran, in one line: names with content hashes, workload, seed, versions.
+
+        Examples
+        --------
+        >>> import helixlab as hx
+        >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+        >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+        >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=10, warmup_s=0))
+        >>> result.origin.split("; ")[0]
+        'placement small10/llama-1-30b/helix (d65a6af2)'
+        """
+        source = self.provenance
+        parts = []
+        for what in ("placement", "cluster", "model", "scheduler", "execution"):
+            part = source[what]
+            parts.append(f"{what} {part['name']} ({(part['hash'] or 'content unknown')[:8]})")
+        workload, versions = source["workload"], source["versions"]
+        requests = workload["requests_hash"]
+        parts.append(f"{workload['mode']}, {f'requests {requests[:8]}' if requests else workload['trace']}")
+        for key, unit in (("rate_tokens_per_s", "tokens/s"), ("initial_queries", "queries at first")):
+            if workload[key] and (key == "rate_tokens_per_s" or workload["mode"] == "offline"):
+                parts.append(f"{workload[key]:g} {unit}")
+        parts += [
+            f"{workload['duration_s']:g} s after {workload['warmup_s']:g} s",
+            f"seed {workload['seed']}",
+        ]
+        parts.append(f"helixlab {versions['helixlab']} ({versions['helixlab_code'][:8]})")
+        return "; ".join(parts)
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
@@ -215,4 +246,19 @@ def load_result(path: str | os.PathLike[str]) -> Result:
             raise FileFormatError(
                 f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
             ) from None
+    _check_hash(tables["summary"], content["provenance"], folder)
     return Result(**tables, provenance=content["provenance"])
+
+
+def _check_hash(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
+    """The placement it names must be the one it states."""
+    placement = provenance.get("placement", {})
+    keys = ("layers", "links", "kv_capacity_token_layers")
+    stated = {content_hash({key: placement.get(key) for key in keys}), placement.get("hash")}
+    stated |= set(summary.get("placement_hash", ()))
+    names = {placement.get("name"), *summary.get("placement", ())}
+    if len(stated) > 1 or len(names) > 1:
+        raise FileFormatError(
+            f"{folder} was changed after it was written: its placement is not the one it says it ran with;"
+            " simulate again"
+        )

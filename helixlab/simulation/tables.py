@@ -76,7 +76,7 @@ def build_result(
     summary = {
         "cluster": cluster.name,
         "model": placement.model,
-        "placement": placement.name,
+        "placement": source["placement"]["name"],
         "placement_hash": source["placement"]["hash"],
         "scheduler": source["scheduler"]["name"],
         "execution": source["execution"]["name"],

@@ -18,8 +18,8 @@ import pytest
 from dask.distributed import Client, LocalCluster
 
 import helixlab as hx
+from helixlab.contents import digest
 from helixlab.errors import FileFormatError, UnknownNameError
-from helixlab.experiments.contents import digest
 from helixlab.experiments.functions import sent, taken
 from helixlab.experiments.store import Store
 from helixlab.experiments.sweep import SweepError
@@ -524,7 +524,7 @@ def test_a_function_stays_the_same_where_nothing_it_uses_changes():
 
 DIGEST = """
 import helixlab as hx
-from helixlab.experiments.contents import digest
+from helixlab.contents import digest
 far = (1, 2.5)
 def choose(state, sender, query):
     return state.nodes[sender].first_link + far[0] * (query in {"a", "b", "c"})
