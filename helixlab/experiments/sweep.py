@@ -18,13 +18,14 @@ from tqdm.auto import tqdm
 from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
 from helixlab.experiments.grid import Point, grid_points
+from helixlab.experiments.objective import Objective
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, described, pack
 from helixlab.experiments.store import Store
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["SweepError", "sweep"]
+__all__ = ["SweepError", "carry_out_grid", "check_jobs", "seeds_of", "sweep"]
 
 
 def sweep(
@@ -103,13 +104,27 @@ def sweep(
     >>> bool(means["helix"] > 10)
     True
     """
+    return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+
+
+def carry_out_grid(
+    grid: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    *,
+    seeds: int | Iterable[int],
+    n_jobs: int,
+    store: str | os.PathLike[str] | None,
+    progress: bool,
+    objective: Objective | None = None,
+) -> pd.DataFrame:
+    """`sweep`; with an objective, rows also say how each run did by it."""
     points, columns = grid_points(grid)
-    numbers = _seeds(seeds)
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
-        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    numbers, n_jobs = seeds_of(seeds), check_jobs(n_jobs)
     kept = Store(store)
+    measured = [] if objective is None else [objective]
     rows = [
-        (point, seed, digest([library_digest(), point.digest, seed])) for point in points for seed in numbers
+        (point, seed, digest([library_digest(), point.digest, seed, *measured]))
+        for point in points
+        for seed in numbers
     ]
     outcomes, wanted = _known(rows, kept)
     done = len(rows) - len(wanted)
@@ -117,7 +132,7 @@ def sweep(
     with tqdm(total=len(rows), initial=done, unit="run", desc="sweep", disable=not progress) as bar:
         bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
         try:
-            with closing(_carried_out(_runs(wanted), int(n_jobs))) as finished:
+            with closing(_carried_out(_runs(wanted, objective), n_jobs)) as finished:
                 for key, outcome in finished:
                     if outcome.figures is not None:
                         point, seed = wanted[key]
@@ -130,7 +145,7 @@ def sweep(
             raise KeyboardInterrupt(f"sweep interrupted; {_way_on(done - failed, len(rows), kept)}") from None
         except _WorkersStopped as stopped:
             raise SweepError(f"{stopped}; {_way_on(done - failed, len(rows), kept)}") from stopped.__cause__
-    return _frame(rows, outcomes, columns)
+    return _frame(rows, outcomes, columns, objective)
 
 
 Row = tuple[Point, int, str]
@@ -141,7 +156,37 @@ class _WorkersStopped(Exception):
     """What joblib raised, in a sentence."""
 
 
-def _seeds(seeds: Any) -> list[int]:
+def check_jobs(n_jobs: Any) -> int:
+    """The number of runs at a time, as joblib takes it.
+
+    Raises
+    ------
+    SweepError
+        It makes no sense.
+
+    Examples
+    --------
+    >>> check_jobs(2)
+    2
+    """
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    return int(n_jobs)
+
+
+def seeds_of(seeds: Any) -> list[int]:
+    """The seeds, from how many there are to be or which.
+
+    Raises
+    ------
+    SweepError
+        It says neither.
+
+    Examples
+    --------
+    >>> seeds_of(3), seeds_of([5, 2])
+    ([0, 1, 2], [5, 2])
+    """
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds > 0:
         return list(range(int(seeds)))
     numbers = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else []
@@ -167,7 +212,7 @@ def _known(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, 
     return outcomes, wanted
 
 
-def _runs(wanted: dict[str, tuple[Point, int]]) -> list[Run]:
+def _runs(wanted: dict[str, tuple[Point, int]], objective: Objective | None) -> list[Run]:
     ready: dict[int, Packed] = {}
 
     def ready_to_go(policy: Scheduler | Execution) -> Packed:
@@ -187,6 +232,7 @@ def _runs(wanted: dict[str, tuple[Point, int]]) -> list[Run]:
             ready_to_go(point.objects["execution"]),
             replace(point.objects["workload"], seed=seed),
             point.settings,
+            objective,
         )
         for key, (point, seed) in wanted.items()
     ]
@@ -223,10 +269,12 @@ def _way_on(finished: int, total: int, kept: Store) -> str:
     )
 
 
-def _frame(rows: list[Row], outcomes: dict[str, Outcome], columns: list[str]) -> pd.DataFrame:
+def _frame(
+    rows: list[Row], outcomes: dict[str, Outcome], columns: list[str], objective: Objective | None
+) -> pd.DataFrame:
     results = [Outcome(error=point.error) if point.error else outcomes[key] for point, _, key in rows]
-    names = (
-        next((list(each.figures) for each in results if each.figures is not None), None) or _figure_names()
+    names = next((list(each.figures) for each in results if each.figures is not None), None) or _figure_names(
+        objective
     )
     missing = dict.fromkeys(names)
     records = []
@@ -243,10 +291,10 @@ def _frame(rows: list[Row], outcomes: dict[str, Outcome], columns: list[str]) ->
 
 
 @cache
-def _figure_names() -> list[str]:
+def _figure_names(objective: Objective | None) -> list[str]:
     """Names of a run's figures, from a short run: asked for when none has finished."""
     [point], _ = grid_points(
         {"placement": "small10/llama-1-30b/helix", "workload": offline(warmup_s=0, duration_s=1)}
     )
-    [run] = _runs({"": (point, 0)})
+    [run] = _runs({"": (point, 0)}, objective)
     return list(carry_out(run)[1].figures or ())

@@ -7,29 +7,30 @@ they go round, by what they wait for; and tokens/s are the one over the other (L
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numba import typeof, types
 from numpy.typing import NDArray
 
 from helixlab.jit import compiled, inlined, rare
-from helixlab.planning.network import Network, network_type, room_type, served
+from helixlab.planning.network import room_type, served
+from helixlab.planning.stations import (
+    FEED_LIMIT,
+    INPUT,
+    INPUT_SQUARED,
+    IS_CHUNKED,
+    OUTPUT,
+    OVERHEAD,
+    PIECE,
+    serving_type,
+    set_parts,
+    set_stations,
+    stations_type,
+)
 
-__all__ = [
-    "Foretold",
-    "Serving",
-    "Stations",
-    "foretell",
-    "foretold_by",
-    "foretold_type",
-    "serving_type",
-    "stations_of",
-    "stations_type",
-]
+__all__ = ["DECODE", "IN_FLIGHT", "PROMPT", "THROUGHPUT", "foretell", "foretold_by", "foretold_type"]
 
-LEAST_SHARE: Final = 1e-6
-"""Of the flow: links and nodes with less are left out."""
 HALVINGS: Final = 30
 ROUNDS: Final = 40
 """Of the search for the size of batches."""
@@ -40,159 +41,16 @@ QUEUEING_AT_NODES: Final = 0.2
 
 These two are fitted, once for all, to simulations of 54 placements on three clusters.
 """
+DEAD_END: Final = 0.98
+"""A part of the flow that takes in less than this part of what its first nodes could hold turns queries away
+that these have let in."""
 FULL: Final = 0.999
 """A station that is busy for a larger part of the time never gets done."""
-
-
-class Serving(NamedTuple):
-    """What simulation knows of nodes, links and queries, beyond the capacities of a `Network`."""
-
-    decode_s: NDArray[np.float64]
-    """``[kind of node, tokens]``: time of one layer for a batch of decodes."""
-    prompt_s: NDArray[np.float64]
-    """``[kind]``: what a prompt, or a chunk of one, adds to it."""
-    kind: NDArray[np.int64]
-    decode_limit: NDArray[np.float64]
-    """``[node, k]``: most decodes in a batch."""
-    cache: NDArray[np.float64]
-    """``[node, k]``: mean queries that the KV cache holds, each with all k layers."""
-    cache_network: Network
-    """The same as a network: the queries that find room on a way from source to sink."""
-    bandwidth: NDArray[np.float64]
-    """``[sender, receiver]`` in bytes/s; the coordinator is the last row and column."""
-    latency_s: NDArray[np.float64]
-    card: NDArray[np.float64]
-    """``[in or out, node]`` in bytes/s; the coordinator is last."""
-    constants: NDArray[np.float64]
-    """As `CONSTANTS` lists them."""
-
-
-CONSTANTS: Final = (
-    "input_tokens",  # mean
-    "output_tokens",
-    "input_tokens_squared",  # mean of the squares
-    "piece_tokens",  # of a prompt that travels as one: its chunk, or all of it
-    "is_chunked",
-    "feed_limit",  # part of the KV cache up to which queries are fed
-    "token_bytes",
-    "activation_bytes",
-    "overhead_s_per_token",  # of bringing activations together
-)
-(
-    INPUT, OUTPUT, INPUT_SQUARED, PIECE, IS_CHUNKED, FEED_LIMIT, TOKEN_BYTES, ACTIVATION_BYTES, OVERHEAD
-) = range(len(CONSTANTS))  # fmt: skip
-
-
-class Stations(NamedTuple):
-    """Where queries may have to wait, in the order of the layers: room for nodes and links."""
-
-    share: NDArray[np.float64]
-    """Part of the queries that come by."""
-    layers: NDArray[np.float64]
-    """Of a node, that they run there; 0 for a link."""
-    token_s: NDArray[np.float64]
-    """Of a link, to send one token."""
-    kind: NDArray[np.int64]
-    decode_limit: NDArray[np.float64]
-    sent: NDArray[np.float64]
-    """Bytes/s out of each node, and the coordinator."""
-    received: NDArray[np.float64]
-    listed: NDArray[np.int64]
-    """How many there are."""
-
 
 Foretold = NDArray[np.float64]
 """Decode tokens/s, queries in flight, mean latency of a prompt and of a decode in seconds."""
 THROUGHPUT, IN_FLIGHT, PROMPT, DECODE = range(4)
-
-
-def stations_of(nodes: int) -> Stations:
-    """Room for the stations of so many nodes."""
-    most = nodes + (nodes + 1) ** 2
-    return Stations(
-        share=np.zeros(most),
-        layers=np.zeros(most),
-        token_s=np.zeros(most),
-        kind=np.zeros(most, np.int64),
-        decode_limit=np.zeros(most),
-        sent=np.zeros(nodes + 1),
-        received=np.zeros(nodes + 1),
-        listed=np.zeros(1, np.int64),
-    )
-
-
-def _example() -> Serving:
-    one, two = np.zeros(1), np.zeros((1, 1))
-    whole = np.zeros(1, dtype=np.int64)
-    network = Network(two, whole, two, one, one, np.zeros((1, 1, 1)), one)
-    return Serving(two, one, whole, two, two, network, two, two, two, one)
-
-
-serving_type, stations_type, foretold_type = map(typeof, (_example(), stations_of(1), np.zeros(4)))
-
-
-@inlined
-def add_link(serving: Any, stations: Any, sender: Any, receiver: Any, flow: Any, total: Any) -> Any:
-    """A link with flow as a station; its latency, weighted with the share of the queries."""
-    coordinator = len(serving.kind)
-    is_edge = sender == coordinator or receiver == coordinator
-    token_bytes = serving.constants[TOKEN_BYTES]
-    if not is_edge:
-        token_bytes += serving.constants[ACTIVATION_BYTES]
-    carried = flow * token_bytes
-    rate = min(
-        serving.bandwidth[sender, receiver],
-        serving.card[1, sender] * carried / stations.sent[sender],
-        serving.card[0, receiver] * carried / stations.received[receiver],
-    )
-    at = stations.listed[0]
-    stations.listed[0] += 1
-    stations.share[at] = flow / total
-    stations.layers[at] = 0.0
-    stations.token_s[at] = token_bytes / rate
-    return flow / total * serving.latency_s[sender, receiver]
-
-
-@rare
-def set_stations(
-    serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, total: Any
-) -> Any:
-    """List the stations that a flow passes, from the first layer to the last; the sum of the latencies."""
-    size = len(start)
-    least = LEAST_SHARE * total
-    token_bytes = serving.constants[TOKEN_BYTES]
-    inner_bytes = token_bytes + serving.constants[ACTIVATION_BYTES]
-    stations.sent[size] = stations.received[size] = total * token_bytes
-    for i in range(size):
-        stations.sent[i] = room.ended[i] * token_bytes
-        stations.received[i] = room.begun[i] * token_bytes
-        for j in range(size):
-            stations.sent[i] += room.flow[i, j] * inner_bytes
-            stations.received[i] += room.flow[j, i] * inner_bytes
-    stations.listed[0] = 0
-    latency_s = 0.0
-    for layer in range(layers):
-        for j in range(size):
-            if start[j] != layer or end[j] == layer or room.through[j] <= least:
-                continue
-            run = 0.0
-            if room.begun[j] > least:
-                latency_s += add_link(serving, stations, size, j, room.begun[j], total)
-                run += room.begun[j] * end[j]
-            for i in range(size):
-                if room.flow[i, j] > least:
-                    latency_s += add_link(serving, stations, i, j, room.flow[i, j], total)
-                    run += room.flow[i, j] * (end[j] - end[i])
-            at = stations.listed[0]
-            stations.listed[0] += 1
-            stations.share[at] = room.through[j] / total
-            stations.layers[at] = run / room.through[j]
-            stations.kind[at] = serving.kind[j]
-            stations.decode_limit[at] = serving.decode_limit[j, end[j] - start[j]]
-    for i in range(size):
-        if room.ended[i] > least:
-            latency_s += add_link(serving, stations, i, size, room.ended[i], total)
-    return latency_s
+(foretold_type,) = map(typeof, (np.zeros(4),))
 
 
 @inlined
@@ -278,49 +136,106 @@ def set_latencies(serving: Any, stations: Any, latency_s: Any, rate: Any, foreto
 
 
 @rare
-def foretold_by(
-    network: Any, serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any,
-    foretold: Any,
-) -> Any:  # fmt: skip
-    """What is served when the maximum flow in `room` is followed; it is left there and in `foretold`."""
-    foretold[:] = 0.0
-    total = 0.0
-    for i in range(len(start)):
-        total += room.begun[i]
-    if total <= 0:
-        return 0.0
-    in_flight = served(serving.cache_network, start, end, layers, cache_room)
+def set_in_flight(
+    serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, parts: Any
+) -> None:
+    """How many queries the KV caches let into each part of the flow, and whether they may find no way on."""
+    size = len(start)
+    held = served(serving.cache_network, start, end, layers, cache_room)
     for layer in range(layers):
         cached = 0.0
-        for i in range(len(start)):
+        for i in range(size):
             if start[i] <= layer < end[i]:
                 cached += serving.cache[i, end[i] - start[i]]
-        in_flight = min(in_flight, serving.constants[FEED_LIMIT] * cached)
-    foretold[IN_FLIGHT] = in_flight
-    latency_s = set_stations(serving, stations, start, end, layers, room, total)
+        held = min(held, serving.constants[FEED_LIMIT] * cached)
+    begun = total = 0.0
+    for i in range(size):
+        if stations.part[i] >= 0:
+            begun += cache_room.begun[i]
+            total += room.begun[i]
+    for part in range(parts):
+        flow = let_in = first = 0.0
+        for i in range(size):
+            if stations.part[i] == part:
+                flow += room.begun[i]
+                let_in += cache_room.begun[i]
+                if room.begun[i] > 0:
+                    first += serving.cache_network.speed[i, end[i] - start[i]]
+        stations.flow[part] = flow
+        stations.in_flight[part] = held * (let_in / begun if begun > 0 else flow / total)
+        stations.has_dead_ends[part] = let_in < DEAD_END * first
+
+
+@rare
+def in_balance(serving: Any, stations: Any, latency_s: Any, part: Any, foretold: Any) -> Any:
+    """Decode tokens/s at which a part's queries are under way (Little's law); latencies are left behind."""
     output = serving.constants[OUTPUT]
-    low, high = 0.0, total
+    low, high = 0.0, stations.flow[part]
     for _ in range(HALVINGS):
         rate = (low + high) / 2
         possible = set_latencies(serving, stations, latency_s, rate, foretold)
-        if possible and rate / output * (foretold[PROMPT] + output * foretold[DECODE]) <= in_flight:
+        in_flight = rate / output * (foretold[PROMPT] + output * foretold[DECODE])
+        if possible and in_flight <= stations.in_flight[part]:
             low = rate
         else:
             high = rate
     set_latencies(serving, stations, latency_s, low, foretold)
-    foretold[THROUGHPUT] = low
     return low
+
+
+@rare
+def foretold_by(
+    serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any, foretold: Any
+) -> Any:
+    """What is served when the maximum flow in `room` is followed; it is left there and in `foretold`."""
+    foretold[:] = 0.0
+    size = len(start)
+    total = 0.0
+    for i in range(size):
+        total += room.begun[i]
+    if total <= 0:
+        return 0.0
+    held = served(serving.cache_network, start, end, layers, cache_room)
+    for layer in range(layers):
+        cached = 0.0
+        for i in range(size):
+            if start[i] <= layer < end[i]:
+                cached += serving.cache[i, end[i] - start[i]]
+        held = min(held, serving.constants[FEED_LIMIT] * cached)
+    parts = set_parts(serving, stations, room, total)
+    set_in_flight(serving, stations, start, end, layers, room, cache_room, parts)
+    most_per_flow = np.inf
+    for part in range(parts):
+        latency_s = set_stations(serving, stations, start, end, layers, room, part)
+        rate = in_balance(serving, stations, latency_s, part, foretold)
+        stations.rate[part] = rate
+        stations.prompt_s[part], stations.decode_s[part] = foretold[PROMPT], foretold[DECODE]
+        if stations.has_dead_ends[part] and parts > 1:
+            most_per_flow = min(most_per_flow, rate / stations.flow[part])
+    foretold[:] = 0.0
+    for part in range(parts):
+        # A query that finds no way on is held, and with it all others, whatever room these have.
+        rate = min(stations.rate[part], most_per_flow * stations.flow[part])
+        foretold[THROUGHPUT] += rate
+        foretold[PROMPT] += rate * stations.prompt_s[part]
+        foretold[DECODE] += rate * stations.decode_s[part]
+        if rate > 0:
+            foretold[IN_FLIGHT] += stations.in_flight[part] * rate / stations.rate[part]
+    reached = foretold[THROUGHPUT]
+    if reached > 0:
+        foretold[PROMPT] /= reached
+        foretold[DECODE] /= reached
+    return reached
 
 
 @compiled(
     types.float64(
-        network_type, serving_type, types.int64[::1], types.int64[::1], types.int64, room_type, room_type,
-        stations_type, foretold_type,
+        serving_type, types.int64[::1], types.int64[::1], types.int64, room_type, room_type, stations_type,
+        foretold_type,
     )
 )  # fmt: skip
 def foretell(
-    network: Any, serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any,
-    foretold: Any,
-) -> Any:  # fmt: skip
+    serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any, foretold: Any
+) -> Any:
     """`foretold_by`, to be called from Python, with the flow that stands in `room`."""
-    return foretold_by(network, serving, start, end, layers, room, cache_room, stations, foretold)
+    return foretold_by(serving, start, end, layers, room, cache_room, stations, foretold)
