@@ -131,11 +131,12 @@ def carry_out(run: Run) -> tuple[str, Outcome]:
             execution=unpack(run.execution),
             workload=run.workload,
             **run.settings,
+            partial=False,
         )
         measured = {} if run.objective is None else latency_figures(result, run.objective)
     except Exception as error:
         return run.key, Outcome(error=described(error))
-    row = result.summary.drop(columns=list(LABELS)).iloc[0]
+    row = result.summary.drop(columns=[*LABELS, "partial"]).iloc[0]
     figures = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
     return run.key, Outcome(figures=json_ready(figures | measured))
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ class Result:
     Notes
     -----
     Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
+    The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
+    with the run if that was during the warm-up.
 
     The parts of an iteration's latency: ``held_s`` (at the coordinator, without room in the KV caches),
     ``lost_s`` (to a preemption: work thrown away, and computed again), ``link_wait_s``, ``sending_s``,
@@ -95,8 +98,9 @@ class Result:
 
     def __repr__(self) -> str:
         row = self.summary.iloc[0]
+        what = "Partial result" if row["partial"] else "Result"
         return (
-            f"Result({row['placement']} with {row['scheduler']}, {row['mode']}:"
+            f"{what}({row['placement']} with {row['scheduler']}, {row['mode']}:"
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
             f" decode {row['decode_latency_mean_s']:.3f} s)"
         )
@@ -131,6 +135,25 @@ class Result:
         ]
         parts.append(f"helixlab {versions['helixlab']} ({versions['helixlab_code'][:8]})")
         return "; ".join(parts)
+
+    def plot_timeline(self, *, step_s: float | None = None) -> Any:
+        """Draw the run over time: queries, tokens/s, KV caches and busy nodes, with what ran below.
+
+        Parameters
+        ----------
+        step_s : float, optional
+            A multiple of the step at which the run was recorded, which is the default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        SimulationError
+            The run has no timeline, or the step is no multiple of its own.
+        """
+        return import_module("helixlab.plotting").timeline_picture(self, step_s=step_s)
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""

@@ -83,6 +83,7 @@ def build_result(
         "mode": workload.mode,
         "on_full": source["settings"]["on_full"],
         "seed": workload.seed,
+        "partial": recording.partial,
         "decode_tokens_per_s": decoded / (last_s - first_s),
         "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),
         **latency_figures(prompt_latency_s, "prompt"),
