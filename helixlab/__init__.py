@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         save_cluster,
         single_region,
     )
+    from helixlab.diagnosis import Comparison, Finding, compare, diagnose
     from helixlab.execution import Execution, chunked
     from helixlab.experiments.goodput import Goodput, goodput
     from helixlab.experiments.means import mean_interval
@@ -74,6 +75,7 @@ _HOMES = {
     "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
     "simulation": ("Result", "load_result", "simulate"),
+    "diagnosis": ("Comparison", "Finding", "compare", "diagnose"),
     "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
     "experiments.objective": ("Objective", "query_latencies"),
@@ -89,8 +91,10 @@ __version__ = version("helixlab")
 
 __all__ = [
     "Cluster",
+    "Comparison",
     "Coordinator",
     "Execution",
+    "Finding",
     "Flow",
     "Goodput",
     "Link",
@@ -110,6 +114,8 @@ __all__ = [
     "check_placement",
     "chunked",
     "cluster_names",
+    "compare",
+    "diagnose",
     "errors",
     "geo_distributed",
     "goodput",

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
 
-import pandas as pd
-
 from helixlab.cluster import Cluster, cluster_names, load_cluster
 from helixlab.errors import HelixlabError, UnknownNameError
 from helixlab.experiments import reproduce
-from helixlab.files import json_ready
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import Model, load_model, model_names
 from helixlab.placement import (
@@ -29,6 +26,7 @@ from helixlab.placement import (
     save_placement,
 )
 from helixlab.planning import METHODS, plan
+from helixlab.terminal import print_figures, print_findings, print_json, print_table
 from helixlab.workload import Workload, offline, online, trace_names
 
 __all__ = ["main"]
@@ -80,8 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         asked = _parser().parse_args(arguments)
-        asked.run(asked)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            asked.run(asked)
         sys.stdout.flush()
+        if getattr(asked, "stopped", False):
+            return INTERRUPTED
     except HelixlabError as error:
         return _failed(str(error))
     except BrokenPipeError:
@@ -96,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("helixlab: interrupted", file=sys.stderr)
         return INTERRUPTED
     return OK
+
+
+def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
+    print("helixlab: warning:", " ".join(str(message).splitlines()), file=sys.stderr)
 
 
 def _failed(message: str) -> int:
@@ -154,10 +160,10 @@ def _plan(asked: argparse.Namespace) -> None:
     if asked.output:
         save_placement(placement, asked.output)
     if asked.json:
-        _print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
+        print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
     else:
-        _print_figures(figures)
-        _print_table(nodes)
+        print_figures(figures)
+        print_table(nodes)
 
 
 def _flow(asked: argparse.Namespace) -> None:
@@ -166,10 +172,10 @@ def _flow(asked: argparse.Namespace) -> None:
     if asked.json:
         tables = {name: getattr(flow, name).to_dict("records") for name in ("bottlenecks", "nodes", "links")}
         values = dict.fromkeys(("value_tokens_per_s", "max_flow_tokens_per_s"), flow.value_tokens_per_s)
-        _print_json({"placement": flow.placement} | values | tables)
+        print_json({"placement": flow.placement} | values | tables)
     else:
         print(f"{flow.value_tokens_per_s:.1f} tokens/s through {flow.placement}, bound by:")
-        _print_table(flow.bottlenecks)
+        print_table(flow.bottlenecks)
 
 
 def _simulate(asked: argparse.Namespace) -> None:
@@ -185,27 +191,45 @@ def _simulate(asked: argparse.Namespace) -> None:
     simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
     if limits:
         execution = import_module("helixlab.execution").chunked(**limits)
-    result = simulation.simulate(
-        cluster,
-        model,
-        placement,
-        workload=workload,
-        scheduler=scheduler,
-        execution=execution,
-        on_full=asked.on_full,
-        progress=sys.stderr.isatty(),
-    )
+    with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
+        result = simulation.simulate(
+            cluster,
+            model,
+            placement,
+            workload=workload,
+            scheduler=scheduler,
+            execution=execution,
+            on_full=asked.on_full,
+            keep_breakdown=bool(asked.output),  # what is kept can be explained
+            watch_step_s=asked.watch,
+            progress=sys.stderr.isatty() and not asked.watch,
+        )
+    if result.summary["partial"].item():
+        asked.stopped = True
+        warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
     if asked.output:
         result.save(asked.output)
     if asked.json:
-        _print_json(result.figures())
+        print_json(result.figures())
     else:
-        _print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
-        _print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
+        print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
+        print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
+
+
+def _explain(asked: argparse.Namespace) -> None:
+    result = import_module("helixlab.simulation").load_result(asked.result)
+    findings = import_module("helixlab.diagnosis").diagnose(result)
+    if asked.json:
+        print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
+        return
+    print(result)
+    print_findings(findings)
+    if not findings:
+        print("Nothing to find: the run serves what its machines can.")
 
 
 def _reproduce(asked: argparse.Namespace) -> None:
-    _print_table(reproduce(asked.notebooks, scale=asked.scale, output=asked.output))
+    print_table(reproduce(asked.notebooks, scale=asked.scale, output=asked.output))
 
 
 def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
@@ -235,23 +259,6 @@ def _workload(asked: argparse.Namespace) -> Workload:
     return offline(initial_queries=initial, requests=asked.requests, **common)
 
 
-# What is printed
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
-
-
-def _print_figures(figures: dict[str, Any]) -> None:
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        print(f"{name:{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
-
-
-def _print_table(table: pd.DataFrame) -> None:
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-
-
 # The options
 
 
@@ -266,6 +273,7 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", _plan, _plan_options, "Plan which node holds which layers."),
         ("flow", _flow, _flow_options, "Maximum flow of a placement, and what binds it."),
         ("simulate", _simulate, _simulate_options, "Simulate serving a workload."),
+        ("explain", _explain, _explain_options, "Say what kept a run from serving more."),
         ("reproduce", _reproduce, _reproduce_options, "Run the notebooks that make every figure and number."),
     ):
         verb = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -302,11 +310,17 @@ def _simulate_options(option: Any) -> None:
     option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
     option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
+    option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
     option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
     for name, summary in CHUNKED_OPTIONS.items():
         option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")
     option("-o", dest="output", metavar="DIR", help="write the result into this folder")
+
+
+def _explain_options(option: Any) -> None:
+    option("result", metavar="RESULT_DIR", help="the folder that simulate -o wrote")
+    option("--json", action="store_true", help="print one JSON object")
 
 
 def _reproduce_options(option: Any) -> None:

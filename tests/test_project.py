@@ -40,12 +40,13 @@ LEVELS = [
     {"scheduling"},
     {"execution"},
     {"workload"},
+    {"contents"},
     {"simulation"},
     {"planning"},
     {"diagnosis"},
     {"experiments"},
     {"plotting"},
-    {"cli", "__main__"},
+    {"terminal", "cli", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 

@@ -15,16 +15,17 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
-from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.grid import Point, grid_points
 from helixlab.experiments.objective import Objective
+from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, described, pack
 from helixlab.experiments.store import Store
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["SweepError", "carry_out_grid", "check_jobs", "seeds_of", "sweep"]
+__all__ = ["Interrupted", "SweepError", "carry_out_grid", "check_jobs", "seeds_of", "sweep"]
 
 
 def sweep(
@@ -71,8 +72,13 @@ def sweep(
     ------
     SweepError, UnknownNameError, FileFormatError
         The grid, seeds, n_jobs or store make no sense, or workers cannot be kept going.
-    KeyboardInterrupt
-        After Ctrl-C; workers are stopped, and what is in the store stays good.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C: workers are stopped, the runs that have finished are returned, the others have
+        ``"not run: interrupted"`` for their ``error``, and ``attrs["partial"]`` of the table is True. What is
+        in the store stays good.
 
     Notes
     -----
@@ -103,7 +109,23 @@ def sweep(
     >>> bool(means["helix"] > 10)
     True
     """
-    return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+    try:
+        return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+    except Interrupted as interrupted:
+        warnings.warn(str(interrupted), stacklevel=2)
+        return interrupted.runs
+
+
+NOT_RUN = "not run: interrupted"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with the table of what there is."""
+
+    def __init__(self, said: str, runs: pd.DataFrame) -> None:
+        super().__init__(said)
+        runs.attrs["partial"] = True
+        self.runs = runs
 
 
 def carry_out_grid(
@@ -141,7 +163,9 @@ def carry_out_grid(
                     bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
                     bar.update()
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"sweep interrupted; {_way_on(done - failed, len(rows), kept)}") from None
+            said = f"sweep interrupted; {_way_on(done - failed, len(rows), kept)}"
+            not_run = dict.fromkeys(wanted, Outcome(error=NOT_RUN))
+            raise Interrupted(said, _frame(rows, not_run | outcomes, columns, objective)) from None
         except _WorkersStopped as stopped:
             raise SweepError(f"{stopped}; {_way_on(done - failed, len(rows), kept)}") from stopped.__cause__
     return _frame(rows, outcomes, columns, objective)
