@@ -21,8 +21,9 @@ __all__ = ["even_shares", "nodes_by_machine", "placed", "planning_throughput", "
 def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
     """Tokens/s of a node of each machine type, by the layers it holds.
 
-    The estimate of `helixlab.model.machine_throughput`, capped by what the network card moves of
-    activations, of which a node that holds the whole model moves none.
+    The estimate of `helixlab.model.machine_throughput`, capped by what the network card moves in the best
+    place there is for the node: the first of a pipeline takes in no activations, the last sends none, and
+    one that holds the whole model does neither.
 
     Returns
     -------
@@ -41,8 +42,10 @@ def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.
     table = {}
     for machine in cluster.machines:
         if machine.name in estimate:
-            network = min(machine.nic_in_bytes_per_s, machine.nic_out_bytes_per_s) / model.activation_bytes
-            values = np.minimum(estimate[machine.name], network)
+            card_in, card_out = machine.nic_in_bytes_per_s, machine.nic_out_bytes_per_s
+            as_first = min(card_in / model.token_bytes, card_out / model.activation_bytes)
+            as_last = min(card_in / model.activation_bytes, card_out / model.token_bytes)
+            values = np.minimum(estimate[machine.name], max(as_first, as_last))
             values[model.layers :] = estimate[machine.name][model.layers :]
             useless = np.flatnonzero(values[1:] <= 0)
             table[machine.name] = values[: useless[0] + 1] if useless.size else values

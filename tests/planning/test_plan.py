@@ -157,8 +157,12 @@ class TestPlan:
 
 class TestPlanningThroughput:
     def test_the_network_card_is_a_cap(self):
+        card = 13312 * 500.0
         slow = replace(
-            SMALL10, machines=[replace(m, nic_out_bytes_per_s=13312 * 500.0) for m in SMALL10.machines]
+            SMALL10,
+            machines=[
+                replace(m, nic_in_bytes_per_s=card, nic_out_bytes_per_s=card) for m in SMALL10.machines
+            ],
         )
         for machine, values in planning_throughput(slow, LLAMA30).items():
             assert values.tolist() == np.minimum(planning_throughput(SMALL10, LLAMA30)[machine], 500).tolist()
