@@ -24,6 +24,7 @@ from helixlab.planning.divisions import chains, divisions
 from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.layouts import layout_of, placement_of
 from helixlab.planning.network import network_of
+from helixlab.planning.paths import chain_along_links
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.prices import coverage_bound
 from helixlab.planning.record import GAP, Record
@@ -85,8 +86,9 @@ def plan_helix(
     Placement
         With all links that can be used. For flow its report says ``"optimal"`` where the bound is met (to
         0.01%), ``"time limit"`` or ``"feasible"`` where it is not. For throughput it says ``"heuristic"`` or
-        ``"time limit"``, and its objective is in decode tokens/s; no bound is known. Ctrl-C ends either with
-        the best so far, and ``"interrupted"``.
+        ``"time limit"``, and its objective is in decode tokens/s, of simulations that a tight time limit
+        makes shorter and less certain; no bound is known. Ctrl-C ends either with the best so far, and
+        ``"interrupted"``; with no objective where nothing was simulated yet.
 
     Raises
     ------
@@ -124,16 +126,19 @@ def plan_helix(
     generator = np.random.default_rng(rng)
     for_flow_s = None if time_limit_s is None else FOR_FLOW * time_limit_s
     found = _plans(cluster, model, STARTS, generator, for_flow_s, progress)
-    if found[0].report is not None and found[0].report.status == "interrupted":
-        return replace(found[0], report=PlanReport("interrupted", wall_s=time.perf_counter() - began))
-    placements = [*found, *_quick_placements(cluster, model, generator, ORDERS)]
     spent_s = time.perf_counter() - began
-    left_s = None if time_limit_s is None else time_limit_s - spent_s
-    with progress_bar("helix", shown=progress) as on_progress:
-        trials = Trials(cluster, model, execution, generator, Watch(left_s, on_progress))
-        together = [layout_of(placement, len(cluster.nodes)) for placement in placements]
-        apart = [chains(cluster, model, group) for group in divisions(cluster, model)]
-        best, report = refine(trials, [together, apart], n_jobs=n_jobs or os.cpu_count() or 1)
+    if found[0].report is not None and found[0].report.status == "interrupted":
+        return _interrupted(found[0], began)
+    try:
+        placements = [*found, *_quick_placements(cluster, model, generator, ORDERS)]
+        left_s = None if time_limit_s is None else time_limit_s - spent_s
+        with progress_bar("helix", shown=progress) as on_progress:
+            trials = Trials(cluster, model, execution, generator, Watch(left_s, on_progress))
+            together = [layout_of(placement, len(cluster.nodes)) for placement in placements]
+            apart = [chains(cluster, model, group) for group in divisions(cluster, model)]
+            best, report = refine(trials, [together, apart], n_jobs=n_jobs or os.cpu_count() or 1)
+    except KeyboardInterrupt:  # before anything was simulated: the plan of greatest flow is what there is
+        return _interrupted(found[0], began)
     trace = tuple((spent_s + seconds, rate, bound) for seconds, rate, bound in report.trace)
     report = replace(report, wall_s=time.perf_counter() - began, trace=trace)
     return replace(placement_of(best, cluster, model), report=report)
@@ -199,6 +204,11 @@ def _plans(
     )
 
 
+def _interrupted(placement: Placement, began: float) -> Placement:
+    """A placement of which is not known how many decode tokens/s it serves."""
+    return replace(placement, report=PlanReport("interrupted", wall_s=time.perf_counter() - began))
+
+
 def _quick_placements(
     cluster: Cluster, model: Model, rng: np.random.Generator, orders: int
 ) -> Iterator[Placement]:
@@ -212,6 +222,10 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
     size, seed = len(cluster.nodes), int(rng.integers(2**31))
     for placement in _quick_placements(cluster, model, rng, 1):
         record.offer(*layout_of(placement, size).arrays)
+    if not record.pool:
+        chain = chain_along_links(record.network, model.layers)
+        if chain is not None:
+            record.offer(*chain.arrays)
     regions = regions_of(cluster, model, record.network)
     binds = False
 

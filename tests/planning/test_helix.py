@@ -1,14 +1,14 @@
 """The helix planner: its flow, its proofs, and that both agree with trying every placement."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helixlab.cluster import geo_distributed, load_cluster, random_sparse, single_region
+from helixlab.cluster import SINK, SOURCE, geo_distributed, load_cluster, random_sparse, single_region
 from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import load_model
@@ -76,6 +76,31 @@ class TestBound:
         report = plan(cluster, TINY, objective="flow").report
         assert report.objective_tokens_per_s > 2.5e6 / TINY.activation_bytes
         assert report.upper_bound_tokens_per_s >= report.objective_tokens_per_s
+
+    @settings(max_examples=12, deadline=None)
+    @given(
+        cards=st.tuples(*[st.tuples(*[st.sampled_from([1e4, 1e6, 1e7, 1e9])] * 2)] * 3),
+        layers=st.integers(1, 6),
+        most=st.integers(2, 4),
+    )
+    def test_cards_that_bind_one_way(self, cards, layers, most):
+        """The first node of a pipeline takes in no activations, and the last sends none."""
+        cluster = single_region({"A100": 1, "L4": 1, "T4": 1})
+        machines = (
+            replace(machine, nic_in_bytes_per_s=card_in, nic_out_bytes_per_s=card_out)
+            for machine, (card_in, card_out) in zip(cluster.machines, cards, strict=True)
+        )
+        cluster = replace(cluster, machines=tuple(machines))
+        profiles = {
+            machine: replace_limits(LLAMA30.profile(machine), most) for machine in ("A100", "L4", "T4")
+        }
+        model = replace(LLAMA30, name="few", layers=layers, profiles=profiles)
+        best = best_of_all(cluster, model)
+        report = plan(cluster, model, objective="flow", time_limit_s=1).report
+        assert report.upper_bound_tokens_per_s >= best * (1 - 1e-9)
+        assert report.objective_tokens_per_s <= best * (1 + 1e-9)
+        if report.status == "optimal":
+            assert report.objective_tokens_per_s >= best * (1 - 1e-4)
 
 
 class TestCoverage:
@@ -203,6 +228,22 @@ class TestClusters:
                 assert flow_of(cluster, LLAMA30, placement) > 0
         for message in messages:
             assert "no path from source to sink" in message
+
+    @pytest.mark.parametrize("objective", ["flow", "throughput"])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_one_way_through(self, objective, seed):
+        """A chain of links, in an order that no planner would guess."""
+        cluster = single_region({"A100": 4, "T4": 4})
+        order = np.random.default_rng(seed).permutation(8).tolist()
+        way = [SOURCE, *order, SINK]
+        there = set(pairwise(way))
+        links = tuple(link for link in cluster.links if (link.sender, link.receiver) in there)
+        cluster = replace(cluster, links=links)
+        most = [len(values) - 1 for values in planning_throughput(cluster, LLAMA30).values()]
+        model = replace(LLAMA30, name="all of it", layers=4 * sum(most))
+        placement = plan(cluster, model, objective=objective, time_limit_s=2)
+        assert set(placement.links) == there
+        assert [held.node for held in sorted(placement.layers, key=lambda held: held.first_layer)] == order
 
     def test_unknown_objective(self):
         with pytest.raises(UnknownNameError, match="objective"):
