@@ -195,13 +195,6 @@ def foretold_by(
         total += room.begun[i]
     if total <= 0:
         return 0.0
-    held = served(serving.cache_network, start, end, layers, cache_room)
-    for layer in range(layers):
-        cached = 0.0
-        for i in range(size):
-            if start[i] <= layer < end[i]:
-                cached += serving.cache[i, end[i] - start[i]]
-        held = min(held, serving.constants[FEED_LIMIT] * cached)
     parts = set_parts(serving, stations, room, total)
     set_in_flight(serving, stations, start, end, layers, room, cache_room, parts)
     most_per_flow = np.inf

@@ -73,6 +73,7 @@ def refine(trials: Trials, families: Sequence[Iterable[Layout]], *, n_jobs: int)
 
 def _search(trials: Trials, families: Sequence[Iterable[Layout]], executor: Executor) -> None:
     starts = _in_turn(trials, families)
+    trials.fit_in(starts[0])
     annealed = []
     for layout in starts:
         annealed.append(trials.anneal(layout, WARM, STEPS_A_NODE * len(layout.start))[0])

@@ -35,6 +35,10 @@ SEEDS: Final = 2
 SHORT_S: Final = (600.0, 600.0)
 LONG_S: Final = (900.0, 900.0)
 """Warm-up and measured time."""
+PILOT: Final = 0.05
+"""Part of a short simulation that is tried to see how long one takes; no simulation is made shorter."""
+FOR_ONE: Final = 0.3
+"""Part of the time limit that one short simulation may take."""
 
 
 class Trials:
@@ -68,6 +72,7 @@ class Trials:
         self._foretold: dict[Layout, float] = {}
         self._seed = int(rng.integers(1, 2**31))
         self._spent_s = 0.0  # on short simulations
+        self._scale = 1.0  # of the length of simulations
 
     def foretold(self, layout: Layout) -> float:
         """Decode tokens/s that are foretold."""
@@ -115,6 +120,17 @@ class Trials:
             self.watch.note(best)
         self.watch.tell(best)
 
+    def fit_in(self, layout: Layout) -> None:
+        """Make simulations shorter, should those of such a placement be long for the time limit.
+
+        How long one takes grows with the tokens that are served. Without a time limit nothing is changed.
+        """
+        if not math.isinf(self.watch.limit_s):
+            began = time.perf_counter()
+            self._measured(layout, SHORT_S, self._seed, PILOT)
+            short_s = (time.perf_counter() - began) / PILOT
+            self._scale = min(1.0, max(PILOT, FOR_ONE * self.watch.limit_s / short_s))
+
     def timed(self, layout: Layout) -> tuple[float, float]:
         """Decode tokens/s of a short simulation, and the seconds it took."""
         began = time.perf_counter()
@@ -139,12 +155,15 @@ class Trials:
 
     def measured(self, layout: Layout, window_s: tuple[float, float], seed: int) -> float:
         """Decode tokens/s of a simulation with the Helix scheduler."""
+        return self._measured(layout, window_s, seed, self._scale)
+
+    def _measured(self, layout: Layout, window_s: tuple[float, float], seed: int, scale: float) -> float:
         result = simulate(
             self.cluster,
             self.model,
             placement_of(layout, self.cluster, self.model),
             execution=self.execution,
-            workload=offline(warmup_s=window_s[0], duration_s=window_s[1], rng=seed),
+            workload=offline(warmup_s=scale * window_s[0], duration_s=scale * window_s[1], rng=seed),
             sample_step_s=0,
             keep_iterations=False,
             partial=False,

@@ -1,5 +1,7 @@
 """Planning for throughput: what is foretold, and that plans serve more than those they start from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from scipy.stats import spearmanr
 
 import helixlab as hx
 from helixlab.errors import HelixlabError, PlacementError, UnknownNameError
-from helixlab.planning.divisions import chains
+from helixlab.planning.divisions import chains, divisions
 from helixlab.planning.helix import plan_helix
 from helixlab.planning.layouts import Layout, layout_of, placement_of
 from helixlab.planning.throughput import refine
@@ -33,8 +35,8 @@ def simulated(cluster, model, placement, execution, seconds=300):
     return result.summary["decode_tokens_per_s"].item()
 
 
-def trials(cluster=SMALL10, model=LLAMA30):
-    return Trials(cluster, model, "greedy", np.random.default_rng(0), Watch(None, lambda *_: None))
+def trials(cluster=SMALL10, model=LLAMA30, limit_s=None):
+    return Trials(cluster, model, "greedy", np.random.default_rng(0), Watch(limit_s, lambda *_: None))
 
 
 class TestPredict:
@@ -88,6 +90,47 @@ class TestPredict:
         with pytest.raises(PlacementError, match="states KV capacities of its own"):
             hx.predict(cluster, model, placement)
 
+    @POLICIES
+    @settings(max_examples=10, deadline=None)
+    @given(seed=st.integers(0, 1000))
+    def test_the_order_of_the_nodes_does_not_matter(self, execution, seed):
+        layout = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)
+        order = np.random.default_rng(seed).permutation(10).tolist()
+        place = {node: number for number, node in enumerate(order)} | {"source": "source", "sink": "sink"}
+        nodes = tuple(replace(SMALL10.nodes[node], index=number) for number, node in enumerate(order))
+        links = {
+            (place[link.sender], place[link.receiver]): replace(
+                link, sender=place[link.sender], receiver=place[link.receiver]
+            )
+            for link in SMALL10.links
+        }
+        shuffled = replace(SMALL10, nodes=nodes, links=tuple(links.values()))
+        mixed = Layout(tuple(layout.start[n] for n in order), tuple(layout.end[n] for n in order))
+        one, other = (
+            hx.predict(cluster, LLAMA30, placement_of(each, cluster, LLAMA30), execution=execution)
+            for cluster, each in ((SMALL10, layout), (shuffled, mixed))
+        )
+        assert one.decode_tokens_per_s == pytest.approx(other.decode_tokens_per_s, rel=1e-6)
+        assert one.queries_in_flight == pytest.approx(other.queries_in_flight, rel=1e-6)
+
+    @POLICIES
+    @pytest.mark.parametrize("number", range(5))
+    def test_groups_that_share_nothing_add_up(self, execution, number):
+        """Together they serve what each serves alone, unless one that fills up first holds up the others."""
+        group = divisions(SINGLE24, LLAMA30)[number]
+        layout = chains(SINGLE24, LLAMA30, group)
+        together = hx.predict(SINGLE24, LLAMA30, placement_of(layout, SINGLE24, LLAMA30), execution=execution)
+        alone = []
+        for own in range(max(group) + 1):
+            part = [(s, e) if of == own else (0, 0) for s, e, of in zip(*layout, strict=True)]
+            placement = placement_of(Layout(*zip(*part, strict=True)), SINGLE24, LLAMA30)
+            alone.append(hx.predict(SINGLE24, LLAMA30, placement, execution=execution))
+        served = sum(found.decode_tokens_per_s for found in alone)
+        assert together.decode_tokens_per_s == pytest.approx(served, rel=0.02)
+        assert together.queries_in_flight == pytest.approx(
+            sum(found.queries_in_flight for found in alone), rel=0.02
+        )
+
 
 class TestPlan:
     @POLICIES
@@ -135,6 +178,34 @@ class TestPlan:
         report = hx.plan(SMALL10, LLAMA30).report
         assert report.status == "interrupted"
         assert report.objective_tokens_per_s > 0
+
+    def test_ctrl_c_before_anything_is_simulated(self, monkeypatch):
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Trials, "anneal", interrupted)
+        planned = hx.plan(SMALL10, LLAMA30)
+        assert planned.report.status == "interrupted"
+        assert planned.report.objective_tokens_per_s is None
+        assert hx.max_flow(SMALL10, LLAMA30, planned).value_tokens_per_s > 286
+
+    def test_simulations_are_made_to_fit_the_time_limit(self, monkeypatch):
+        """One that serves much takes long to simulate."""
+        windows = []
+
+        def note(cluster, model, placement, *, workload, **options):
+            windows.append(workload.duration_s)
+            return hx.simulate(
+                cluster, model, placement, **options, workload=hx.offline(warmup_s=1.0, duration_s=1.0)
+            )
+
+        monkeypatch.setattr("helixlab.planning.trials.simulate", note)
+        layout = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)
+        for limit_s in (None, 1e9, 1e-6):
+            tried = trials(limit_s=limit_s)
+            tried.fit_in(layout)
+            tried.timed(layout)
+        assert windows == [600.0, 30.0, 600.0, 30.0, 30.0]
 
     @pytest.mark.parametrize(
         "options", [{"n_jobs": 0}, {"n_jobs": "2"}, {"execution": 5}, {"execution": "gredy"}]
