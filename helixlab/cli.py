@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
@@ -191,19 +192,16 @@ def _simulate(asked: argparse.Namespace) -> None:
     simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
     if limits:
         execution = import_module("helixlab.execution").chunked(**limits)
+    subject = (cluster, model, placement)
+    how = {"workload": workload, "scheduler": scheduler, "execution": execution, "on_full": asked.on_full}
+    how["keep_breakdown"] = bool(asked.output)  # what is kept can be explained
+    if asked.estimate:
+        foretold = simulation.estimate(*subject, **how)
+        print_json(asdict(foretold)) if asked.json else print(foretold)
+        return
+    progress = sys.stderr.isatty() and not asked.watch
     with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
-        result = simulation.simulate(
-            cluster,
-            model,
-            placement,
-            workload=workload,
-            scheduler=scheduler,
-            execution=execution,
-            on_full=asked.on_full,
-            keep_breakdown=bool(asked.output),  # what is kept can be explained
-            watch_step_s=asked.watch,
-            progress=sys.stderr.isatty() and not asked.watch,
-        )
+        result = simulation.simulate(*subject, **how, watch_step_s=asked.watch, progress=progress)
     if result.summary["partial"].item():
         asked.stopped = True
         warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
@@ -311,6 +309,7 @@ def _simulate_options(option: Any) -> None:
     option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
     option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
+    option("--estimate", action="store_true", help="only say how long it would take and with what memory")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
     option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
     for name, summary in CHUNKED_OPTIONS.items():

@@ -14,6 +14,7 @@ import pandas as pd
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.files import content_hash
+from helixlab.html import card
 from helixlab.model import Model
 
 __all__ = ["End", "NodeLayers", "Placement", "PlanReport", "held_by", "usable_links"]
@@ -146,6 +147,20 @@ class Placement:
             self.name, self.cluster, self.model, self.method, self.layers, self.links,
             dict(self.kv_capacity_token_layers), self.part, self.source, self.report,
         )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        held = [(each.node, each.first_layer, each.end_layer, each.count) for each in self.layers]
+        figures: dict[str, Any] = {
+            "model": self.model, "cluster": self.cluster, "method": self.method, "source": self.source,
+            "links": len(self.links), "content": self.content_hash[:8],
+        }  # fmt: skip
+        if self.report is not None:
+            figures |= {
+                "status": self.report.status,
+                "objective_tokens_per_s": self.report.objective_tokens_per_s,
+            }
+        columns = ["node", "first_layer", "end_layer", "layers"]
+        return card(f"Placement {self.name}", figures, pd.DataFrame(held, columns=columns))
 
     def __repr__(self) -> str:
         spans = f"{len(self.layers)} nodes, {len(self.links)} links"
