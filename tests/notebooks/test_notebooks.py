@@ -17,6 +17,7 @@ NAMES = (
     "04_flow_and_scheduling",
     "05_offline_simulation",
     "06_online_and_comparison",
+    "13_reading_a_result",
     "14_execution",
 )
 WITH_A_FUNCTION = {"04_flow_and_scheduling", "05_offline_simulation"}
@@ -340,3 +341,22 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     assert list(goodput.index) == ["helix", "petals", "swarm"]
     assert (goodput[["chunked 64", "chunked 128"]].min(axis=1) > 1.5 * goodput["greedy"]).all()
     assert goodput.loc["helix", "chunked 128"] > 2 * goodput.loc["helix", "greedy"] > 0
+
+
+# 13
+
+
+def test_reading_a_result(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "13_reading_a_result", folder)
+    assert_figures(folder, "reading_timeline")
+    two = table(folder, "reading_two_runs")
+    assert two["placement"].tolist() == ["single24/llama-2-70b/example-ilp", "single24/llama-2-70b/petals"]
+    assert two["placement_hash"].nunique() == 2
+    times = table(folder, "reading_times").set_index("phase")
+    parts = times.drop(columns=["iterations", "latency_s"]).sum(axis=1)
+    assert parts.tolist() == pytest.approx(times["latency_s"].tolist())
+    assert table(folder, "reading_idle")["cause"].tolist() == ["no way through"]
+    lost = table(folder, "reading_losses")
+    assert lost["tokens_per_s"].is_monotonic_decreasing
+    steps = table(folder, "reading_steps")
+    assert "@" in steps["placement"].iloc[-1], "a plan is not the published placement of that name"
