@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from helixlab.experiments.store import Store
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["SweepError", "sweep"]
+__all__ = ["SweepError", "finished", "runs_of", "seed_numbers", "sweep"]
 
 
 def sweep(
@@ -103,32 +103,18 @@ def sweep(
     True
     """
     points, columns = grid_points(grid)
-    numbers = _seeds(seeds)
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
-        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    numbers = seed_numbers(seeds)
     kept = Store(store)
     rows = [
         (point, seed, digest([library_digest(), point.digest, seed])) for point in points for seed in numbers
     ]
     outcomes, wanted = _known(rows, kept)
-    done = len(rows) - len(wanted)
+    labels = {key: point.labels | {"seed": seed} for key, (point, seed) in wanted.items()}
     failed = sum(point.error is not None for point, _, _ in rows)
-    with tqdm(total=len(rows), initial=done, unit="run", desc="sweep", disable=not progress) as bar:
-        bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
-        try:
-            with closing(_carried_out(_runs(wanted), int(n_jobs))) as finished:
-                for key, outcome in finished:
-                    if outcome.figures is not None:
-                        point, seed = wanted[key]
-                        kept.keep(key, outcome.figures, point.labels | {"seed": seed})
-                    outcomes[key] = outcome
-                    done, failed = done + 1, failed + (outcome.error is not None)
-                    bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
-                    bar.update()
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"sweep interrupted; {_way_on(done - failed, len(rows), kept)}") from None
-        except _WorkersStopped as stopped:
-            raise SweepError(f"{stopped}; {_way_on(done - failed, len(rows), kept)}") from stopped.__cause__
+    outcomes |= finished(
+        runs_of(wanted), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows), failed=failed,
+        progress=progress,
+    )  # fmt: skip
     return _frame(rows, outcomes, columns)
 
 
@@ -136,11 +122,95 @@ Row = tuple[Point, int, str]
 """A point, a seed, and the key of the run."""
 
 
+class Keyed(Protocol):
+    """What is sent to a worker, under the key of its outcome."""
+
+    @property
+    def key(self) -> str:
+        """A hash of all that determines the outcome."""
+
+
+Task = TypeVar("Task", bound=Keyed)
+
+
 class _WorkersStopped(Exception):
     """What joblib raised, in a sentence."""
 
 
-def _seeds(seeds: Any) -> list[int]:
+def finished(
+    tasks: Sequence[Task],
+    labels: Mapping[str, dict[str, Any]],
+    kept: Store,
+    *,
+    work: Callable[[Task], tuple[str, Outcome]],
+    n_jobs: int = 1,
+    total: int | None = None,
+    failed: int = 0,
+    progress: bool = True,
+    what: str = "sweep",
+) -> dict[str, Outcome]:
+    """Outcomes of tasks by their keys, each kept in the store when it is done.
+
+    Parameters
+    ----------
+    tasks : sequence of Run or the like
+        What a worker needs, under a ``key``.
+    labels : mapping
+        What the file of each key says to readers.
+    kept : Store
+    work : callable
+        A function of a module: the key and the outcome of a task.
+    n_jobs : int
+        Tasks at a time, as for `sweep`.
+    total, failed : int
+        For the progress bar: tasks in all, those known already included, and how many of them failed.
+    progress : bool
+    what : str
+        What the progress bar and errors call it.
+
+    Raises
+    ------
+    SweepError
+        `n_jobs` makes no sense, or workers cannot be kept going.
+    KeyboardInterrupt
+        After Ctrl-C, with how far it came.
+    """
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    total = len(tasks) if total is None else total
+    done = total - len(tasks)
+    outcomes: dict[str, Outcome] = {}
+    with tqdm(total=total, initial=done, unit="run", desc=what, disable=not progress) as bar:
+        bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
+        try:
+            with closing(_carried_out(tasks, work, int(n_jobs))) as coming:
+                for key, outcome in coming:
+                    if outcome.figures is not None:
+                        kept.keep(key, outcome.figures, labels[key])
+                    outcomes[key] = outcome
+                    done, failed = done + 1, failed + (outcome.error is not None)
+                    bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
+                    bar.update()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{what} interrupted; {_way_on(done - failed, total, kept)}") from None
+        except _WorkersStopped as stopped:
+            raise SweepError(f"{stopped}; {_way_on(done - failed, total, kept)}") from stopped.__cause__
+    return outcomes
+
+
+def seed_numbers(seeds: Any) -> list[int]:
+    """The seeds that are meant: how many, or which ones.
+
+    Raises
+    ------
+    SweepError
+        It is neither.
+
+    Examples
+    --------
+    >>> seed_numbers(3), seed_numbers([7, 1])
+    ([0, 1, 2], [7, 1])
+    """
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds > 0:
         return list(range(int(seeds)))
     numbers = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else []
@@ -166,7 +236,8 @@ def _known(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, 
     return outcomes, wanted
 
 
-def _runs(wanted: dict[str, tuple[Point, int]]) -> list[Run]:
+def runs_of(wanted: Mapping[str, tuple[Point, int]]) -> list[Run]:
+    """What a worker needs for each key, point and seed."""
     ready: dict[int, Packed] = {}
 
     def ready_to_go(policy: Scheduler | Execution) -> Packed:
@@ -191,15 +262,17 @@ def _runs(wanted: dict[str, tuple[Point, int]]) -> list[Run]:
     ]
 
 
-def _carried_out(runs: list[Run], n_jobs: int) -> Generator[tuple[str, Outcome]]:
+def _carried_out(
+    tasks: Sequence[Task], work: Callable[[Task], tuple[str, Outcome]], n_jobs: int
+) -> Generator[tuple[str, Outcome]]:
     """Outcomes as they come. Where they are made is joblib's business."""
-    if not runs:
+    if not tasks:
         return
     try:
-        n_jobs = min(n_jobs, len(runs))
+        n_jobs = min(n_jobs, len(tasks))
         # One run a task, so that each is kept as soon as it is done.
         parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
-        outcomes = parallel(delayed(carry_out)(run) for run in runs)
+        outcomes = parallel(delayed(work)(task) for task in tasks)
         try:
             for each in outcomes:  # noqa: UP028, `yield from` would close it by itself
                 yield each
@@ -247,5 +320,5 @@ def _figure_names() -> list[str]:
     [point], _ = grid_points(
         {"placement": "small10/llama-1-30b/helix", "workload": offline(warmup_s=0, duration_s=1)}
     )
-    [run] = _runs({"": (point, 0)})
+    [run] = runs_of({"": (point, 0)})
     return list(carry_out(run)[1].figures or ())
