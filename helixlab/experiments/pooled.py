@@ -19,7 +19,8 @@ from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
 from helixlab.experiments.steadiness import drift, load_of, window_blocks
 from helixlab.experiments.store import Store
-from helixlab.experiments.sweep import finished, runs_of, seed_numbers
+from helixlab.experiments.sweep import runs_of, seed_numbers
+from helixlab.experiments.workers import finished
 from helixlab.files import json_ready
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures

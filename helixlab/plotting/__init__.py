@@ -5,6 +5,7 @@ inside these functions and inside ``with style():`` only.
 """
 
 from helixlab.plotting.clusters import topology_picture
+from helixlab.plotting.evaluation import evaluation_bars, mark_loads
 from helixlab.plotting.execution import batch_strip, rate_curves, throughput_latency_frontier
 from helixlab.plotting.flows import link_flow_picture
 from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
@@ -34,6 +35,7 @@ __all__ = [
     "PAGE_WIDTH_IN",
     "batch_strip",
     "comparison_table",
+    "evaluation_bars",
     "kv_capacity_curves",
     "latency_boxes",
     "latency_cdf",
@@ -41,6 +43,7 @@ __all__ = [
     "layer_time_curves",
     "legend_above",
     "link_flow_picture",
+    "mark_loads",
     "name_panels",
     "node_use_picture",
     "panels",

@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -17,7 +20,7 @@ WRITES = """\
 import sys
 from pathlib import Path
 Path(output).mkdir(parents=True, exist_ok=True)
-with open(Path(output, "log.txt"), "a") as log:
+with open(Path(output, "{name}.txt"), "a") as log:
     print({name!r}, scale, seed, sys.executable, Path.cwd().name, file=log)
 """
 
@@ -60,15 +63,16 @@ def test_notebooks_run_in_order_with_their_parameters(folder, tmp_path, monkeypa
 
     table = reproduce(folder, scale="smoke", seed=3, output=output)
 
-    ran = (output / "log.txt").read_text().splitlines()
-    assert ran == [f"{name} smoke 3 {sys.executable} notebooks" for name in ("02_first", "10_last")]
+    for name in ("02_first", "10_last"):
+        assert (output / f"{name}.txt").read_text() == f"{name} smoke 3 {sys.executable} notebooks\n"
     assert list(table["notebook"]) == ["02_first", "10_last"]
     assert (table["wall_s"] > 0).all()
-    copies = sorted((output / "executed").iterdir())
+    copies = sorted((output / "executed").glob("*.ipynb"))
     assert [str(path) for path in copies] == list(table["executed"])
     for path in copies:
         executed = nbformat.read(path, as_version=4)
         assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+        assert repr(str(output)) in path.read_text().replace('\\"', "'")  # where its files are in the end
     for path in folder.iterdir():
         assert not any(cell.get("execution_count") for cell in nbformat.read(path, as_version=4).cells)
     assert os.environ["JUPYTER_PATH"] == str(tmp_path / "data")
@@ -79,7 +83,7 @@ def test_a_notebook_that_fails(folder, tmp_path, capsys, monkeypatch):
     write(folder, "1_bad.ipynb", PARAMETERS, "raise ValueError('first line\\nsecond line')")
     write(folder, "2_never.ipynb", PARAMETERS, WRITES.format(name="2_never"))
     output = tmp_path / "figures"
-    arguments = ["--scale", "smoke", "--notebooks", str(folder), "--output", str(output)]
+    arguments = ["--scale", "smoke", "--jobs", "1", "--notebooks", str(folder), "--output", str(output)]
     assert cli.main(["reproduce", *arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -134,9 +138,144 @@ def test_without_the_packages_for_notebooks(folder, monkeypatch, missing):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return importlib.import_module(name)
 
-    module = sys.modules[reproduce.__module__]
-    monkeypatch.setattr(module, "import_module", import_module)
+    monkeypatch.setattr("helixlab.experiments.kernel.import_module", import_module)
     with pytest.raises(
         NotebookError, match=rf"without the package {missing}; pip install 'helixlab\[notebooks\]'"
     ):
         reproduce(folder)
+
+
+COUNTS = """\
+from pathlib import Path
+import json
+Path(output, "{name}.json").write_text(json.dumps([scale, seed]))
+with open({log!r}, "a") as log:
+    print({name!r}, file=log)
+"""
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Where the notebooks say that they ran."""
+    path = tmp_path / "log.txt"
+    path.touch()
+    return path
+
+
+def write_counting(folder, log, *names, parameters=PARAMETERS):
+    for name in names:
+        write(folder, f"{name}.ipynb", parameters, COUNTS.format(name=name, log=str(log)))
+
+
+def ran(log):
+    """Which notebooks ran since this was last asked."""
+    names = sorted(log.read_text().split())
+    log.write_text("")
+    return names
+
+
+def contents(output):
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
+def test_what_is_finished_is_not_run_again(folder, log, tmp_path):
+    write_counting(folder, log, "1_one", "2_two")
+    output = tmp_path / "figures"
+    first = reproduce(folder, scale="smoke", jobs=2, output=output)
+    assert ran(log) == ["1_one", "2_two"]
+    assert first["fresh"].all()
+    before = contents(output)
+    assert "REPORT.md" in before
+    again = reproduce(folder, scale="smoke", output=output)
+    assert ran(log) == []
+    assert not again["fresh"].any()
+    assert again["wall_s"].tolist() == first["wall_s"].tolist()
+    assert contents(output) == before
+
+
+def test_nothing_stale_is_taken_for_fresh(folder, log, tmp_path, monkeypatch):
+    write_counting(folder, log, "1_one", "2_two")
+    output = tmp_path / "figures"
+
+    def reproduced(**changes):
+        reproduce(folder, **{"scale": "smoke", "output": output, **changes})
+        return ran(log)
+
+    assert reproduced() == ["1_one", "2_two"]
+    assert reproduced(seed=1) == ["1_one", "2_two"]
+    assert (output / "1_one.json").read_text() == '["smoke", 1]'
+    assert reproduced(scale="full", seed=1) == ["1_one", "2_two"]
+    assert reproduced(scale="full", seed=1) == []
+    settled = {"scale": "full", "seed": 1}
+    # A figure that somebody changed, or removed; a record that is not whole.
+    (output / "1_one.json").write_text("made up")
+    assert reproduced(**settled) == ["1_one"]
+    (output / "2_two.json").unlink()
+    assert reproduced(**settled) == ["2_two"]
+    (output / "executed" / "1_one.json").write_text("{")
+    assert reproduced(**settled) == ["1_one"]
+    # The notebook, the library, the data, the versions.
+    write_counting(folder, log, "2_two", parameters=PARAMETERS + "\n")
+    assert reproduced(**settled) == ["2_two"]
+    for what in ("library_digest", "data_digest", "_versions"):
+        monkeypatch.setattr(f"helixlab.experiments.records.{what}", lambda: "another")
+        assert reproduced(**settled) == ["1_one", "2_two"]
+    assert reproduced(**settled) == []
+
+
+def test_what_is_stale_is_gone_before_it_is_made_anew(folder, log, tmp_path):
+    write_counting(folder, log, "1_one")
+    output = tmp_path / "figures"
+    reproduce(folder, output=output)
+    assert (output / "1_one.json").exists()
+    write(folder, "1_one.ipynb", PARAMETERS, "raise ValueError('no')")
+    with pytest.raises(NotebookError, match=r"1_one.ipynb failed with ValueError: no"):
+        reproduce(folder, output=output)
+    assert sorted(contents(output)) == ["executed/1_one.ipynb"]
+
+
+def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
+    write_counting(folder, log, "1_quick")
+    slow = "import time\ntime.sleep(60 if not Path(output).parents[1].joinpath('go').exists() else 0)"
+    write(folder, "2_slow.ipynb", PARAMETERS, COUNTS.format(name="2_slow", log=str(log)), slow)
+    output = tmp_path / "figures"
+    arguments = f"{str(folder)!r}, jobs=2, output={str(output)!r}"
+    call = f"from helixlab.experiments import reproduce; reproduce({arguments})"
+    child = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (output / "executed" / "1_quick.json").exists() and "2_slow" in log.read_text():
+            break
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert ran(log) == ["1_quick", "2_slow"]
+    assert not (output / "2_slow.json").exists()  # it had written it, but had not ended
+    assert not (output / "REPORT.md").exists()
+    (output / "go").touch()
+    table = reproduce(folder, output=output)
+    assert ran(log) == ["2_slow"]
+    assert table["fresh"].tolist() == [False, True]
+    assert (output / "2_slow.json").exists()
+    assert not (output / ".parts").exists()
+
+
+def test_notebooks_are_chosen_by_figure(folder, log, tmp_path):
+    figures = PARAMETERS + "\nfigures = {}\nseeds = 5\nstore = 'nowhere'"
+    shows = "from pathlib import Path\nPath(output, f'{figures} {seeds}.txt').write_text(store)"
+    write(folder, "1_five.ipynb", figures.format(["5a", "5b"]), shows)
+    write(folder, "2_eight.ipynb", figures.format(["8a"]), shows)
+    write_counting(folder, log, "3_other")
+    output = tmp_path / "figures"
+    table = reproduce(folder, figures=["5b", "8"], seeds=3, output=output)
+    assert table["notebook"].tolist() == ["1_five", "2_eight"]
+    assert (output / "['5b'] 3.txt").read_text() == str(output / "runs")
+    assert (output / "['8a'] 3.txt").exists()
+    with pytest.raises(NotebookError, match=r"no notebook makes figure '6'; give any of 5a, 5b, 8a"):
+        reproduce(folder, figures=["6"], output=output)
+
+
+@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"seeds": 0}, {"jobs": True}, {"seeds": 2.5}])
+def test_numbers_that_make_no_sense(folder, wrong):
+    with pytest.raises(NotebookError, match="give a whole number from 1 up"):
+        reproduce(folder, **wrong)
