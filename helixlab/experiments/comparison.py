@@ -8,13 +8,18 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from helixlab.cluster import load_cluster
 from helixlab.experiments.means import mean_interval
 from helixlab.experiments.published import DRAWS, RUN, published_results
+from helixlab.flow import max_flow
+from helixlab.model import load_model
+from helixlab.placement import load_placement
 
-__all__ = ["beside_published", "rankings", "reference_error"]
+__all__ = ["beside_published", "flows_beside_published", "rankings", "reference_error"]
 
 STEPS: Final = {"decode_tokens_per_s": 0.1, "prompt_latency": 0.01, "decode_latency": 0.01}
 """In which published simulations are printed."""
+EQUAL: Final = 1e-6
 TOLERANCE: Final = 0.005
 TOLERANCE_OF_MEANS: Final = 0.03
 TOLERANCE_OF_MANY_FLOWS: Final = 0.02
@@ -74,6 +79,40 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         row["load"] = published["load"].mode().iloc[0] if number["mode"] == "online" else ""
         row["settled"] = bool(published["settled"].mean() > 0.5)
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def flows_beside_published(figures: Iterable[str] | None = None) -> pd.DataFrame:
+    """The solver's published objectives beside the maximum flow of the published placements.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `beside_published` that have a meaning here; platform is ``"solver"``.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such figure.
+
+    Examples
+    --------
+    >>> flows = flows_beside_published(["12"])
+    >>> flows["met"].tolist(), round(float(flows["ours"].iloc[0]), 2)
+    ([True], 286.59)
+    """
+    known = published_results(figures)
+    rows = []
+    for number in known[known["platform"] == "solver"].to_dict("records"):
+        suffix = f"-no_prune_{number['cluster'][-2:]}" if number["mode"].endswith("no-prune") else ""
+        placement = load_placement(f"{number['cluster']}/{number['model']}/{number['method']}{suffix}")
+        flow = max_flow(load_cluster(number["cluster"]), load_model(number["model"]), placement)
+        ours, difference = flow.value_tokens_per_s, flow.value_tokens_per_s / number["value"] - 1
+        rows.append(
+            {name: number[name] for name in ("figure", *RUN[1:], "platform", "metric")}
+            | {"published": number["value"], "ours": ours, "mean": ours, "difference": difference}
+            | {"tolerance": EQUAL, "met": abs(difference) <= EQUAL, "placement": placement.name}
+        )
     return pd.DataFrame(rows)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from helixlab.errors import UnknownNameError
+from helixlab.experiments.contents import SweepError
 from helixlab.experiments.pooled import pooled_runs
-from helixlab.experiments.published import DRAWS, RUN, scenarios
+from helixlab.experiments.published import DRAWS, RUN
 from helixlab.workload import Workload, offline, online
 
 __all__ = ["evaluate"]
@@ -39,7 +40,7 @@ SPANS: Final = {
 
 
 def evaluate(
-    figures: Iterable[str] | None = None,
+    table: pd.DataFrame,
     *,
     scale: str = "full",
     seeds: int | Sequence[int] = 5,
@@ -47,12 +48,12 @@ def evaluate(
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Run the scenarios of some figures, and once more what the published way of running them hides.
+    """Run published scenarios, and once more what the published way of running them hides.
 
     Parameters
     ----------
-    figures : iterable of str, optional
-        As for `scenarios`.
+    table : DataFrame
+        Rows of `helixlab.experiments.published.scenarios`; those of one run all or not at all.
     scale : str
         ``"full"``, as published, or ``"smoke"``, the same in little.
     seeds, n_jobs, store, progress
@@ -62,7 +63,7 @@ def evaluate(
     -------
     DataFrame
         One row a run, seed and variant: the columns of `scenarios` that the rows of a run share, variant,
-        seed, the columns of `pooled_figures`, and error. Variants: ``"published"``, queries that fit nowhere
+        seed, and the columns of `pooled_figures`. Variants: ``"published"``, queries that fit nowhere
         are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
         whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
         they wait; ``"long"``, where the window had not settled: they wait, and it starts after 15 minutes.
@@ -70,15 +71,14 @@ def evaluate(
     Raises
     ------
     UnknownNameError
-        There is no such figure or scale.
+        There is no such scale.
     SweepError
-        As for `sweep`.
+        As for `sweep`, and if a run fails.
     """
     if scale not in SPANS:
         raise UnknownNameError("scale", scale, list(SPANS))
-    table = scenarios(figures)
     names = ["|".join(key) for key in table[RUN].to_numpy().tolist()]
-    table["group"] = names
+    table = table.assign(group=names)
     shared = table.groupby("group", sort=False).agg(
         {name: "first" for name in (*RUN, "scheduler", "published")}
         | {"placement": " + ".join, "queries_in_flight_or_initial": "sum", "rate_tokens_per_s": "sum"}
@@ -90,7 +90,10 @@ def evaluate(
             str(name): [_point(row, SPANS[scale], variant) for _, row in rows.iterrows()]
             for name, rows in table[table["group"].isin(list(groups))].groupby("group", sort=False)
         }
-        return pooled_runs(points, **settings).assign(variant=variant)
+        runs = pooled_runs(points, **settings).assign(variant=variant)
+        for _, failed in runs[runs["error"].notna()].iterrows():
+            raise SweepError(f"run {failed['group']} with seed {failed['seed']} failed: {failed['error']}")
+        return runs.drop(columns="error")
 
     first = ran("published", shared.index)
     known_requests = shared.index[(shared["mode"] == "online") & shared["scheduler"].isin(DRAWS)]

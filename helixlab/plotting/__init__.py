@@ -4,6 +4,7 @@ Every function that draws takes ``ax=None``, returns the Axes, and never shows o
 inside these functions and inside ``with style():`` only.
 """
 
+from helixlab.plotting.ablation import congestion_picture, search_quality
 from helixlab.plotting.clusters import topology_picture
 from helixlab.plotting.evaluation import evaluation_bars, mark_loads
 from helixlab.plotting.execution import batch_strip, rate_curves, throughput_latency_frontier
@@ -35,6 +36,7 @@ __all__ = [
     "PAGE_WIDTH_IN",
     "batch_strip",
     "comparison_table",
+    "congestion_picture",
     "evaluation_bars",
     "kv_capacity_curves",
     "latency_boxes",
@@ -53,6 +55,7 @@ __all__ = [
     "save_figure",
     "save_table",
     "search_progress",
+    "search_quality",
     "style",
     "throughput_bars",
     "throughput_curves",
