@@ -2,7 +2,7 @@
 
 numba keeps compiled functions on disk, but looks only at the file a function stands in when it
 decides whether the copy is still good. helixlab's compiled functions call each other across files,
-so the cache folder is named after the content of all of them.
+so the cache folder is named after the content of all files that the functions in it may stand in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from helixlab.errors import SchedulingError
 
 __all__ = ["compiled", "from_user", "inlined", "rare"]
 
-COMPILED_PACKAGES = ("scheduling", "execution", "simulation", "planning")
+PARTS: dict[str, tuple[str, ...]] = {
+    "engine": ("scheduling", "execution", "simulation"),
+    "planner": ("planning",),
+}
+"""Packages whose compiled functions call each other."""
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
 """Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed.
@@ -42,19 +46,22 @@ rare = numba.njit(**INTERNAL)
 
 
 @cache
-def cache_folder() -> str:
-    """Folder of the compiled code, writable: ``HELIXLAB_CACHE_DIR``, the user's cache, or a temporary one."""
+def cache_folder(part: str) -> str:
+    """Folder of the compiled code of one of `PARTS`, writable.
+
+    It is in ``HELIXLAB_CACHE_DIR``, the user's cache, or a temporary folder.
+    """
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     sources = [
         root / "jit.py",
-        *(path for package in COMPILED_PACKAGES for path in sorted((root / package).glob("*.py"))),
+        *(path for package in PARTS[part] for path in sorted((root / package).glob("*.py"))),
     ]
     for path in sources:
         digest.update(path.name.encode() + path.read_bytes())
     asked = os.environ.get("HELIXLAB_CACHE_DIR")
     for base in filter(None, (asked, platformdirs.user_cache_dir("helixlab"))):
-        folder = Path(base) / "compiled" / digest.hexdigest()[:16]
+        folder = Path(base) / "compiled" / f"{part}-{digest.hexdigest()[:16]}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -68,9 +75,11 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: compile for `signature` and keep the result on disk for the next process."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        _note_first_compile()
+        package = function.__module__.split(".")[1]
+        (part,) = (part for part, packages in PARTS.items() if package in packages)
+        _note_first_compile(part)
         before = config.CACHE_DIR  # type: ignore[attr-defined]
-        config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
+        config.CACHE_DIR = cache_folder(part)  # type: ignore[attr-defined]
         try:
             return numba.njit(signature, cache=True, **OPTIONS)(function)
         finally:
@@ -80,11 +89,11 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 @cache
-def _note_first_compile() -> None:
+def _note_first_compile(part: str) -> None:
     """Say once, on stderr, that compiled code is being made and that this will not happen again."""
-    if not any(Path(cache_folder()).rglob("*.nbi")):
+    if not any(Path(cache_folder(part)).rglob("*.nbi")):
         print(
-            "helixlab: compiling the engine, once per installation (about 40 s) ...",
+            f"helixlab: compiling the {part}, once per installation (about 40 s) ...",
             file=sys.stderr,
             flush=True,
         )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from helixlab.jit import compiled, inlined
 from helixlab.planning.network import network_type, room_type, served
-from helixlab.planning.queueing import foretold_by, foretold_type, serving_type, stations_type
+from helixlab.planning.queueing import foretold_by, foretold_type
+from helixlab.planning.stations import serving_type, stations_type
 
 __all__ = ["Walk", "anneal", "anneal_throughput", "walk_from"]
 
@@ -260,7 +261,7 @@ def anneal_throughput(
     """
     covered(network, walk, layers)
     served(network, walk.start, walk.end, layers, room)
-    rate = foretold_by(network, serving, walk.start, walk.end, layers, room, cache_room, stations, foretold)
+    rate = foretold_by(serving, walk.start, walk.end, layers, room, cache_room, stations, foretold)
     keep(walk, rate)
     for step in range(steps):
         temperature = warm * (cold / warm) ** (step / steps)
@@ -273,9 +274,7 @@ def anneal_throughput(
         # Every token that is decoded flows, and a part of the prompt's with it.
         reached = -np.inf
         if flow > least:
-            reached = foretold_by(
-                network, serving, walk.start, walk.end, layers, room, cache_room, stations, foretold
-            )
+            reached = foretold_by(serving, walk.start, walk.end, layers, room, cache_room, stations, foretold)
         if reached < least:
             exchanged(network, walk, number)
             continue

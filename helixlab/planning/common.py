@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,7 +15,7 @@ from helixlab.errors import PlacementError
 from helixlab.model import Model, machine_throughput
 from helixlab.placement.placement import End, NodeLayers, Placement
 
-__all__ = ["nodes_by_machine", "placed", "planning_throughput", "progress_bar", "require_room"]
+__all__ = ["even_shares", "nodes_by_machine", "placed", "planning_throughput", "progress_bar", "require_room"]
 
 
 def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
@@ -64,6 +64,22 @@ def require_room(cluster: Cluster, model: Model, most_layers: Mapping[str, int])
             f"{model.name} needs {model.layers} layers, but at most {fits} fit into cluster {cluster.name!r}"
             f" ({each}); add nodes, or take a smaller model"
         )
+
+
+def even_shares(layers: int, most: Sequence[int]) -> list[int]:
+    """Layers of each node, as equal as what each can hold allows; what does not divide goes to the last.
+
+    Examples
+    --------
+    >>> even_shares(10, [2, 5, 5]), even_shares(8, [9, 9, 9])
+    ([2, 4, 4], [2, 3, 3])
+    """
+    counts = [0] * len(most)
+    by_room = sorted(range(len(most)), key=most.__getitem__)
+    for done, place in enumerate(by_room):
+        counts[place] = min(most[place], layers // (len(most) - done))
+        layers -= counts[place]
+    return counts
 
 
 def nodes_by_machine(cluster: Cluster) -> dict[str, list[int]]:

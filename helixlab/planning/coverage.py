@@ -19,7 +19,7 @@ from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.planning.record import GAP
 from helixlab.planning.search import Block, search
 
-__all__ = ["Kinds", "climb", "climb_together", "least_cover", "pods", "spans"]
+__all__ = ["Kinds", "climb", "climb_together", "laid_out", "least_cover", "pods"]
 
 WIDTHS: Final = (8, 32, 128)
 """States kept at each layer, one search after the other."""
@@ -63,7 +63,7 @@ class Kinds:
         return sum(len(nodes) * (len(s) - 1) for nodes, s in zip(self.nodes, self.speeds, strict=True))
 
 
-def spans(blocks: Sequence[Block], kinds: Kinds, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def laid_out(blocks: Sequence[Block], kinds: Kinds, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Start and end of the layers of each of `size` nodes; each block goes to the next node of its kind."""
     start, end = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     free = [iter(nodes) for nodes in kinds.nodes]

@@ -17,18 +17,22 @@ from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import upper_bound
 from helixlab.model import Model
-from helixlab.placement.placement import NodeLayers, Placement, PlanReport, usable_links
-from helixlab.planning.common import placed, planning_throughput, progress_bar, require_room
-from helixlab.planning.coverage import Kinds, climb, climb_together, least_cover, pods, spans
+from helixlab.placement import Placement, PlanReport
+from helixlab.planning.common import planning_throughput, progress_bar, require_room
+from helixlab.planning.coverage import Kinds, climb, climb_together, laid_out, least_cover, pods
+from helixlab.planning.divisions import chains, divisions
 from helixlab.planning.homogeneous import plan_homogeneous
+from helixlab.planning.layouts import layout_of, placement_of
 from helixlab.planning.network import network_of
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.prices import coverage_bound
-from helixlab.planning.record import GAP, Record, Spans
+from helixlab.planning.record import GAP, Record
 from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
 from helixlab.planning.search import Block
 from helixlab.planning.swarm import plan_swarm
-from helixlab.planning.throughput import Trials, refine, spans_of
+from helixlab.planning.throughput import refine
+from helixlab.planning.trials import Trials
+from helixlab.planning.watch import Watch
 
 __all__ = ["helix_candidates", "plan_helix"]
 
@@ -126,12 +130,13 @@ def plan_helix(
     spent_s = time.perf_counter() - began
     left_s = None if time_limit_s is None else time_limit_s - spent_s
     with progress_bar("helix", shown=progress) as on_progress:
-        trials = Trials(cluster, model, execution, generator, left_s, on_progress)
-        starts = [_spans_of(placement, len(cluster.nodes)) for placement in placements]
-        best, report = refine(trials, starts, n_jobs=n_jobs or os.cpu_count() or 1)
+        trials = Trials(cluster, model, execution, generator, Watch(left_s, on_progress))
+        together = [layout_of(placement, len(cluster.nodes)) for placement in placements]
+        apart = [chains(cluster, model, group) for group in divisions(cluster, model)]
+        best, report = refine(trials, [together, apart], n_jobs=n_jobs or os.cpu_count() or 1)
     trace = tuple((spent_s + seconds, rate, bound) for seconds, rate, bound in report.trace)
     report = replace(report, wall_s=time.perf_counter() - began, trace=trace)
-    return replace(trials.placement(best), report=report)
+    return replace(placement_of(best, cluster, model), report=report)
 
 
 def helix_candidates(
@@ -170,7 +175,8 @@ def _plans(
     generator = np.random.default_rng(rng)
     network = network_of(cluster, model)
     with progress_bar("helix", shown=progress) as on_progress:
-        record = Record(network, model.layers, upper_bound(cluster, model), time_limit_s, on_progress)
+        watch = Watch(time_limit_s, on_progress)
+        record = Record(network, model.layers, upper_bound(cluster, model), watch)
         interrupted = False
         try:
             _search(cluster, model, record, generator)
@@ -183,21 +189,14 @@ def _plans(
             f"no path from source to sink in any placement of {model.name} that was found on cluster"
             f" {cluster.name!r}; add links between the nodes, or give it more time"
         )
-    status = "optimal" if record.closed else "time limit" if record.late else "feasible"
+    status = "optimal" if record.closed else "time limit" if watch.late() else "feasible"
     if interrupted:
         status = "interrupted"
-    report = PlanReport(status, None, record.bound, record.seconds, tuple(record.trace))
+    report = PlanReport(status, None, record.bound, watch.seconds, tuple(watch.trace))
     return tuple(
-        replace(_placement(cluster, model, found), report=replace(report, objective_tokens_per_s=flow))
+        replace(placement_of(found, cluster, model), report=replace(report, objective_tokens_per_s=flow))
         for found, flow in record.best(count)
     )
-
-
-def _placement(cluster: Cluster, model: Model, found: Spans) -> Placement:
-    layers = [
-        NodeLayers(i, start, end) for i, (start, end) in enumerate(zip(*found, strict=True)) if end > start
-    ]
-    return placed(cluster, model, "helix", layers, usable_links(cluster, layers, model.layers))
 
 
 def _quick_placements(
@@ -209,23 +208,16 @@ def _quick_placements(
             yield planner(cluster, model, rng=rng)
 
 
-def _spans_of(placement: Placement, size: int) -> Spans:
-    start, end = np.zeros((2, size), dtype=np.int64)
-    for held in placement.layers:
-        start[held.node], end[held.node] = held.first_layer, held.end_layer
-    return spans_of(start, end)
-
-
 def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Generator) -> None:
     size, seed = len(cluster.nodes), int(rng.integers(2**31))
     for placement in _quick_placements(cluster, model, rng, 1):
-        record.offer(*np.array(_spans_of(placement, size)))
+        record.offer(*layout_of(placement, size).arrays)
     regions = regions_of(cluster, model, record.network)
     binds = False
 
     def offer(groups: Sequence[tuple[Kinds, Sequence[Block]]]) -> None:
         nonlocal binds
-        placed_at = [spans(blocks, kinds, size) for kinds, blocks in groups]
+        placed_at = [laid_out(blocks, kinds, size) for kinds, blocks in groups]
         start, end = np.sum(placed_at, axis=0)
         flow = record.offer(start, end)
         cover = sum(least_cover(blocks, kinds, model.layers) for kinds, blocks in groups)

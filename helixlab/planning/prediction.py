@@ -13,17 +13,10 @@ from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement
+from helixlab.planning.layouts import layout_of
 from helixlab.planning.network import Network, flow_room, network_of
-from helixlab.planning.queueing import (
-    CONSTANTS,
-    DECODE,
-    IN_FLIGHT,
-    PROMPT,
-    THROUGHPUT,
-    Serving,
-    foretell,
-    stations_of,
-)
+from helixlab.planning.queueing import DECODE, IN_FLIGHT, PROMPT, THROUGHPUT, foretell
+from helixlab.planning.stations import CONSTANTS, Serving, stations_of
 from helixlab.scheduling.helix import EXPECTED_OUTPUT_TOKENS
 from helixlab.simulation.batches import CONCAT_BYTES_PER_S, TRANSFER_BYTES_PER_S
 from helixlab.simulation.drive import FEED_KV_LIMIT
@@ -134,17 +127,12 @@ def predict(
             room.flow[sender, receiver] = tokens_per_s
             used[sender, receiver] = 1.0
     room.through[:] = room.begun + room.flow.sum(axis=0)
-    start, end = np.zeros((2, size), dtype=np.int64)
-    for held in placement.layers:
-        start[held.node], end[held.node] = held.first_layer, held.end_layer
     serving = serving_of(cluster, model, execution, trace=trace)
     ways = serving.cache_network
     serving = serving._replace(cache_network=ways._replace(link=ways.link * used))
     foretold = np.zeros(4)
-    foretell(
-        network_of(cluster, model), serving, start, end, model.layers, room, flow_room(size),
-        stations_of(size), foretold,
-    )  # fmt: skip
+    start, end = layout_of(placement, size).arrays
+    foretell(serving, start, end, model.layers, room, flow_room(size), stations_of(size), foretold)
     return Prediction(*(float(foretold[what]) for what in (THROUGHPUT, IN_FLIGHT, PROMPT, DECODE)))
 
 

@@ -19,10 +19,11 @@ from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.planning.annealing import anneal, walk_from
 from helixlab.planning.common import planning_throughput
-from helixlab.planning.coverage import Kinds, pods, spans
+from helixlab.planning.coverage import Kinds, laid_out, pods
+from helixlab.planning.layouts import Layout
 from helixlab.planning.network import Network, flow_room
 from helixlab.planning.prices import layer_prices
-from helixlab.planning.record import GAP, Record, Spans
+from helixlab.planning.record import GAP, Record
 from helixlab.planning.search import Block, search
 
 __all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
@@ -153,13 +154,13 @@ def anneal_best(record: Record, seed: int) -> None:
     room = flow_room(size)
     steps = int(min(STEPS_A_NODE * size, ANNEALING_WORK / size**2))
     slices = -(-steps * size**2 // int(SLICE_WORK))
-    done: set[Spans] = set()
+    done: set[Layout] = set()
     for number in range(ANNEALED):
         ahead = [found for found, _ in record.best(ANNEALED) if found not in done]
         if not ahead or record.over():
             return
         done.add(ahead[0])
-        start, end = np.array(ahead[0])
+        start, end = ahead[0].arrays
         walk = walk_from(start, end, record.layers, seed + number)
         for part in range(slices):
             warm, cold = (record.flow * WARM * (COLD / WARM) ** ((part + later) / slices) for later in (0, 1))
@@ -167,9 +168,9 @@ def anneal_best(record: Record, seed: int) -> None:
             if record.over():
                 break
         record.offer(walk.best_start, walk.best_end)
-        done.add((tuple(walk.best_start.tolist()), tuple(walk.best_end.tolist())))
+        done.add(Layout.of(walk.best_start, walk.best_end))
 
 
 def _offer_all(placements: Sequence[Sequence[Block]], kinds: Kinds, record: Record) -> None:
     for blocks in placements:
-        record.offer(*spans(blocks, kinds, len(record.network.most)))
+        record.offer(*laid_out(blocks, kinds, len(record.network.most)))

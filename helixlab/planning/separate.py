@@ -12,7 +12,7 @@ from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import MachineProfile, Model, typical_decode_tokens
 from helixlab.placement.placement import End, NodeLayers, Placement
-from helixlab.planning.common import nodes_by_machine, placed, planning_throughput, require_room
+from helixlab.planning.common import even_shares, nodes_by_machine, placed, planning_throughput, require_room
 
 __all__ = ["extrapolated_kv_capacity", "plan_separate"]
 
@@ -96,7 +96,7 @@ def plan_separate(
     layers: list[NodeLayers] = []
     links: list[tuple[End, End]] = []
     for nodes in pipelines:
-        counts = _even(model.layers, [most_of[node] for node in nodes])
+        counts = even_shares(model.layers, [most_of[node] for node in nodes])
         ends = np.cumsum(counts).tolist()
         used = [
             NodeLayers(node, end - count, end)
@@ -159,22 +159,6 @@ def _overfilled(cluster: Cluster, model: Model, machine: str, most: int) -> int:
             break
         most += 1
     return most
-
-
-def _even(layers: int, most: Sequence[int]) -> list[int]:
-    """Layers of each node, as equal as their most layers allow; what does not divide goes to the last.
-
-    Examples
-    --------
-    >>> _even(10, [2, 5, 5]), _even(8, [9, 9, 9])
-    ([2, 4, 4], [2, 3, 3])
-    """
-    counts = [0] * len(most)
-    by_room = sorted(range(len(most)), key=most.__getitem__)
-    for done, place in enumerate(by_room):
-        counts[place] = min(most[place], layers // (len(most) - done))
-        layers -= counts[place]
-    return counts
 
 
 def _room(cluster: Cluster, most_layers: dict[str, int]) -> str:

@@ -8,8 +8,12 @@ from scipy.stats import spearmanr
 
 import helixlab as hx
 from helixlab.errors import HelixlabError, PlacementError, UnknownNameError
+from helixlab.planning.divisions import chains
 from helixlab.planning.helix import plan_helix
-from helixlab.planning.throughput import Trials, refine, spans_of
+from helixlab.planning.layouts import Layout, layout_of, placement_of
+from helixlab.planning.throughput import refine
+from helixlab.planning.trials import Trials
+from helixlab.planning.watch import Watch
 
 LLAMA30, LLAMA70 = hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")
 SMALL10, SINGLE24 = hx.load_cluster("small10"), hx.load_cluster("single24")
@@ -27,6 +31,10 @@ def simulated(cluster, model, placement, execution, seconds=300):
         workload=hx.offline(warmup_s=seconds, duration_s=seconds), sample_step_s=0, keep_iterations=False,
     )  # fmt: skip
     return result.summary["decode_tokens_per_s"].item()
+
+
+def trials(cluster=SMALL10, model=LLAMA30):
+    return Trials(cluster, model, "greedy", np.random.default_rng(0), Watch(None, lambda *_: None))
 
 
 class TestPredict:
@@ -102,18 +110,17 @@ class TestPlan:
         with pytest.raises(UnknownNameError, match="planning objective 'flows'"):
             plan_helix(SMALL10, LLAMA30, objective="flows")
 
-    def test_walks_stay_placements(self):
-        trials = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
-        start, end = np.zeros((2, 10), dtype=np.int64)
-        for held in hx.load_placement("small10/llama-1-30b/helix").layers:
-            start[held.node], end[held.node] = held.first_layer, held.end_layer
-        begin = spans_of(start, end)
-        best, last = trials.anneal(begin, 0.1, 2000)
-        assert trials.foretold(best) >= trials.foretold(begin)
-        for spans in (best, last):
-            hx.check_placement(trials.placement(spans), SMALL10, LLAMA30)
-        again = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
-        assert again.anneal(begin, 0.1, 2000) == (best, last)
+    @pytest.mark.parametrize("group", [(), (0, 0, 0, 1, 1, 1, 1, 1, 1, 1)])
+    def test_walks_stay_placements(self, group):
+        begin = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)._replace(group=group)
+        if group:
+            begin = chains(SMALL10, LLAMA30, group)
+        best, last = trials().anneal(begin, 0.1, 2000)
+        assert trials().foretold(best) >= trials().foretold(begin)
+        for layout in (best, last):
+            assert layout.group == group
+            hx.check_placement(placement_of(layout, SMALL10, LLAMA30), SMALL10, LLAMA30)
+        assert trials().anneal(begin, 0.1, 2000) == (best, last)
 
     def test_ctrl_c_keeps_the_best_so_far(self, monkeypatch):
         simulate, calls = Trials.simulate, []
@@ -138,7 +145,6 @@ class TestPlan:
 
     def test_starts_without_a_path(self):
         """A simple planner's placement that serves nothing is no start, and without any there is no plan."""
-        trials = Trials(SMALL10, LLAMA30, "greedy", np.random.default_rng(0), None, lambda *_: None)
-        nothing = tuple([0] * 10), tuple([1] * 10)
+        nothing = Layout((0,) * 10, (1,) * 10)
         with pytest.raises(PlacementError, match="is foretold to serve anything"):
-            refine(trials, [nothing], n_jobs=1)
+            refine(trials(), [[nothing]], n_jobs=1)
