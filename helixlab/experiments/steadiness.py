@@ -145,9 +145,9 @@ def load(in_flight: ArrayLike, *, span_s: float, arrivals_per_s: float) -> Load:
         raise SimulationError(f"in_flight must be six or more numbers over some time, got {in_flight!r:.80}")
     settled = means[round(FILLING * len(means)) :]
     block_s = span_s / len(means)
-    slope, start = np.polyfit(np.arange(len(settled)) * block_s, settled, 1)
+    slope, _ = np.polyfit(np.arange(len(settled)) * block_s, settled, 1)
     gained = slope * block_s * (len(settled) - 1)
-    by_chance = CHANCE * np.sqrt(max(float(start), 1.0))
+    by_chance = CHANCE * np.sqrt(max(float(settled[: len(settled) // 2].mean()), 1.0))
     share = slope / arrivals_per_s if arrivals_per_s > 0 else 0.0
     label = "stable"
     if gained > by_chance and share > GROWING:

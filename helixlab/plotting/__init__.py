@@ -6,7 +6,7 @@ inside these functions and inside ``with style():`` only.
 
 from helixlab.plotting.ablation import congestion_picture, search_quality
 from helixlab.plotting.clusters import topology_picture
-from helixlab.plotting.evaluation import evaluation_bars, mark_loads
+from helixlab.plotting.evaluation import evaluation_bars, mark_loads, saturation_curves
 from helixlab.plotting.execution import batch_strip, rate_curves, throughput_latency_frontier
 from helixlab.plotting.flows import link_flow_picture
 from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
@@ -52,6 +52,7 @@ __all__ = [
     "placement_picture",
     "predicted_against_simulated",
     "rate_curves",
+    "saturation_curves",
     "save_figure",
     "save_table",
     "search_progress",

@@ -17,6 +17,8 @@ __all__ = ["congestion_picture", "search_quality"]
 
 FIRST_S: Final = 1e-2
 """What was known before is drawn here: a logarithmic axis has no 0."""
+LEAST_TOKENS_PER_S: Final = 1.0
+"""Less is a solver's rounding, and no placement."""
 PUBLISHED_DASHES: Final = (0, (4, 1.5))
 WAITS: Final = "#e3895f"
 RUNS: Final = "#004488"
@@ -51,9 +53,12 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
     ax.set(xscale="log", xlabel="time of the search (s)", ylabel="max flow (tokens/s)")
     lines = []
     for number, (run, rows) in enumerate(table.groupby("run", sort=False)):
+        rows = rows[rows["incumbent_tokens_per_s"] >= LEAST_TOKENS_PER_S]
         rows = rows.sort_values("seconds", kind="stable")
+        if rows.empty:
+            continue
         seconds = rows["seconds"].astype(float).clip(lower=FIRST_S)
-        best = rows["incumbent_tokens_per_s"].astype(float).fillna(0.0).clip(lower=0.0).cummax()
+        best = rows["incumbent_tokens_per_s"].astype(float).cummax()
         dashes = PUBLISHED_DASHES if bool(rows["published"].iloc[0]) else "-"
         colour = SEARCH_COLOURS[number % len(SEARCH_COLOURS)]
         (line,) = ax.plot(

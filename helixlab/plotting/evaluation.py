@@ -9,11 +9,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from helixlab.plotting.style import axes_or_new, in_order, ink_on, method_colours, method_ticks, styled
+from helixlab.plotting.style import (
+    axes_or_new,
+    in_order,
+    ink_on,
+    method_colours,
+    method_label,
+    method_ticks,
+    styled,
+)
 from helixlab.plotting.throughput import hollow, label_platforms
 
-__all__ = ["evaluation_bars", "mark_loads"]
+__all__ = ["evaluation_bars", "mark_loads", "saturation_curves"]
 
 _SIDE: Final = {"simulation": -0.17, "prototype": 0.17}
 _HATCHES: Final = {"backlogged": "////", "overloaded": "xxxx"}
@@ -22,6 +31,7 @@ _OTHER_WINDOWS: Final = {
     "wait": ("nothing dropped", (0, (1.2, 0.8))),
     "long": ("nothing dropped, settled", "-"),
 }
+_LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 
 
@@ -138,6 +148,70 @@ def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
                 _SPLIT[loads[method]], (place, 1.0), xycoords=ax.get_xaxis_transform(), ha="center",
                 va="bottom", fontsize=5.5, style="italic",
             )  # fmt: skip
+    return ax
+
+
+@styled
+def saturation_curves(
+    table: pd.DataFrame,
+    y: str = "decode_tokens_per_s",
+    *,
+    label: str = "decode tokens/s",
+    log: bool = False,
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """A figure of online runs over the rate that was asked, one line a method; crosses where the queue grows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns method, rate_tokens_per_s, load (``"stable"``, ``"backlogged"``, ``"overloaded"``) and `y`.
+    y, label : str
+        The column to draw, and what it is called on the axis, with its unit.
+    log : bool, default False
+        Draw it on a logarithmic axis.
+    legend : bool, default True
+        Say which line is which.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"method": "helix", "rate_tokens_per_s": [100, 200],
+    ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
+    >>> ax = saturation_curves(table)
+    >>> [str(line.get_marker()) for line in ax.get_lines()]
+    ['None', 'o', 'X']
+    """
+    ax = axes_or_new(ax, height_in=2.0)
+    methods = in_order(table["method"])
+    colours = method_colours(methods)
+    for number, method in enumerate(methods):
+        rows = table[table["method"] == method].sort_values("rate_tokens_per_s")
+        x, values = rows["rate_tokens_per_s"].astype(float), rows[y].astype(float)
+        name = method_label(method).replace("\n", " ")
+        ax.plot(x, values, color=colours[method], linestyle=_LINES[number % len(_LINES)], label=name)
+        stable = (rows["load"] == "stable").to_numpy()
+        dots: dict[str, Any] = {"linestyle": "none", "color": colours[method], "zorder": 4}
+        ax.plot(x[stable], values[stable], marker="o", markersize=3, **dots)
+        dots |= {"marker": "X", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
+        ax.plot(x[~stable], values[~stable], **dots)
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set_xlim(left=0)
+    ax.set(xlabel="asked (prompt + decode tokens/s)", ylabel=label)
+    if legend:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.2)
     return ax
 
 
