@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         save_cluster,
         single_region,
     )
+    from helixlab.diagnosis import Comparison, Finding, compare, diagnose
     from helixlab.execution import Execution, chunked
     from helixlab.experiments.goodput import Goodput, Objective, goodput, query_latencies, rate_sweep
     from helixlab.experiments.sweep import sweep
@@ -71,6 +72,7 @@ _HOMES = {
     "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
     "simulation": ("Result", "load_result", "simulate"),
+    "diagnosis": ("Comparison", "Finding", "compare", "diagnose"),
     "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
     "experiments.goodput": ("Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"),
@@ -83,8 +85,10 @@ __version__ = version("helixlab")
 
 __all__ = [
     "Cluster",
+    "Comparison",
     "Coordinator",
     "Execution",
+    "Finding",
     "Flow",
     "Goodput",
     "Link",
@@ -104,6 +108,8 @@ __all__ = [
     "check_placement",
     "chunked",
     "cluster_names",
+    "compare",
+    "diagnose",
     "errors",
     "geo_distributed",
     "goodput",

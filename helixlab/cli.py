@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -13,12 +12,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
 
-import pandas as pd
-
 from helixlab.cluster import Cluster, cluster_names, load_cluster
 from helixlab.errors import HelixlabError, UnknownNameError
 from helixlab.experiments import reproduce
-from helixlab.files import json_ready
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import Model, load_model, model_names
 from helixlab.placement import (
@@ -29,6 +25,7 @@ from helixlab.placement import (
     save_placement,
 )
 from helixlab.planning import METHODS, plan
+from helixlab.terminal import print_figures, print_findings, print_json, print_table
 from helixlab.workload import Workload, offline, online, trace_names
 
 __all__ = ["main"]
@@ -154,10 +151,10 @@ def _plan(asked: argparse.Namespace) -> None:
     if asked.output:
         save_placement(placement, asked.output)
     if asked.json:
-        _print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
+        print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
     else:
-        _print_figures(figures)
-        _print_table(nodes)
+        print_figures(figures)
+        print_table(nodes)
 
 
 def _flow(asked: argparse.Namespace) -> None:
@@ -166,10 +163,10 @@ def _flow(asked: argparse.Namespace) -> None:
     if asked.json:
         tables = {name: getattr(flow, name).to_dict("records") for name in ("bottlenecks", "nodes", "links")}
         values = dict.fromkeys(("value_tokens_per_s", "max_flow_tokens_per_s"), flow.value_tokens_per_s)
-        _print_json({"placement": flow.placement} | values | tables)
+        print_json({"placement": flow.placement} | values | tables)
     else:
         print(f"{flow.value_tokens_per_s:.1f} tokens/s through {flow.placement}, bound by:")
-        _print_table(flow.bottlenecks)
+        print_table(flow.bottlenecks)
 
 
 def _simulate(asked: argparse.Namespace) -> None:
@@ -193,15 +190,28 @@ def _simulate(asked: argparse.Namespace) -> None:
         scheduler=scheduler,
         execution=execution,
         on_full=asked.on_full,
+        keep_breakdown=bool(asked.output),  # what is kept can be explained
         progress=sys.stderr.isatty(),
     )
     if asked.output:
         result.save(asked.output)
     if asked.json:
-        _print_json(result.figures())
+        print_json(result.figures())
     else:
-        _print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
-        _print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
+        print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
+        print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
+
+
+def _explain(asked: argparse.Namespace) -> None:
+    result = import_module("helixlab.simulation").load_result(asked.result)
+    findings = import_module("helixlab.diagnosis").diagnose(result)
+    if asked.json:
+        print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
+        return
+    print(result)
+    print_findings(findings)
+    if not findings:
+        print("Nothing to find: the run serves what its machines can.")
 
 
 def _reproduce(asked: argparse.Namespace) -> None:
@@ -214,7 +224,7 @@ def _reproduce(asked: argparse.Namespace) -> None:
         replan=asked.replan,
         output=asked.output,
     )
-    _print_table(done)
+    print_table(done)
 
 
 def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
@@ -244,23 +254,6 @@ def _workload(asked: argparse.Namespace) -> Workload:
     return offline(initial_queries=initial, requests=asked.requests, **common)
 
 
-# What is printed
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
-
-
-def _print_figures(figures: dict[str, Any]) -> None:
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        print(f"{name:{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
-
-
-def _print_table(table: pd.DataFrame) -> None:
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-
-
 # The options
 
 
@@ -275,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", _plan, _plan_options, "Plan which node holds which layers."),
         ("flow", _flow, _flow_options, "Maximum flow of a placement, and what binds it."),
         ("simulate", _simulate, _simulate_options, "Simulate serving a workload."),
+        ("explain", _explain, _explain_options, "Say what kept a run from serving more."),
         ("reproduce", _reproduce, _reproduce_options, "Run the notebooks that make every figure and number."),
     ):
         verb = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -316,6 +310,11 @@ def _simulate_options(option: Any) -> None:
     for name, summary in CHUNKED_OPTIONS.items():
         option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")
     option("-o", dest="output", metavar="DIR", help="write the result into this folder")
+
+
+def _explain_options(option: Any) -> None:
+    option("result", metavar="RESULT_DIR", help="the folder that simulate -o wrote")
+    option("--json", action="store_true", help="print one JSON object")
 
 
 def _reproduce_options(option: Any) -> None:

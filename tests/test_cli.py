@@ -536,3 +536,34 @@ def test_as_a_process():
     bad = run("simulate", *PLACED, "--duration", "nan", "--json")
     assert (bad.returncode, bad.stdout, len(bad.stderr.splitlines())) == (2, "", 1)
     assert "Traceback" not in bad.stderr
+
+
+# explain
+
+
+def test_explain(tmp_path, capsys):
+    assert cli.main(["simulate", *PLACED, *SHORT, "-o", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert cli.main(["explain", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    findings = hx.diagnose(hx.load_result(tmp_path / "run"))
+    for at, finding in enumerate(findings, 1):
+        assert f"{at}. {finding.cause} (cost {finding.cost:.2f})" in printed
+    told = " ".join(printed.split())
+    assert all(finding.text in told and finding.suggestion in told for finding in findings)
+    assert "keep_breakdown" not in told, "what is kept can be explained"
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_explain_as_json(tmp_path, answer, capsys):
+    assert cli.main(["simulate", *PLACED, *SHORT, "-o", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    told = answer("explain", tmp_path / "run", "--json")
+    findings = hx.diagnose(hx.load_result(tmp_path / "run"))
+    assert [finding["cause"] for finding in told["findings"]] == [finding.cause for finding in findings]
+    assert told["findings"][0]["evidence"]["tokens_per_s"] > 0
+
+
+def test_explain_what_is_no_result(tmp_path, capsys):
+    assert cli.main(["explain", str(tmp_path)]) == 2
+    assert "result.json" in capsys.readouterr().err

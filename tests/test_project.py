@@ -45,7 +45,7 @@ LEVELS = [
     {"diagnosis"},
     {"experiments"},
     {"plotting"},
-    {"cli", "__main__"},
+    {"terminal", "cli", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 

@@ -11,8 +11,10 @@ import helixlab as hx
 
 PUBLIC = [
     "Cluster",
+    "Comparison",
     "Coordinator",
     "Execution",
+    "Finding",
     "Flow",
     "Goodput",
     "Link",
@@ -32,6 +34,8 @@ PUBLIC = [
     "check_placement",
     "chunked",
     "cluster_names",
+    "compare",
+    "diagnose",
     "errors",
     "geo_distributed",
     "goodput",

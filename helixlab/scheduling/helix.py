@@ -44,10 +44,12 @@ def _choose(state: Any, sender: int, query: int) -> int:
         if link.queue != NONE:
             receiver = state.nodes[link.receiver]
             if in_one_batch > receiver.max_prompt_tokens:
+                link.batch_masked += 1
                 continue
             free = receiver.kv_capacity_token_layers - receiver.kv_expected_token_layers
             spare = (1 - run.scheduler_kv_high_water_mark) * receiver.kv_capacity_token_layers
             if free - expected * receiver.layers < spare:
+                link.kv_masked += 1
                 continue
         load = link.load + tokens / link.flow_tokens_per_s
         if best == NONE or load < best_load:

@@ -107,6 +107,7 @@ RUN = _table(
     ("feeds_by_kv", i8),
     ("keep_iterations", i8),
     ("keep_batches", i8),
+    ("keep_breakdown", i8),
 )
 
 NODE = _table(
@@ -158,6 +159,8 @@ NODE = _table(
     ("busy_s", f8),
     ("batches", i8),
     ("tokens", i8),  # processed, each once per visit
+    ("batch_wait_s", f8),  # spent here by requests, as far as the time breakdown is kept
+    ("kv_wait_s", f8),
 )
 
 LINK = _table(
@@ -182,6 +185,9 @@ LINK = _table(
     ("load", f8),  # S: helix
     ("priority", f8),  # S: swarm
     ("service_s", f8),  # S: swarm, moving average of the time from sending to leaving the receiver
+    ("kv_masked", i8),  # S: helix, how often it was left out because the receiver's KV cache is expected full
+    ("batch_masked", i8),  # S: helix, ... because the prompt does not fit in one batch there
+    ("wait_s", f8),  # spent by requests waiting for it, as far as the time breakdown is kept
 )
 
 QUEUE = _table(
@@ -216,6 +222,8 @@ QUERY = _table(
     ("iteration_start_s", f8),
     ("arrival_s", f8),
     ("prompt_done_s", f8),
+    ("held_since_s", f8),
+    ("held_s", f8),  # of this iteration
 )
 
 REQUEST = _table(
@@ -323,6 +331,11 @@ class State(NamedTuple):
     iterations, query_logs, batch_log, samples : logs that the engine fills and the driver empties.
     node_samples : float64[samples, 3, nodes]
         KV tokens used and expected, busy seconds.
+    spent : float64[rows of requests, parts + 1]
+        Where the time of each request has gone so far, and up to when (helixlab.simulation.breakdown);
+        without rows unless that is kept.
+    iteration_parts : float64[rows of iterations, parts]
+        The same of finished iterations.
     layer_kv : float64[layers, 2]
         Scratch: total and free KV cache of each layer.
     """
@@ -347,6 +360,8 @@ class State(NamedTuple):
     samples: NDArray[np.void]
     node_samples: NDArray[np.float64]
     layer_kv: NDArray[np.float64]
+    spent: NDArray[np.float64]
+    iteration_parts: NDArray[np.float64]
 
 
 def empty_state() -> State:
@@ -372,6 +387,8 @@ def empty_state() -> State:
         samples=np.zeros(1, SAMPLE),
         node_samples=np.zeros((1, 3, 1)),
         layer_kv=np.zeros((1, 2)),
+        spent=np.zeros((1, 1)),
+        iteration_parts=np.zeros((1, 1)),
     )
 
 

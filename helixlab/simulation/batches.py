@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE
+from helixlab.simulation.breakdown import BATCH_WAIT, COMPUTE, KV_WAIT, OVERHEAD, put_down
 from helixlab.simulation.followups import SEND, START, follow
 from helixlab.simulation.heap import SEGMENT_DONE, push
 from helixlab.simulation.held import refuse, take_back
@@ -129,6 +130,7 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         )
         fits = KV_WAITS
         reason = OVER_KV_CACHE
+        waited_for_kv = request.waits_for_kv
         if admits(entry, request) or lone:
             fits = reserve_kv(state, node, row, on_finish)
             if is_evicted(state.run, state.queries, query):
@@ -145,6 +147,8 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         if fits == KV_NEVER:
             refuse(state, row, reason, on_finish)
         elif fits == KV_FITS:
+            if state.run[0].keep_breakdown:
+                _put_down_wait(state, entry, row, waited_for_kv)
             request.next = NONE
             if entry.batch_head == NONE:
                 entry.batch_head = row
@@ -159,8 +163,19 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
                 entry.batch_decode_tokens += request.tokens
                 entry.batch_context_tokens += request.context_tokens
         else:
+            if state.run[0].keep_breakdown and request.waits_for_kv:
+                _put_down_wait(state, entry, row, waited_for_kv)
             append(state.queues, state.requests, queue_row, row)
         row = following
+
+
+@inlined
+def _put_down_wait(state, entry, row, waits_for_kv):
+    """A request has waited at a node: for its turn, or, once there was no room for it, for that."""
+    if waits_for_kv:
+        entry.kv_wait_s += put_down(state.spent, row, KV_WAIT, state.run[0].now_s)
+    else:
+        entry.batch_wait_s += put_down(state.spent, row, BATCH_WAIT, state.run[0].now_s)
 
 
 @inlined
@@ -229,7 +244,13 @@ def finish_segment(state, node):
         following = request.next
         if is_evicted(state.run, state.queries, request.query):
             take_back(state, row)
-        elif queue.is_last:
+            row = following
+            continue
+        if run.keep_breakdown:
+            put_down(state.spent, row, COMPUTE, run.now_s)
+            state.spent[row, COMPUTE] -= entry.batch_overhead_s
+            state.spent[row, OVERHEAD] += entry.batch_overhead_s
+        if queue.is_last:
             entry.tokens += request.tokens
             get_ready(state.run, state.nodes, state.requests, node, row)
         else:

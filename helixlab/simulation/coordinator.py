@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from helixlab.jit import inlined, rare
 from helixlab.scheduling.state import NONE, view
+from helixlab.simulation.breakdown import PARTS, start_marks
 from helixlab.simulation.followups import ITERATE, SEND, follow
 from helixlab.simulation.heap import RETRY, push
 from helixlab.simulation.held import hold, hold_evicted, take_back
 from helixlab.simulation.kv_cache import free_kv
-from helixlab.simulation.network import belongs, get_ready
+from helixlab.simulation.links import belongs
+from helixlab.simulation.network import get_ready
 from helixlab.simulation.queries import DROPPED, FINISHED, NO_WAY, REFUSED, draw, is_evicted, leave, trigger
 from helixlab.simulation.requests import free_request, new_request
 
@@ -93,6 +95,8 @@ def _start(state, query, on_start):
         request.tokens = min(chunk, left)
         request.is_prompt = is_prompt
         request.context_tokens = context_tokens
+        if run.keep_breakdown:
+            start_marks(state.spent, row, entry.iteration_start_s, entry.held_s, run.now_s)
         get_ready(state.run, state.nodes, state.requests, coordinator, row)
         context_tokens += request.tokens
         left -= request.tokens
@@ -118,6 +122,7 @@ def retry_held(state, choose, on_start, on_finish):
     run.first_held = entry.next
     run.held -= 1
     entry.held = 0
+    entry.held_s += run.now_s - entry.held_since_s
     if fits:
         _start(state, query, on_start)
     else:
@@ -152,6 +157,11 @@ def gather(state, row, on_finish):
         log.tokens = entry.iteration_tokens
         log.start_s = entry.iteration_start_s
         log.end_s = run.now_s
+        if run.keep_breakdown:
+            # The last chunk of a prompt to come back: its time is the prompt's.
+            for part in range(len(PARTS)):
+                state.iteration_parts[run.iterations, part] = state.spent[row, part]
+            entry.held_s = 0.0
         run.iterations += 1
     run.last_finish_s = run.now_s
     if is_prompt:

@@ -15,7 +15,7 @@ from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import ARRIVAL, State
 from helixlab.simulation.batches import OUTSIDE_PROFILE
 from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
-from helixlab.simulation.network import BAD_LINK
+from helixlab.simulation.links import BAD_LINK
 from helixlab.simulation.setup import enlarged, short_of_rows
 from helixlab.workload import Workload
 
@@ -40,7 +40,7 @@ class Recording:
         Start and end of the measured window.
     runs_at_window, nodes_at_window, links_at_window : list of arrays
         The tables when the window started and ended.
-    iterations, query_logs, batches, samples, node_samples : list of arrays
+    iterations, iteration_parts, query_logs, batches, samples, node_samples : list of arrays
         Pieces of the logs, in order.
     """
 
@@ -50,6 +50,7 @@ class Recording:
     nodes_at_window: list[NDArray[np.void]] = field(default_factory=list)
     links_at_window: list[NDArray[np.void]] = field(default_factory=list)
     iterations: list[NDArray[np.void]] = field(default_factory=list)
+    iteration_parts: list[NDArray[np.float64]] = field(default_factory=list)
     query_logs: list[NDArray[np.void]] = field(default_factory=list)
     batches: list[NDArray[np.void]] = field(default_factory=list)
     samples: list[NDArray[np.void]] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Recording:
         """Move what the engine logged out of its tables."""
         state, run = self.state, self.state.run[0]
         self.iterations.append(state.iterations[: run["iterations"]].copy())
+        self.iteration_parts.append(state.iteration_parts[: run["iterations"]].copy())
         self.query_logs.append(state.query_logs[: run["query_logs"]].copy())
         self.batches.append(state.batch_log[: run["batches_logged"]].copy())
         self.samples.append(state.samples[: run["samples"]].copy())

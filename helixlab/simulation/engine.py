@@ -16,11 +16,13 @@ from helixlab.jit import compiled, inlined
 from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_READY, ON_START
 from helixlab.scheduling.state import NONE, state_type
 from helixlab.simulation.batches import finish_segment, join_queue, start_batch
+from helixlab.simulation.breakdown import LINK_LATENCY, put_down
 from helixlab.simulation.coordinator import feed, gather, iterate, retry_held
 from helixlab.simulation.followups import ARRIVED, GATHER, ITERATE, SEND, START, WAKE, follow, next_followup
 from helixlab.simulation.heap import ARRIVE, FEED, SEGMENT_DONE, SENT, pop
 from helixlab.simulation.held import take_back
-from helixlab.simulation.network import send, sent
+from helixlab.simulation.links import sent
+from helixlab.simulation.network import send
 from helixlab.simulation.queries import draw, is_evicted
 from helixlab.simulation.samples import take_sample
 
@@ -69,6 +71,8 @@ def _arrive(state, row):
     if is_evicted(state.run, state.queries, request.query):
         take_back(state, row)
         return
+    if run.keep_breakdown:
+        put_down(state.spent, row, LINK_LATENCY, run.now_s)
     if queue != NONE:
         join_queue(state, row, queue)
         return

@@ -18,6 +18,7 @@ def hold(state, query):
     run = state.run[0]
     entry = state.queries[query]
     entry.held = 1
+    entry.held_since_s = run.now_s
     run.held += 1
     if entry.was_held == 0:
         entry.was_held = 1

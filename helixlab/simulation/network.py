@@ -1,20 +1,16 @@
-"""Links: requests wait in order, are sent at a rate, and arrive a latency later."""
+"""Nodes send: requests that are ready get the link of their next hop, and free links send what waits."""
 
 from __future__ import annotations
 
 from helixlab.jit import inlined
 from helixlab.scheduling.state import NONE, view
-from helixlab.simulation.followups import ARRIVED, SEND, follow
-from helixlab.simulation.heap import ARRIVE, SENT, push
+from helixlab.simulation.followups import SEND, follow
+from helixlab.simulation.heap import ARRIVE, push
 from helixlab.simulation.held import take_back
+from helixlab.simulation.links import belongs, offer_rate, send_at_shared_rate, transmit, wait_for_link
 from helixlab.simulation.queries import is_evicted
 
-__all__ = ["BAD_LINK", "belongs", "get_ready", "send", "sent"]
-
-BAD_LINK = 1
-"""Error: a scheduler chose a link that is not the sender's, or one that the flow it follows leaves empty."""
-LEAST_RATE_BYTES_PER_S = 10.0
-"""A link with less to give is not free."""
+__all__ = ["get_ready", "send"]
 
 
 @inlined
@@ -102,7 +98,7 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
             return  # the scheduler plans ahead, so this is an error, noted in the run
         link = state.links[chosen]
         start_s = max(state.run[0].now_s, link.free_at_s)
-        sent_s = _transmit(state, row, chosen, start_s, link.rate_bytes_per_s)
+        sent_s = transmit(state, row, chosen, start_s, link.rate_bytes_per_s)
         created_s = sent_s if link.latency_s > 0 else start_s
         push(state.run, state.events, sent_s + link.latency_s, created_s, ARRIVE, row)
 
@@ -130,7 +126,7 @@ def _send_by_queue(state, node, choose, on_ready):
         if chosen == NONE:
             _to_outbox(state.nodes, state.requests, node, row)
         else:
-            _wait_for_link(state.nodes, state.links, state.requests, row, chosen)
+            wait_for_link(state.nodes, state.links, state.requests, row, chosen)
     _send_waiting(state, node)
 
 
@@ -140,7 +136,7 @@ def _send_waiting(state, node):
     sender = state.nodes[node]
     chosen = sender.first_waiting_link
     while chosen != NONE:
-        _offer_rate(state.nodes, state.links, chosen)
+        offer_rate(state.nodes, state.links, chosen)
         chosen = state.links[chosen].next_waiting_link
     chosen = sender.first_waiting_link
     before = NONE
@@ -152,7 +148,7 @@ def _send_waiting(state, node):
             if is_evicted(state.run, state.queries, state.requests[row].query):
                 take_back(state, row)
             else:
-                _send_at_shared_rate(state, row, chosen)
+                send_at_shared_rate(state, row, chosen)
         if link.waiting_head != NONE:
             before = chosen
         elif before == NONE:
@@ -174,9 +170,7 @@ def _send_on_free_links(state, node, choose, on_ready):
         if is_evicted(state.run, state.queries, request.query):
             take_back(state, row)
         elif request.hop + 1 < state.queries[request.query].hops:
-            _wait_for_link(
-                state.nodes, state.links, state.requests, row, _next_link(state, node, row, choose)
-            )
+            wait_for_link(state.nodes, state.links, state.requests, row, _next_link(state, node, row, choose))
         else:
             if undecided == NONE:
                 undecided = row
@@ -193,7 +187,7 @@ def _choose_free_links(state, node, row, choose):
     """Go through a list of undecided requests; those without a free link stay in the outbox."""
     sender = state.nodes[node]
     for chosen in range(sender.first_link, sender.first_link + sender.links):
-        _offer_rate(state.nodes, state.links, chosen)
+        offer_rate(state.nodes, state.links, chosen)
         state.links[chosen].taken = 0
     while row != NONE:
         request = state.requests[row]
@@ -214,108 +208,8 @@ def _choose_free_links(state, node, row, choose):
             link.taken = 1
             ahead = link.waiting_head
             if ahead == NONE or state.requests[ahead].ready_order < request.ready_order:
-                _wait_for_link(state.nodes, state.links, state.requests, row, chosen)
+                wait_for_link(state.nodes, state.links, state.requests, row, chosen)
             else:
                 link.waiting_head = row
                 request.next = ahead
         row = following
-
-
-@inlined
-def _wait_for_link(nodes, links, requests, row, chosen):
-    """Join the queue of a link; links with a queue are listed at their sender, in their order."""
-    link = links[chosen]
-    if link.waiting_head == NONE:
-        link.waiting_head = row
-        sender = nodes[link.sender]
-        before = NONE
-        after = sender.first_waiting_link
-        while after != NONE and after < chosen:
-            before = after
-            after = links[after].next_waiting_link
-        link.next_waiting_link = after
-        if before == NONE:
-            sender.first_waiting_link = chosen
-        else:
-            links[before].next_waiting_link = chosen
-    else:
-        requests[link.waiting_tail].next = row
-    link.waiting_tail = row
-
-
-@inlined
-def _offer_rate(nodes, links, row):
-    """What a link could send with now: its share of both network cards, 0 if it is not free."""
-    link = links[row]
-    sender = nodes[link.sender]
-    receiver = nodes[link.receiver]
-    rate = min(
-        sender.nic_out_bytes_per_s / sender.links - link.used_bytes_per_s,
-        link.bandwidth_bytes_per_s - link.used_bytes_per_s,
-        sender.nic_out_bytes_per_s - sender.nic_out_used_bytes_per_s,
-        receiver.nic_in_bytes_per_s - receiver.nic_in_used_bytes_per_s,
-    )
-    link.free_rate_bytes_per_s = rate if rate > LEAST_RATE_BYTES_PER_S else 0.0
-
-
-@inlined
-def _send_at_shared_rate(state, row, chosen):
-    link = state.links[chosen]
-    request = state.requests[row]
-    rate = link.free_rate_bytes_per_s
-    link.free_rate_bytes_per_s = 0.0
-    request.rate_bytes_per_s = rate
-    link.used_bytes_per_s += rate
-    state.nodes[link.sender].nic_out_used_bytes_per_s += rate
-    state.nodes[link.receiver].nic_in_used_bytes_per_s += rate
-    now_s = state.run[0].now_s
-    sent_s = _transmit(state, row, chosen, now_s, rate)
-    push(state.run, state.events, sent_s, now_s, SENT, row)
-
-
-@inlined
-def _transmit(state, row, chosen, start_s, rate_bytes_per_s):
-    """Put a request on its link, which sends it from `start_s` on; gives when it is sent."""
-    request = state.requests[row]
-    link = state.links[chosen]
-    request.hop += 1
-    request.link = chosen
-    request.sent_s = start_s
-    request.next = NONE
-    # Added and taken away in the reference's order, to be equal to the last digit.
-    sent_s = start_s + (link.latency_s + request.tokens * link.bytes_per_token / rate_bytes_per_s)
-    sent_s -= link.latency_s
-    link.busy_s += max(sent_s - max(start_s, link.free_at_s), 0.0)
-    link.free_at_s = max(link.free_at_s, sent_s)
-    link.sent_tokens += request.tokens
-    return sent_s
-
-
-@inlined
-def sent(state, row):
-    """A request has left its sender: give the rate back, let the sender go on."""
-    request = state.requests[row]
-    link = state.links[request.link]
-    rate = request.rate_bytes_per_s
-    link.used_bytes_per_s -= rate
-    state.nodes[link.sender].nic_out_used_bytes_per_s -= rate
-    state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate
-    follow(state.run, state.followups, SEND, link.sender)
-    now_s = state.run[0].now_s
-    if link.latency_s > 0:
-        push(state.run, state.events, now_s + link.latency_s, now_s, ARRIVE, row)
-    else:
-        follow(state.run, state.followups, ARRIVED, row)
-
-
-@inlined
-def belongs(state, node, row):
-    """Whether a scheduler's choice is a link of that sender that can send; notes an error if not."""
-    sender = state.nodes[node]
-    run = state.run[0]
-    own = sender.first_link <= row < sender.first_link + sender.links
-    if own and (not run.fixed_rates or state.links[row].rate_bytes_per_s > 0):
-        return True
-    run.error = BAD_LINK
-    run.error_subject = node
-    return False

@@ -38,6 +38,9 @@ def _requests_hash(requests: pd.DataFrame | None) -> str | None:
     return None if requests is None else content_hash(requests.to_dict("list"))
 
 
+_RULES = ("plans_ahead", "picks_free_links", "follows_flow", "feeds_by_kv")
+
+
 def provenance(
     cluster: Cluster,
     model: Model,
@@ -59,7 +62,11 @@ def provenance(
             "hash": content_hash(layout),
             **layout,
         },
-        "scheduler": {"name": scheduler.name, "parameters": list(scheduler.parameters)},
+        "scheduler": {
+            "name": scheduler.name,
+            "parameters": list(scheduler.parameters),
+            **{rule: getattr(scheduler, rule) for rule in _RULES},
+        },
         "execution": {"name": execution.name, "parameters": execution.parameters},
         "workload": {
             "mode": workload.mode,

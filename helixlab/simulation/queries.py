@@ -55,6 +55,7 @@ def draw(state, due_s):
     entry.requests = 0
     entry.kv_tokens = 0
     entry.held = 0
+    entry.held_s = 0.0
     entry.was_held = 0
     entry.evicted = 0
     entry.refused = 0

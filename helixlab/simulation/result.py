@@ -17,8 +17,18 @@ from helixlab.files import json_ready, read_json, write_text
 
 __all__ = ["Result", "check_target", "load_result"]
 
-FORMAT, VERSION = "helixlab-result", 1
-_TABLES = ("summary", "iterations", "queries", "batches", "nodes", "links", "timeline", "node_timeline")
+FORMAT, VERSION = "helixlab-result", 2
+_TABLES = (
+    "summary",
+    "iterations",
+    "queries",
+    "batches",
+    "nodes",
+    "links",
+    "bottlenecks",
+    "timeline",
+    "node_timeline",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +41,8 @@ class Result:
         One row: what ran, throughput, latencies, counts. Figures are of the measured window.
     iterations : DataFrame
         One row a finished iteration: query, iteration (0 is the prompt), tokens, start_s, end_s, latency_s.
-        Empty if they were not kept.
+        Empty if they were not kept. With ``keep_breakdown`` also where the latency went, in parts that add
+        up to it: see Notes.
     queries : DataFrame
         One row a query that ended: query, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
         outcome (``"finished"``, ``"dropped"``, ``"refused"``), reason (why it was refused).
@@ -39,10 +50,17 @@ class Result:
         One row a batch from one layer where requests may enter to the next: node, first_layer, layers,
         prompts, prompt_tokens, decodes, start_s, end_s. Empty unless they were kept.
     nodes : DataFrame
-        One row a node: node, machine, first_layer, end_layer, KV capacity and use at the end, and of the
-        window: busy_fraction, batches, tokens.
+        One row a node: node, machine, first_layer, end_layer, potential_tokens_per_s (what it could add with
+        the layers that suit it best), capacity and maximum flow in tokens/s, KV capacity and use at the end,
+        and of the window: busy_fraction, batches, tokens, and with ``keep_breakdown`` the seconds that
+        requests together waited there (batch_wait_s, kv_wait_s).
     links : DataFrame
-        One row a link: sender, receiver, flow_tokens_per_s, and of the window: tokens_per_s, busy_fraction.
+        One row a link: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s, of the window
+        tokens_per_s, busy_fraction and wait_s (as for nodes), and how often the helix scheduler left it out
+        because the receiver's KV cache was expected to be too full (kv_masked) or the prompt does not fit
+        in one batch there (batch_masked).
+    bottlenecks : DataFrame
+        What binds the maximum flow, see `Flow`.
     timeline : DataFrame
         One row a sample: time_s, queries in flight, held and finished, prompt and decode tokens so
         far, prompt and decode tokens/s since the last sample, expected KV use of the bottleneck layer.
@@ -55,6 +73,13 @@ class Result:
     Notes
     -----
     Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
+
+    The parts of an iteration's latency: ``held_s`` (at the coordinator, without room in the KV caches),
+    ``lost_s`` (to a preemption: work thrown away, and computed again), ``link_wait_s``, ``sending_s``,
+    ``link_latency_s``, ``batch_wait_s`` (at nodes, for its turn), ``kv_wait_s`` (at nodes, from the moment
+    there was no room in the KV cache), ``overhead_s`` (of bringing activations together, at a node's first
+    layer), ``compute_s``. A prompt in chunks has the parts of its last chunk to come back, which waits
+    at the coordinator's links while those before it are sent.
     """
 
     summary: pd.DataFrame
@@ -63,6 +88,7 @@ class Result:
     batches: pd.DataFrame
     nodes: pd.DataFrame
     links: pd.DataFrame
+    bottlenecks: pd.DataFrame
     timeline: pd.DataFrame
     node_timeline: pd.DataFrame
     provenance: dict[str, Any]

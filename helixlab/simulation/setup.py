@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError
 from helixlab.execution import Execution
 from helixlab.model import MachineProfile, Model
@@ -21,25 +21,21 @@ from helixlab.scheduling.state import (
     EVENT,
     FOLLOWUP,
     ITERATION,
-    LINK,
     NODE,
     NONE,
     QUERY,
     QUERY_LOG,
-    QUEUE,
     REQUEST,
     RUN,
     SAMPLE,
     State,
 )
+from helixlab.simulation.breakdown import PARTS
 from helixlab.simulation.samples import NODE_SAMPLES
+from helixlab.simulation.wiring import End, link_table, longest_pipeline, queue_table
 
 __all__ = ["enlarged", "loading_time_s", "new_state", "short_of_rows"]
 
-End = int | str
-
-FIRST_PRIORITY = 0.05
-"""Start value of the swarm scheduler's priorities and moving averages."""
 LOG_ROWS = 1 << 16
 CHUNKS_A_QUERY = 4
 """Requests under way that tables have room for at first, for each query."""
@@ -63,6 +59,7 @@ def new_state(
     flow: Mapping[tuple[End, End], float] | None,
     *,
     query_rows: int,
+    keep_breakdown: bool = False,
 ) -> State:
     """Tables of an idle system with room for `query_rows` queries at first.
 
@@ -78,10 +75,12 @@ def new_state(
         Flow on each link of the placement, for schedulers that follow it.
     query_rows : int
         Rows of the query tables to start with.
+    keep_breakdown : bool
+        Make room to note where the time of each iteration goes.
     """
     nodes, profiles = _nodes(cluster, model, placement, execution)
-    links = _links(cluster, model, placement, nodes, flow)
-    queues = _queues(placement, model, nodes, links)
+    links = link_table(cluster, model, placement, nodes, flow)
+    queues = queue_table(placement, nodes, links)
     prompt_s, decode_s = (
         _padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s")
     )
@@ -96,7 +95,8 @@ def new_state(
     run["picks_free_links"] = scheduler.picks_free_links
     run["fixed_rates"] = scheduler.follows_flow
     run["feeds_by_kv"] = scheduler.feeds_by_kv
-    longest = _longest_pipeline(placement)
+    run["keep_breakdown"] = keep_breakdown
+    longest = longest_pipeline(placement)
     state = State(
         run=run,
         nodes=nodes,
@@ -118,18 +118,10 @@ def new_state(
         samples=np.zeros(256, SAMPLE),
         node_samples=np.zeros((256, len(NODE_SAMPLES), len(cluster.nodes))),
         layer_kv=np.zeros((model.layers, 2)),
+        spent=np.zeros((0, len(PARTS) + 1)),
+        iteration_parts=np.zeros((LOG_ROWS if keep_breakdown else 0, len(PARTS))),
     )
     return enlarged(state, query_rows)
-
-
-def _longest_pipeline(placement: Placement) -> int:
-    """The most links that a query can take from the source to the sink; every link leads on by a layer."""
-    reached: dict[End, int] = {held.node: held.end_layer for held in placement.layers}
-    longest: dict[End, int] = {SOURCE: 0}
-    for sender, receiver in sorted(placement.links, key=lambda link: reached.get(link[0], 0)):
-        if sender in longest:
-            longest[receiver] = max(longest.get(receiver, 0), longest[sender] + 1)
-    return longest[SINK]
 
 
 def enlarged(state: State, query_rows: int) -> State:
@@ -159,6 +151,7 @@ def enlarged(state: State, query_rows: int) -> State:
         kv_tokens=longer(state.kv_tokens, query_rows),
         events=longer(state.events, 4 * request_rows + 4 * query_rows + 64),
         followups=longer(state.followups, 8 * request_rows + 6 * len(state.nodes) + 64),
+        spent=longer(state.spent, request_rows if run["keep_breakdown"] else 0),
         query_logs=longer(state.query_logs, max(2 * request_rows, LOG_ROWS)),
     )
 
@@ -225,92 +218,6 @@ def _nodes(
             / model.layer_bytes
         )
     return nodes, profiles
-
-
-def _links(
-    cluster: Cluster,
-    model: Model,
-    placement: Placement,
-    nodes: NDArray[np.void],
-    flow: Mapping[tuple[End, End], float] | None,
-) -> NDArray[np.void]:
-    coordinator = len(nodes) - 1
-    row_of: dict[End, End] = {SOURCE: coordinator, SINK: coordinator}
-    ordered = sorted(placement.links, key=lambda link: row_of.get(link[0], link[0]))
-    links = np.zeros(len(ordered), LINK)
-    links["waiting_head"] = links["waiting_tail"] = NONE
-    for row, (sender, receiver) in zip(links, ordered, strict=True):
-        link = cluster.link(sender, receiver)
-        row["sender"], row["receiver"] = row_of.get(sender, sender), row_of.get(receiver, receiver)
-        row["latency_s"], row["bandwidth_bytes_per_s"] = link.latency_s, link.bandwidth_bytes_per_s
-        at_coordinator = sender == SOURCE or receiver == SINK
-        row["bytes_per_token"] = model.token_bytes + (0 if at_coordinator else model.activation_bytes)
-        row["priority"] = row["service_s"] = FIRST_PRIORITY
-        if flow is not None:
-            row["flow_tokens_per_s"] = flow[sender, receiver]
-    for node in range(len(nodes)):
-        own = np.flatnonzero(links["sender"] == node)
-        nodes[node]["first_link"], nodes[node]["links"] = (own[0], len(own)) if len(own) else (0, 0)
-    if flow is not None:
-        _fix_rates(nodes, links)
-    return links
-
-
-def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
-    """Each link gets its share, by the bytes of the flow, of both network cards, up to its bandwidth."""
-    tokens_per_s = links["flow_tokens_per_s"]
-    nodes["outbound_flow_tokens_per_s"] = np.bincount(
-        links["sender"], weights=tokens_per_s, minlength=len(nodes)
-    )
-    carried = tokens_per_s * links["bytes_per_token"]
-    sent = np.bincount(links["sender"], weights=carried, minlength=len(nodes))
-    received = np.bincount(links["receiver"], weights=carried, minlength=len(nodes))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.minimum.reduce(
-            [
-                links["bandwidth_bytes_per_s"],
-                nodes["nic_out_bytes_per_s"][links["sender"]] * carried / sent[links["sender"]],
-                nodes["nic_in_bytes_per_s"][links["receiver"]] * carried / received[links["receiver"]],
-            ]
-        )
-    links["rate_bytes_per_s"] = np.where(carried > 0, np.where(rate >= 1, np.floor(rate), rate), 0)
-
-
-def _queues(
-    placement: Placement, model: Model, nodes: NDArray[np.void], links: NDArray[np.void]
-) -> NDArray[np.void]:
-    coordinator = len(nodes) - 1
-    rows: list[tuple[int, int, int, bool, bool]] = []
-    for held in placement.layers:
-        inbound = links[links["receiver"] == held.node]
-        ends = {
-            0 if sender == coordinator else int(nodes[sender]["first_layer"] + nodes[sender]["layers"])
-            for sender in inbound["sender"].tolist()
-        }
-        entries = sorted(ends)
-        nodes[held.node]["first_queue"] = nodes[held.node]["current_queue"] = len(rows)
-        nodes[held.node]["queues"] = len(entries)
-        for layer, following in zip(entries, [*entries, held.end_layer][1:], strict=True):
-            rows.append(
-                (held.node, layer, following - layer, layer == held.first_layer, layer == entries[-1])
-            )
-    queues = np.zeros(len(rows), QUEUE)
-    queues["head"] = queues["tail"] = NONE
-    for name, column in zip(
-        ("node", "layer", "layers", "is_first_layer", "is_last"), zip(*rows, strict=True), strict=True
-    ):
-        queues[name] = column
-    row_of = {(node, layer): row for row, (node, layer, *_) in enumerate(rows)}
-    for link in links:
-        if link["receiver"] == coordinator:
-            link["queue"] = NONE
-            continue
-        sender = nodes[link["sender"]]
-        layer = 0 if link["sender"] == coordinator else int(sender["first_layer"] + sender["layers"])
-        receiver = nodes[link["receiver"]]
-        link["queue"] = row_of[int(link["receiver"]), layer]
-        link["layers"] = receiver["first_layer"] + receiver["layers"] - layer
-    return queues
 
 
 def _padded(tables: list[NDArray[np.float64]]) -> NDArray[np.float64]:

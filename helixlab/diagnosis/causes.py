@@ -1,0 +1,249 @@
+"""What each cause of lost tokens/s is called, told with, and mended by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab.diagnosis.balance import gini, max_over_mean
+from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
+from helixlab.diagnosis.idle import IDLE_CAUSES
+from helixlab.diagnosis.idle_words import idle_words
+from helixlab.diagnosis.wording import listed, node_names, number, percent, sentence, times
+from helixlab.simulation import Result
+
+__all__ = ["LOSS_CAUSES", "Told", "tell"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a cause is told with, before what it costs is added."""
+
+    text: str
+    suggestion: str
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Case:
+    result: Result
+    facts: Facts
+    idle: pd.DataFrame
+    cause: str
+
+
+def _little_asked_for(case: _Case) -> Told:
+    facts = case.facts
+    return Told(
+        f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for, and the maximum flow is"
+        f" {number(facts.flow_tokens_per_s)}",
+        "This says nothing against the placement; ask for a higher rate to find its limit.",
+        {"offered_tokens_per_s": facts.offered_tokens_per_s},
+    )
+
+
+def _cut_words(cut: pd.DataFrame) -> str:
+    words = []
+    compute = cut.loc[cut["kind"] == "compute", "sender"].tolist()
+    if compute:
+        words.append(f"the compute of {node_names(compute)}")
+    links = [f"{row['sender']} to {row['receiver']}" for row in cut[cut["kind"] == "link"].to_dict("records")]
+    if links:
+        shown = links if len(links) <= 3 else [*links[:3], f"{len(links) - 3} more"]
+        words.append(f"the link{'s' * (len(links) > 1)} {listed(shown)}")
+    cards = cut.loc[cut["kind"] == "network card", "sender"].tolist()
+    if cards:
+        words.append(f"the network card{'s' * (len(cards) > 1)} of {listed(cards[:4])}")
+    return listed(words) if words else "nothing"
+
+
+def _placement(case: _Case) -> Told:
+    facts = case.facts
+    return Told(
+        f"The placement lets {number(facts.flow_tokens_per_s)} tokens per second through, bound by"
+        f" {_cut_words(facts.cut)}; the machines could serve up to {number(facts.bound_tokens_per_s)}",
+        "Plan again with helixlab.plan, which widens what binds; if links do, a faster network helps.",
+        {"bottlenecks": facts.cut.to_dict("records"), "bound_tokens_per_s": facts.bound_tokens_per_s},
+    )
+
+
+def _filling_up(case: _Case) -> Told:
+    processed, served = case.facts.processed_tokens_per_s, case.facts.served_tokens_per_s
+    return Told(
+        f"The system was still filling up: {number(processed)} tokens per second ended, but so many of them"
+        f" were of prompts that the decodes stand for {number(served)} only",
+        "Warm up for longer, until as many queries end as start; if that never comes, lower the rate.",
+        {"processed_tokens_per_s": processed, "served_tokens_per_s": served},
+    )
+
+
+def _rejected(case: _Case) -> Told:
+    return Told(
+        f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away",
+        "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
+        {"rejected_tokens_per_s": case.facts.rejected_tokens_per_s},
+    )
+
+
+def _costly_batches(case: _Case) -> Told:
+    cut = case.facts.cut
+    worked = float((cut["capacity_tokens_per_s"] * cut["busy_fraction"]).sum())
+    used = float(cut["used_tokens_per_s"].sum())
+    slower = worked / used if used > 0 else float("inf")
+    return Told(
+        f"While they worked, the nodes that bind the flow took {times(slower)} as long for a token as the"
+        " planner supposes, because their batches were smaller or other than the typical one",
+        "Keep more queries in flight, so that batches are larger, or measure with lengths as planned for.",
+        {"cost_over_planned": slower, "bottlenecks": cut.to_dict("records")},
+    )
+
+
+def _time_share(case: _Case, *parts: str) -> float:
+    whole = sum(case.facts.time.values())
+    return sum(case.facts.time[part] for part in parts) / whole if whole else 0.0
+
+
+def _part(words: str, suggestion: str, *parts: str) -> Callable[[_Case], Told]:
+    def told(case: _Case) -> Told:
+        share = _time_share(case, *parts)
+        evidence = {part: _time_share(case, part) for part in parts}
+        return Told(f"Tokens spend {percent(share)} of their time {words}", suggestion, evidence)
+
+    return told
+
+
+def _full_kv_caches(case: _Case) -> Told:
+    row = case.result.summary.iloc[0]
+    nodes = case.result.nodes
+    held = nodes[nodes["end_layer"] > nodes["first_layer"]]
+    used = held["kv_used_fraction"]
+    fullest = int(held.sort_values("kv_used_fraction")["node"].iloc[-1])
+    waited = int(row["queries_waited"])
+    share = _time_share(case, "held_s", "kv_wait_s")
+    who = (
+        f"{waited} of {int(row['queries_fed'])} queries were held" if waited else "queries are let in slowly"
+    )
+    return Told(
+        f"KV caches, or what the scheduler expects of them, keep queries out while nodes stand idle: {who},"
+        f" and {percent(share)} of the time of tokens is waiting for room; at the end node {fullest} has the"
+        f" fullest cache, {percent(float(used.max()))} in use, and the mean is {percent(float(used.mean()))}",
+        "Give the fullest nodes fewer layers, or raise kv_high_water_mark if caches stay far from full.",
+        {
+            "queries_waited": waited,
+            "time_share": share,
+            "kv_used_max": float(used.max()),
+            "kv_used_mean": float(used.mean()),
+            "kv_used_gini": gini(used.tolist()),
+            "expected_mean": float(case.result.timeline["bottleneck_kv_expected_fraction"].mean()),
+        },
+    )
+
+
+def _preemption(case: _Case) -> Told:
+    count = int(case.result.summary["queries_preempted"].item())
+    return Told(
+        f"{count} times a query lost its KV cache to another and was computed again, which takes"
+        f" {percent(_time_share(case, 'lost_s'))} of the time of tokens",
+        "Keep fewer queries in flight, or give the fullest nodes fewer layers.",
+        {"queries_preempted": count, "time_share": _time_share(case, "lost_s")},
+    )
+
+
+def _imbalance(case: _Case) -> Told:
+    nodes = case.result.nodes
+    held = nodes[nodes["end_layer"] > nodes["first_layer"]]
+    busy = held["busy_fraction"]
+    saturated = held.loc[busy >= SATURATED_ABOVE, "node"].tolist()
+    one = len(saturated) == 1
+    who = f"{sentence(node_names(saturated))} {'was' if one else 'were'}"
+    return Told(
+        f"{who} busy nearly all the time, and queries wait there; on average nodes were busy"
+        f" {percent(float(busy.mean()))} of the time",
+        "Send less there: follow the flow with the helix scheduler, or take layers off "
+        + ("it." if one else "them."),
+        {
+            "nodes": saturated,
+            "busy_max": float(busy.max()),
+            "busy_mean": float(busy.mean()),
+            "busy_gini": gini(busy.tolist()),
+            "busy_max_over_mean": max_over_mean(busy.tolist()),
+        },
+    )
+
+
+def _bubbles(case: _Case) -> Told:
+    facts, nodes = case.facts, case.result.nodes
+    busy = float(nodes.loc[nodes["end_layer"] > nodes["first_layer"], "busy_fraction"].mean())
+    computed = _time_share(case, "compute_s", "overhead_s") * facts.serving
+    working = float(nodes["busy_fraction"].sum())
+    batch = computed / working if working > 0 else float("nan")
+    return Told(
+        f"Queries travel in lumps: {number(facts.serving)} were being served, about {number(batch)} to a"
+        f" batch, yet nodes were busy only {percent(busy)} of the time, and tokens wait for their turn"
+        f" {percent(_time_share(case, 'batch_wait_s'))} of theirs",
+        "Keep batches small and cut prompts: execution='chunked' fills such bubbles.",
+        {"serving": facts.serving, "queries_a_batch": batch, "busy_mean": busy},
+    )
+
+
+def _few_queries(case: _Case) -> Told:
+    facts = case.facts
+    return Told(
+        f"Only {number(facts.serving)} queries were being served on {facts.active} nodes, too few to keep all"
+        " of them at work",
+        "Keep more queries in flight: a larger initial_queries, or a higher rate online.",
+        {"serving": facts.serving, "active_nodes": facts.active},
+    )
+
+
+def _waiting(case: _Case) -> Told:
+    return Told(
+        "What binds the flow did not work all the time, and this result does not tell where queries were",
+        "Simulate with keep_breakdown=True and look again.",
+        {},
+    )
+
+
+_TELL: Final[dict[str, Callable[[_Case], Told]]] = {
+    "little asked for": _little_asked_for,
+    **dict.fromkeys(IDLE_CAUSES, lambda case: Told(*idle_words(case.idle, case.cause))),
+    "placement": _placement,
+    "filling up": _filling_up,
+    "rejected": _rejected,
+    "costly batches": _costly_batches,
+    "overhead": _part(
+        "being brought together and onto the device before a node's first layer",
+        "Fewer nodes on the way, each with more layers, bring activations together less often.",
+        "overhead_s",
+    ),
+    "full KV caches": _full_kv_caches,
+    "preemption": _preemption,
+    "busy links": _part(
+        "waiting for links that send something else",
+        "Use a scheduler that follows the flow, or cut prompts, which hold up links for long.",
+        "link_wait_s",
+    ),
+    "sending": _part(
+        "being sent",
+        "Place neighbouring layers on nodes with fast links between them.",
+        "sending_s",
+    ),
+    "link latency": _part(
+        "on the way, after they are sent",
+        "Use fewer stages or nearer nodes, or keep more queries in flight to fill the time.",
+        "link_latency_s",
+    ),
+    "imbalance": _imbalance,
+    "bubbles": _bubbles,
+    "few queries": _few_queries,
+    "waiting": _waiting,
+}
+LOSS_CAUSES: Final = tuple(_TELL)
+
+
+def tell(cause: str, result: Result, facts: Facts, idle: pd.DataFrame) -> Told:
+    """Words and numbers of a cause, for this result."""
+    return _TELL[cause](_Case(result, facts, idle, cause))

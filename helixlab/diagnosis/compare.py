@@ -1,0 +1,160 @@
+"""`compare`: in what runs differ, and which causes explain the difference."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab.diagnosis.facts import facts_of
+from helixlab.diagnosis.losses import losses
+from helixlab.diagnosis.settings import difference_in_words, differing_settings
+from helixlab.diagnosis.wording import number
+from helixlab.errors import SimulationError
+from helixlab.simulation import Result
+
+__all__ = ["Comparison", "compare"]
+
+MOST_CAUSES: Final = 3
+LEAST_PART: Final = 0.05
+"""Of the difference, below which a cause is not named."""
+FIGURES: Final = (
+    "decode_tokens_per_s",
+    "prompt_latency_mean_s",
+    "decode_latency_mean_s",
+    "max_flow_tokens_per_s",
+    "upper_bound_tokens_per_s",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs side by side.
+
+    Parameters
+    ----------
+    settings : DataFrame
+        One row a setting that is not the same in all, one column a run.
+    figures : DataFrame
+        One row a run: what it is called, served_tokens_per_s and the main figures of its summary.
+    causes : DataFrame
+        One row a cause of lost tokens/s, one column a run, in tokens/s; the order is that of how much the
+        runs differ in it.
+    text : str
+        The same in words, a sentence a line.
+    """
+
+    settings: pd.DataFrame
+    figures: pd.DataFrame
+    causes: pd.DataFrame
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Comparison of {len(self.figures)} runs\n{self.text}"
+
+
+def compare(results: Sequence[Result]) -> Comparison:
+    """Say in which settings runs differ, and which causes explain how their throughput differs.
+
+    Every run is set against the first. What a run serves more is what it loses less: the tokens/s lost to
+    each cause (``helixlab.diagnosis.losses``) add up to the distance from the upper bound in each run.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Two or more.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    SimulationError
+        Fewer than two, or something else than results.
+
+    Warns
+    -----
+    UserWarning
+        The runs differ in more than one setting, so that none alone explains the difference.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> few, many = (
+    ...     hx.simulate(
+    ...         cluster, model, placement, scheduler="swarm", keep_breakdown=True,
+    ...         workload=hx.offline(initial_queries=count, warmup_s=30, duration_s=60, rng=0),
+    ...     )
+    ...     for count in (2, 20)
+    ... )
+    >>> comparison = hx.compare([few, many])
+    >>> comparison.settings
+                     1   2
+    setting
+    initial_queries  2  20
+    >>> comparison.causes.index[0]
+    'few queries'
+    """
+    runs = list(results) if isinstance(results, Sequence) else [results]
+    if len(runs) < 2 or not all(isinstance(run, Result) for run in runs):
+        raise SimulationError("compare needs two or more results: compare([first, second])")
+    differing = differing_settings(runs)
+    sentence = difference_in_words(differing)
+    if len(differing) > 1:
+        warnings.warn(sentence, stacklevel=2)
+    numbers = [str(at) for at in range(1, len(runs) + 1)]
+    settings = pd.DataFrame(differing, index=pd.Index(numbers), dtype=object).T.rename_axis("setting")
+    figures = pd.DataFrame([_figures(run) for run in runs], index=pd.Index(numbers, name="run"))
+    tables = [losses(run).set_index("cause")["tokens_per_s"] for run in runs]
+    causes = pd.concat(tables, axis=1, keys=numbers).fillna(0.0).rename_axis("cause")
+    spread = causes.max(axis=1) - causes.min(axis=1)
+    causes = causes.loc[spread.sort_values(ascending=False, kind="stable").index]
+    lines = [sentence, *_settings_in_words(differing)]
+    lines += [_in_words(figures, causes, other) for other in numbers[1:]]
+    return Comparison(settings, figures, causes, "\n".join(lines))
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    row = result.summary.iloc[0]
+    named = {name: row[name] for name in ("placement", "scheduler")}
+    named["served_tokens_per_s"] = facts_of(result).served_tokens_per_s
+    return named | {name: row[name] for name in FIGURES}
+
+
+def _settings_in_words(differing: dict[str, list[Any]]) -> list[str]:
+    lines = []
+    for name, values in differing.items():
+        each = ", ".join(f"{value} in run {at}" for at, value in enumerate(values, 1))
+        lines.append(f"{name.replace('_', ' ').capitalize()}: {each}.")
+    return lines
+
+
+def _in_words(figures: pd.DataFrame, causes: pd.DataFrame, other: str) -> str:
+    """How run `other` differs from the first, and why: the causes of which it loses more or less."""
+    served, bound = figures["served_tokens_per_s"], figures["upper_bound_tokens_per_s"]
+    gain = float(served[other] - served["1"])
+    text = (
+        f"Run {other} serves {number(float(served[other]))} tokens per second, {number(abs(gain))}"
+        f" {'more' if gain >= 0 else 'less'} than run 1"
+    )
+    less_lost = (causes["1"] - causes[other]).rename("tokens_per_s")
+    higher = float(bound[other] - bound["1"])
+    least = LEAST_PART * max(abs(gain), float(less_lost.abs().max()) if len(less_lost) else 0.0)
+    named = [
+        f"{cause}, {number(abs(amount))} {'less' if amount > 0 else 'more'} lost"
+        for cause, amount in less_lost.sort_values(key=abs, ascending=False, kind="stable").items()
+        if abs(amount) > least
+    ][:MOST_CAUSES]
+    if abs(higher) > least:
+        direction = "higher" if higher > 0 else "lower"
+        named.insert(0, f"the machines, whose upper bound is {number(abs(higher))} {direction}")
+    return f"{text}. What explains it most: {'; '.join(named)}." if named else f"{text}."

@@ -1,0 +1,141 @@
+"""The figures of a run that its diagnosis starts from, all of the measured window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helixlab.cluster import SOURCE
+from helixlab.diagnosis.times import has_breakdown, in_window
+from helixlab.simulation import Result
+from helixlab.simulation.breakdown import PARTS
+
+__all__ = ["SATURATED_ABOVE", "Facts", "facts_of"]
+
+SATURATED_ABOVE = 0.9
+"""Part of the time that a node is busy from which on it counts as one that the run waits for."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Figures of the window.
+
+    Parameters
+    ----------
+    window_s : float
+        Its length.
+    processed_tokens_per_s : float
+        Prompt and decode tokens of the iterations that ended.
+    served_tokens_per_s : float
+        The same, with no more prompts than belong to the decodes: while a system fills up, or more is asked
+        for than it can serve, prompts run ahead.
+    flow_tokens_per_s, bound_tokens_per_s : float
+        The maximum flow of the placement, and the upper bound for any.
+    offered_tokens_per_s : float
+        Tokens of the queries that arrived, online; infinite offline, where queries are fed as they fit.
+    rejected_tokens_per_s : float
+        Tokens of those that arrived and were dropped or refused.
+    serving : float
+        Mean number of queries that were being served: not those held at the coordinator.
+    active : int
+        Nodes that processed something.
+    time : dict of str to float
+        Seconds of all iterations together, by part; empty unless the breakdown was kept.
+    wait_at_saturated : float
+        Part of the waiting for batches that took place at saturated nodes.
+    cut : DataFrame
+        What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
+    """
+
+    window_s: float
+    processed_tokens_per_s: float
+    served_tokens_per_s: float
+    flow_tokens_per_s: float
+    bound_tokens_per_s: float
+    offered_tokens_per_s: float
+    rejected_tokens_per_s: float
+    serving: float
+    active: int
+    time: dict[str, float]
+    wait_at_saturated: float
+    cut: pd.DataFrame
+
+    @property
+    def lost_tokens_per_s(self) -> float:
+        """Between the upper bound and what was served; losses add up to it."""
+        return self.bound_tokens_per_s - self.served_tokens_per_s
+
+
+def facts_of(result: Result) -> Facts:
+    """Gather the figures of a result."""
+    summary: dict[str, Any] = result.summary.to_dict("records")[0]  # type: ignore[assignment]
+    first_s, last_s = summary["window_start_s"], summary["window_end_s"]
+    span_s = last_s - first_s
+    arrived = result.queries[result.queries["arrival_s"].between(first_s, last_s)]
+    tokens = arrived["input_tokens"] + arrived["output_tokens"]
+    online = summary["mode"] == "online"
+    nodes = result.nodes
+    processed = summary["decode_tokens_per_s"] + summary["prompt_tokens_per_s"]
+    lengths = summary["input_tokens_mean_accepted"], summary["output_tokens_mean_accepted"]
+    with_decodes = (
+        summary["decode_tokens_per_s"] * (1 + lengths[0] / lengths[1]) if lengths[1] > 0 else processed
+    )
+    waits = nodes["batch_wait_s"].to_numpy(dtype=float)
+    saturated = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
+    whole_wait_s = float(np.nansum(waits))
+    time = {}
+    if has_breakdown(result):
+        sums = in_window(result)[list(PARTS)].sum()
+        time = {part: float(sums[part]) for part in PARTS}
+    return Facts(
+        window_s=span_s,
+        processed_tokens_per_s=processed,
+        served_tokens_per_s=min(processed, with_decodes),
+        flow_tokens_per_s=summary["max_flow_tokens_per_s"],
+        bound_tokens_per_s=summary["upper_bound_tokens_per_s"],
+        offered_tokens_per_s=float(tokens.sum()) / span_s if online else float("inf"),
+        rejected_tokens_per_s=float(tokens[arrived["outcome"] != "finished"].sum()) / span_s,
+        serving=_serving(result, time, span_s),
+        active=int((nodes["tokens"] > 0).sum()),
+        time=time,
+        wait_at_saturated=float(waits[saturated].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
+        cut=_cut(result),
+    )
+
+
+def _serving(result: Result, time: dict[str, float], span_s: float) -> float:
+    if time:
+        return (sum(time.values()) - time["held_s"]) / span_s
+    timeline = result.timeline
+    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
+    inside = timeline[timeline["time_s"].between(first_s, last_s)]
+    return float((inside["in_flight"] - inside["held"]).mean()) if len(inside) else float("nan")
+
+
+def _cut(result: Result) -> pd.DataFrame:
+    """How far the run used what binds the maximum flow."""
+    nodes, links = result.nodes.set_index("node"), result.links.set_index(["sender", "receiver"])
+    span_s = (result.summary["window_end_s"] - result.summary["window_start_s"]).item()
+    used, busy = [], []
+    for row in result.bottlenecks.to_dict("records"):
+        if row["kind"] == "link":
+            link = links.loc[(row["sender"], row["receiver"])]
+            used.append(float(link["tokens_per_s"]))
+            busy.append(float(link["busy_fraction"]))
+        elif row["kind"] == "compute":
+            node = nodes.loc[row["sender"]]
+            used.append(float(node["tokens"]) / span_s)
+            busy.append(float(node["busy_fraction"]))
+        else:  # a network card, of the coordinator or a node, which sends what it received
+            sent = result.links.loc[result.links["sender"] == row["sender"], "tokens_per_s"].sum()
+            if row["sender"] != SOURCE and not sent:
+                sent = result.links.loc[result.links["receiver"] == row["sender"], "tokens_per_s"].sum()
+            used.append(float(sent))
+            busy.append(float(sent) / row["capacity_tokens_per_s"])
+    table = result.bottlenecks.copy()
+    table["used_tokens_per_s"] = np.array(used, dtype=float)
+    table["busy_fraction"] = np.minimum(np.array(busy, dtype=float), 1.0)
+    return table

@@ -1,0 +1,75 @@
+"""A finding: one thing that a result says, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from helixlab.files import json_ready
+
+__all__ = ["Finding"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a result says about the run.
+
+    Parameters
+    ----------
+    cause : str
+        Short name of it, one of ``helixlab.diagnosis.CAUSES``.
+    cost : float
+        What is lost to it, from 0 to 1: tokens/s as part of the upper bound. Findings that are not about
+        lost tokens state the part of what they are about: of the queries (``"rejected"``), of the
+        throughput (``"unsteady"``), of what was asked for (``"saturated"``).
+    text : str
+        What is the case, in plain English.
+    suggestion : str
+        What could be done.
+    evidence : mapping
+        The numbers behind it.
+
+    Examples
+    --------
+    >>> print(Finding("no layers", 0.25, "Node 3 holds no layers.", "Give it some.", {"nodes": [3]}))
+    Node 3 holds no layers. Give it some.
+    """
+
+    cause: str
+    cost: float
+    text: str
+    suggestion: str
+    evidence: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.suggestion}"
+
+    def __repr__(self) -> str:
+        return f"Finding({self.cause!r}, cost={self.cost:.2f}: {self.text})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cause, self.cost, self.text, self.suggestion, dict(self.evidence))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON.
+
+        Examples
+        --------
+        >>> Finding("no layers", 0.25, "Node 3 holds no layers.", "Give it some.", {}).to_dict()["cost"]
+        0.25
+        """
+        plain: dict[str, Any] = json_ready(
+            {
+                "cause": self.cause,
+                "cost": self.cost,
+                "text": self.text,
+                "suggestion": self.suggestion,
+                "evidence": dict(self.evidence),
+            }
+        )
+        return plain

@@ -1,0 +1,129 @@
+"""Nodes that did nothing in the window, and why: each cause told apart."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab.simulation import Result
+
+__all__ = ["IDLE_CAUSES", "idle_nodes"]
+
+LEAST_SHARE: Final = 0.05
+"""Part of its sender's flow below which the helix scheduler does not use a link."""
+IDLE_CAUSES: Final = (
+    "no layers",
+    "no way through",
+    "no flow",
+    "below the share",
+    "KV cache masked",
+    "batch too small",
+    "never chosen",
+    "nothing upstream",
+)
+
+
+def idle_nodes(result: Result) -> pd.DataFrame:
+    """Nodes that processed no token in the window, and why.
+
+    Parameters
+    ----------
+    result : Result
+        Of `simulate`.
+
+    Returns
+    -------
+    DataFrame
+        One row an idle node: node, machine, cause, flow_tokens_per_s (of the maximum flow through it),
+        potential_tokens_per_s, inbound (links to it), share (the largest part of its sender's flow among
+        them), kv_masked and batch_masked (how often they were left out for that). The causes:
+
+        no layers
+            The placement gives it nothing to do.
+        no way through
+            No path of links leads from the source over it to the sink.
+        no flow
+            The maximum flow does without it, and the scheduler follows the flow.
+        below the share
+            The flow over each link to it is less than 5 % of what its sender sends.
+        KV cache masked
+            Its KV cache was expected to be too full for any query that came.
+        batch too small
+            The prompts that came do not fit in one batch there.
+        never chosen
+            The scheduler could have chosen it and did not.
+        nothing upstream
+            All nodes that could send to it were idle themselves.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=20, rng=0))
+    >>> len(idle_nodes(result))
+    0
+    """
+    nodes, links = result.nodes, result.links
+    through = _on_a_path(links)
+    outbound = links.groupby("sender")["flow_tokens_per_s"].sum()
+    follows_flow = bool(result.provenance["scheduler"].get("follows_flow", False))
+    idle = nodes[nodes["tokens"] == 0]
+    idle_ones = set(idle["node"])
+    rows: list[dict[str, Any]] = []
+    for node in idle.to_dict("records"):
+        inbound = links[links["receiver"] == node["node"]]
+        sent = inbound["sender"].map(outbound)
+        share = (inbound["flow_tokens_per_s"] / sent.where(sent > 0)).fillna(0.0)
+        allowed = inbound[share >= LEAST_SHARE] if follows_flow else inbound
+        masked = {name: int(allowed[name].sum()) for name in ("kv_masked", "batch_masked")}
+        if node["end_layer"] <= node["first_layer"]:
+            cause = "no layers"
+        elif node["node"] not in through:
+            cause = "no way through"
+        elif follows_flow and not (inbound["flow_tokens_per_s"] > 0).any():
+            cause = "no flow"
+        elif allowed.empty:
+            cause = "below the share"
+        elif masked["kv_masked"] > 0 and masked["kv_masked"] >= masked["batch_masked"]:
+            cause = "KV cache masked"
+        elif masked["batch_masked"] > 0:
+            cause = "batch too small"
+        elif set(allowed["sender"]) <= idle_ones:
+            cause = "nothing upstream"
+        else:
+            cause = "never chosen"
+        rows.append(
+            {
+                "node": node["node"],
+                "machine": node["machine"],
+                "cause": cause,
+                "flow_tokens_per_s": node["flow_tokens_per_s"],
+                "potential_tokens_per_s": node["potential_tokens_per_s"],
+                "inbound": len(inbound),
+                "share": float(share.max()) if len(share) else 0.0,
+                **masked,
+            }
+        )
+    columns = ["node", "machine", "cause", "flow_tokens_per_s", "potential_tokens_per_s", "inbound", "share"]
+    return pd.DataFrame(rows, columns=[*columns, "kv_masked", "batch_masked"])
+
+
+def _on_a_path(links: pd.DataFrame) -> set[Any]:
+    """Ends that are reached from the source and from which the sink is reached."""
+    pairs = list(zip(links["sender"], links["receiver"], strict=True))
+    return _reached("source", pairs) & _reached("sink", [(receiver, sender) for sender, receiver in pairs])
+
+
+def _reached(start: Any, pairs: list[tuple[Any, Any]]) -> set[Any]:
+    onward: dict[Any, list[Any]] = {}
+    for sender, receiver in pairs:
+        onward.setdefault(sender, []).append(receiver)
+    seen, frontier = {start}, [start]
+    while frontier:
+        for receiver in onward.get(frontier.pop(), []):
+            if receiver not in seen:
+                seen.add(receiver)
+                frontier.append(receiver)
+    return seen

@@ -1,0 +1,69 @@
+"""Idle nodes in words."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab.diagnosis.wording import node_names, number, percent, sentence
+
+__all__ = ["idle_words"]
+
+_IDLE_TEXTS: Final = {
+    "no layers": (
+        "{nodes} {hold} no layers",
+        "Plan with all nodes, or see whether the bound is within reach without them.",
+    ),
+    "no way through": (
+        "{nodes} {hold} layers, but no path of links leads over {them} from source to sink",
+        "Link {them} to nodes that end where {they} {begin} and go on where {they} {end}.",
+    ),
+    "no flow": (
+        "{nodes} {hold} layers, but the maximum flow does without {them} and the scheduler follows the flow",
+        "Give {them} layers that the flow is short of.",
+    ),
+    "below the share": (
+        "{nodes} {are} idle because the flow to {them} is at most {share} of what any sender sends, and the"
+        " helix scheduler leaves out links below 5 percent",
+        "Plan so that fewer nodes share a sender's flow, or use another scheduler.",
+    ),
+    "KV cache masked": (
+        "{nodes} {are} idle because the scheduler expected {their} KV cache to be too full for each query"
+        " that came, {masked} times",
+        "Give {them} fewer layers, which leaves more KV cache, or raise kv_high_water_mark.",
+    ),
+    "batch too small": (
+        "{nodes} {are} idle because the prompts that came do not fit in one batch there, {masked} times",
+        "Cut prompts into chunks with execution='chunked', or keep such machines off the first layers.",
+    ),
+    "never chosen": (
+        "{nodes} {are} idle though the scheduler could have sent queries there: all through the window it"
+        " chose others",
+        "Use a scheduler that spreads queries, such as helix, or let this one look at how busy nodes are.",
+    ),
+    "nothing upstream": (
+        "{nodes} {are} idle because all nodes that send to {them} are idle too",
+        "Look at those nodes first.",
+    ),
+}
+
+
+def idle_words(idle: pd.DataFrame, cause: str) -> tuple[str, str, dict[str, Any]]:
+    """Text, suggestion and evidence about the nodes that are idle for this cause."""
+    nodes = idle[idle["cause"] == cause]
+    one = len(nodes) == 1
+    words = {
+        "nodes": node_names(nodes["node"].tolist()),
+        "hold": "holds" if one else "hold",
+        "are": "is" if one else "are",
+        "them": "it" if one else "them",
+        "they": "it" if one else "they",
+        "their": "its" if one else "their",
+        "begin": "begins" if one else "begin",
+        "end": "ends" if one else "end",
+        "share": percent(float(nodes["share"].max())),
+        "masked": number(float(nodes[["kv_masked", "batch_masked"]].max(axis=1).sum())),
+    }
+    text, suggestion = (template.format(**words) for template in _IDLE_TEXTS[cause])
+    return sentence(text), suggestion, {"nodes": nodes.to_dict("records")}

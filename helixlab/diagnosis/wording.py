@@ -1,0 +1,90 @@
+"""Numbers and lists as they are read aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["listed", "node_names", "number", "percent", "times"]
+
+
+def number(value: float) -> str:
+    """Three digits that count, without exponents.
+
+    Examples
+    --------
+    >>> number(1289.557), number(64.23), number(0.04567)
+    ('1290', '64.2', '0.0457')
+    """
+    if value == 0 or not abs(value) < 1e15:
+        return f"{value:.0f}"
+    digits = max(0, 2 - len(str(int(abs(value)))) + 1) if abs(value) >= 1 else 3
+    if abs(value) < 1:
+        return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.6f}".rstrip("0").rstrip(".") or "0"
+    if abs(value) >= 1000:
+        return str(round(value, -(len(str(int(abs(value)))) - 3))).removesuffix(".0")
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def percent(share: float) -> str:
+    """A share in percent.
+
+    Examples
+    --------
+    >>> percent(0.183), percent(0.0042), percent(1.0)
+    ('18 percent', '0.4 percent', '100 percent')
+    """
+    value = 100 * share
+    return f"{value:.0f} percent" if abs(value) >= 1 or value == 0 else f"{value:.1f} percent"
+
+
+def times(factor: float) -> str:
+    """How many times as much.
+
+    Examples
+    --------
+    >>> times(2.04), times(1.5)
+    ('twice', '1.5 times')
+    """
+    return "twice" if 1.95 <= factor <= 2.05 else f"{float(f'{factor:.2g}'):g} times"
+
+
+def listed(things: Sequence[Any]) -> str:
+    """Things with commas and an *and*.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    words = [str(thing) for thing in things]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def node_names(nodes: Sequence[int], most: int = 6) -> str:
+    """Nodes by number, only some of them where there are many.
+
+    Examples
+    --------
+    >>> node_names([3]), node_names([3, 7, 12])
+    ('node 3', 'nodes 3, 7 and 12')
+    >>> node_names(range(20))
+    '20 nodes, among them 0, 1 and 2'
+    """
+    if len(nodes) == 1:
+        return f"node {nodes[0]}"
+    if len(nodes) <= most:
+        return f"nodes {listed(list(nodes))}"
+    return f"{len(nodes)} nodes, among them {listed(list(nodes)[:3])}"
+
+
+def sentence(text: str) -> str:
+    """With a capital letter in front.
+
+    Examples
+    --------
+    >>> sentence("node 3 is idle.")
+    'Node 3 is idle.'
+    """
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,242 @@
+"""From what a run recorded to the tables of its Result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.flow import Flow, upper_bound
+from helixlab.model import Model, machine_throughput
+from helixlab.placement import Placement
+from helixlab.simulation.breakdown import PARTS
+from helixlab.simulation.drive import Recording
+from helixlab.simulation.kv_cache import stored_kv
+from helixlab.simulation.metrics import latency_figures, peak_rss_mb
+from helixlab.simulation.result import Result
+from helixlab.workload import Workload
+
+__all__ = ["build_result"]
+
+OUTCOMES = np.array(["finished", "dropped", "refused"])
+REASONS = np.array(
+    [
+        "",
+        "no pipeline has room for it, though nothing else is served",
+        "it needs more KV cache than a node on its way has",
+        "it exceeds the batch limits of a node on its way",
+    ]
+)
+
+
+def build_result(
+    recording: Recording,
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    flow: Flow,
+    workload: Workload,
+    source: dict[str, Any],
+    start_s: float,
+    wall_s: float,
+) -> Result:
+    """The Result of a finished recording."""
+    first_s, last_s = recording.window_s
+    run = recording.state.run[0]
+    iterations = _frame(recording.iterations)
+    latency_s = (iterations["end_s"] - iterations["start_s"]).to_numpy()
+    iterations["latency_s"] = latency_s
+    if run["keep_breakdown"]:
+        parts = np.concatenate(recording.iteration_parts)
+        for column, name in enumerate(PARTS):
+            iterations[name] = parts[:, column]
+    in_window = iterations["end_s"].between(first_s, last_s).to_numpy()
+    is_prompt = (iterations["iteration"] == 0).to_numpy()
+    prompt_latency_s, decode_latency_s = latency_s[in_window & is_prompt], latency_s[in_window & ~is_prompt]
+    queries = _frame(recording.query_logs)
+    queries["outcome"] = OUTCOMES[queries["outcome"].to_numpy(np.int64)]
+    queries["reason"] = REASONS[queries["reason"].to_numpy(np.int64)]
+    finished = queries[queries["outcome"] == "finished"]
+    accepted, asked = (
+        np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
+        for name in ("input_tokens", "output_tokens")
+    )
+    # Counted by the engine too, for runs whose iterations are not kept.
+    before, after = (counters[0] for counters in recording.runs_at_window[:2])
+    decoded = int(after["decode_tokens"] - before["decode_tokens"])
+    prompts = int(after["prompts_finished"] - before["prompts_finished"])
+    prompt_tokens = int(after["prompt_tokens"] - before["prompt_tokens"])
+    if len(iterations):
+        decoded, prompts = len(decode_latency_s), len(prompt_latency_s)
+        prompt_tokens = int(iterations["tokens"].to_numpy()[in_window & is_prompt].sum())
+    total_tokens = int(run["prompt_tokens"] + run["decode_tokens"])
+    summary = {
+        "cluster": cluster.name,
+        "model": placement.model,
+        "placement": placement.name,
+        "placement_hash": source["placement"]["hash"],
+        "scheduler": source["scheduler"]["name"],
+        "execution": source["execution"]["name"],
+        "mode": workload.mode,
+        "on_full": source["settings"]["on_full"],
+        "seed": workload.seed,
+        "decode_tokens_per_s": decoded / (last_s - first_s),
+        "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),
+        **latency_figures(prompt_latency_s, "prompt"),
+        **latency_figures(decode_latency_s, "decode"),
+        "prompts_finished_in_window": prompts,
+        "total_tokens": total_tokens,
+        "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,
+        "start_s": float(start_s),
+        "window_start_s": float(first_s),
+        "window_end_s": float(last_s),
+        "last_finish_s": float(run["last_finish_s"]),
+        "queries_fed": int(run["fed"]),
+        "queries_finished": int(run["finished"]),
+        "queries_in_flight": int(run["in_flight"]),
+        "queries_dropped": int(run["dropped"]),
+        "queries_refused": int(run["refused"]),
+        "queries_waited": int(run["waited"]),
+        "queries_preempted": int(run["preempted"]),
+        "prompts_waited_for_kv": int(run["kv_waits"]),
+        "input_tokens_mean_accepted": float(accepted.mean()) if len(accepted) else float("nan"),
+        "output_tokens_mean_accepted": float(asked.mean()) if len(asked) else float("nan"),
+        "max_flow_tokens_per_s": flow.value_tokens_per_s,
+        "upper_bound_tokens_per_s": max(upper_bound(cluster, model), flow.value_tokens_per_s),
+        "events": int(run["events_done"]),
+        "wall_s": wall_s,
+        "peak_rss_mb": peak_rss_mb(),
+    }
+    return Result(
+        summary=pd.DataFrame([summary]),
+        iterations=iterations,
+        queries=queries,
+        batches=_frame(recording.batches),
+        nodes=_nodes(recording, cluster, model, placement, flow),
+        links=_links(recording, flow),
+        bottlenecks=flow.bottlenecks,
+        timeline=_timeline(recording),
+        node_timeline=_node_timeline(recording, cluster),
+        provenance=source,
+    )
+
+
+def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
+    """Log pieces as a table, column by column so that no second copy of the whole is made."""
+    return pd.DataFrame(
+        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()}
+    )
+
+
+def _in_flight(recording: Recording) -> NDArray[np.void]:
+    queries = recording.state.queries
+    return queries[queries["in_use"] == 1]
+
+
+def _nodes(
+    recording: Recording, cluster: Cluster, model: Model, placement: Placement, flow: Flow
+) -> pd.DataFrame:
+    before, after = recording.nodes_at_window[:2]
+    through = flow.nodes.set_index("node")
+    throughput = machine_throughput(model, cluster.machine_counts())
+    # Without the breakdown it is not known how long requests waited.
+    unknown = 0.0 if recording.state.run["keep_breakdown"][0] else np.nan
+    first_s, last_s = recording.window_s
+    stored = stored_kv(recording.state, max(last_s, float(recording.state.run["now_s"][0])))
+    rows = []
+    for node in cluster.nodes:
+        held = placement.layers_of(node.index)
+        at_end = recording.state.nodes[node.index]
+        capacity = int(at_end["kv_capacity_token_layers"])
+        busy_s = _busy_s(after[node.index], last_s) - _busy_s(before[node.index], first_s)
+        rows.append(
+            {
+                "node": node.index,
+                "machine": node.machine,
+                "region": node.region,
+                "first_layer": held.first_layer if held else 0,
+                "end_layer": held.end_layer if held else 0,
+                "potential_tokens_per_s": _potential(throughput[node.machine], model.layers),
+                "capacity_tokens_per_s": float(through["capacity_tokens_per_s"][node.index]) if held else 0.0,
+                "flow_tokens_per_s": float(through["flow_tokens_per_s"][node.index]) if held else 0.0,
+                "kv_capacity_token_layers": capacity,
+                "kv_used_token_layers": int(stored[node.index]),
+                "kv_used_fraction": int(stored[node.index]) / capacity if capacity else 0.0,
+                "busy_fraction": busy_s / (last_s - first_s),
+                "batches": int(after[node.index]["batches"] - before[node.index]["batches"]),
+                "tokens": int(after[node.index]["tokens"] - before[node.index]["tokens"]),
+                **{
+                    name: float(after[node.index][name] - before[node.index][name]) + unknown
+                    for name in ("batch_wait_s", "kv_wait_s")
+                },
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _potential(throughput: NDArray[np.float64], layers: int) -> float:
+    """What a node adds to the tokens/s of its cluster with the number of layers that suits it best."""
+    return float(np.max(np.arange(len(throughput)) * throughput)) / layers
+
+
+def _busy_s(node: np.void, now_s: float) -> float:
+    return float(node["busy_s"]) + (now_s - float(node["busy_since_s"]) if node["busy"] else 0.0)
+
+
+def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
+    before, after = recording.links_at_window[:2]
+    span_s = recording.window_s[1] - recording.window_s[0]
+    coordinator = len(recording.state.nodes) - 1
+    senders = [SOURCE if end == coordinator else end for end in after["sender"].tolist()]
+    receivers = [SINK if end == coordinator else end for end in after["receiver"].tolist()]
+    pairs = list(zip(senders, receivers, strict=True))
+    capacity = dict(zip(flow.on_link, flow.links["capacity_tokens_per_s"], strict=True))
+    unknown = 0.0 if recording.state.run["keep_breakdown"][0] else np.nan
+    return pd.DataFrame(
+        {
+            "sender": pd.Series(senders, dtype=object),
+            "receiver": pd.Series(receivers, dtype=object),
+            "flow_tokens_per_s": [flow.on_link[pair] for pair in pairs],
+            "capacity_tokens_per_s": [capacity[pair] for pair in pairs],
+            "tokens_per_s": (after["sent_tokens"] - before["sent_tokens"]) / span_s,
+            "busy_fraction": (_sent_s(after, recording.window_s[1]) - _sent_s(before, recording.window_s[0]))
+            / span_s,
+            "wait_s": after["wait_s"] - before["wait_s"] + unknown,
+            "kv_masked": after["kv_masked"],
+            "batch_masked": after["batch_masked"],
+        }
+    )
+
+
+def _sent_s(links: NDArray[np.void], now_s: float) -> NDArray[np.float64]:
+    """Seconds each link has been sending until now; what it has begun counts as a whole in ``busy_s``."""
+    return links["busy_s"] - np.maximum(links["free_at_s"] - now_s, 0)
+
+
+def _timeline(recording: Recording) -> pd.DataFrame:
+    table = _frame(recording.samples)
+    step_s = table["time_s"].diff()
+    for tokens in ("prompt_tokens", "decode_tokens"):
+        table[f"{tokens}_per_s"] = table[tokens].diff() / step_s
+    return table
+
+
+def _node_timeline(recording: Recording, cluster: Cluster) -> pd.DataFrame:
+    times = np.concatenate([piece["time_s"] for piece in recording.samples])
+    samples = np.concatenate(recording.node_samples)  # [sample, what, node]
+    capacity = np.maximum(recording.state.nodes["kv_capacity_token_layers"][:-1], 1)
+    busy = np.full((len(times), len(cluster.nodes)), np.nan)
+    busy[1:] = np.diff(samples[:, 2], axis=0) / np.diff(times)[:, None]
+    nodes = np.arange(len(cluster.nodes))
+    return pd.DataFrame(
+        {
+            "time_s": np.repeat(times, len(nodes)),
+            "node": np.tile(nodes, len(times)),
+            "kv_used_fraction": (samples[:, 0] / capacity).ravel(),
+            "kv_expected_fraction": (samples[:, 1] / capacity).ravel(),
+            "busy_fraction": busy.ravel(),
+        }
+    )

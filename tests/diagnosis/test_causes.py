@@ -1,0 +1,362 @@
+"""For every cause a run in which it is the truth: diagnose names it first."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import helixlab as hx
+from helixlab.cluster import SINK, SOURCE
+from helixlab.diagnosis import CAUSES, Finding, losses
+from helixlab.diagnosis.facts import facts_of
+from helixlab.errors import SimulationError
+from helixlab.placement import usable_links
+from helixlab.scheduling import Scheduler
+
+LAYERS = 4
+LLAMA = hx.load_model("llama-1-30b")
+
+
+def profile(machine, token_s=0.001, batch_s=0.0, kv_blocks=20_000, prompts=4, most_layers=LAYERS):
+    """A layer takes so long for a token, whether of a prompt or a decode, and so long for any batch."""
+    return replace(
+        LLAMA.profile("L4"),
+        machine=machine,
+        prompt_batch_tokens=(0, 20_000),
+        prompt_layer_s=(0.0, 20_000 * token_s),
+        decode_batch_tokens=(0, 1, 2, 2000),
+        decode_layer_s=(0.0, (batch_s + 2 * token_s) / 2, batch_s + 2 * token_s, batch_s + 2000 * token_s),
+        kv_blocks=(kv_blocks,) * most_layers,
+        max_prompt_requests=(prompts,) * most_layers,
+        max_decode_tokens=(500,) * most_layers,
+        typical_layers=min(2, most_layers),
+        typical_layers_when_tight=min(2, most_layers),
+    )
+
+
+def system(*spans, links=None, latency_s=1e-4, bandwidth_bytes_per_s=1e9, nic_bytes_per_s=1e9, **model):
+    """Nodes, each ``(profile, first layer, end layer)``, or a profile alone, and nothing to hold."""
+    spans = [span if isinstance(span, tuple) else (span, None, None) for span in spans]
+    profiles = {each.machine: each for each, *_ in spans}
+    model = replace(LLAMA, layers=LAYERS, profiles=profiles, **model)
+    machines = [hx.Machine(name, 24e9, nic_bytes_per_s, nic_bytes_per_s, 2e9) for name in profiles]
+    counts = {name: sum(each.machine == name for each, *_ in spans) for name in profiles}
+    cluster = hx.single_region(
+        counts,
+        latency_s=latency_s,
+        bandwidth_bytes_per_s=bandwidth_bytes_per_s,
+        machines=machines,
+        name="few",
+    )
+    free = {name: [node.index for node in cluster.nodes if node.machine == name] for name in profiles}
+    layers = []
+    for each, first, end in spans:
+        node = free[each.machine].pop(0)
+        if first is not None:
+            layers.append(hx.NodeLayers(node, first, end))
+    if links is None:
+        links = usable_links(cluster, tuple(layers), LAYERS)
+    return cluster, model, hx.Placement("drawn", "few", model.name, "by hand", tuple(layers), tuple(links))
+
+
+def requests(input_tokens, output_tokens, arrival_s=None):
+    table = pd.DataFrame({"input_tokens": input_tokens, "output_tokens": output_tokens})
+    if arrival_s is not None:
+        table.insert(0, "arrival_s", arrival_s)
+    return table
+
+
+def offline(count=20, input_tokens=750, output_tokens=240, number=3000, **changes):
+    table = requests([input_tokens] * number, [output_tokens] * number)
+    changes = {"warmup_s": 200, "duration_s": 400, "rng": 0, **changes}
+    return hx.offline(initial_queries=count, requests=table, **changes)
+
+
+def run(case, **how):
+    return hx.simulate(*case, **{"scheduler": "swarm", "keep_breakdown": True, **how})
+
+
+A = profile("A")
+
+
+def no_layers():
+    return run(system((A, 0, 4), A, A), workload=offline())
+
+
+def no_way_through():
+    links = [(SOURCE, 0), (0, SINK)]
+    return run(system((A, 0, 4), (A, 2, 4), links=links), workload=offline())
+
+
+def no_flow():
+    # With four layers it has no KV cache left for a batch.
+    full = replace(profile("F"), kv_blocks=(20_000, 20_000, 20_000, 30))
+    return run(system((A, 0, 4), (full, 0, 4)), scheduler="helix", workload=offline())
+
+
+def below_the_share():
+    quick, slow = profile("Q", token_s=0.001), profile("S", token_s=0.013)
+    return run(system((quick, 0, 4), *[(slow, 0, 4)] * 14), scheduler="helix", workload=offline(60))
+
+
+def kv_masked():
+    tight = profile("T", kv_blocks=180)  # 2880 tokens
+    case = system((A, 0, 4), (tight, 0, 4))
+    return run(case, scheduler="helix", workload=offline(60, input_tokens=2600, output_tokens=500))
+
+
+def batch_too_small():
+    narrow = profile("N", prompts=1)  # 2048 tokens
+    case = system((A, 0, 4), (narrow, 0, 4))
+    return run(case, scheduler="helix", workload=offline(60, input_tokens=2600, output_tokens=800))
+
+
+def _first(state, sender, query):
+    return state.nodes[sender].first_link
+
+
+def never_chosen():
+    return run(system((A, 0, 4), (A, 0, 4)), scheduler=Scheduler("first", _first), workload=offline(60))
+
+
+def little_asked_for():
+    rng = np.random.default_rng(0)
+    table = requests([300] * 20, [100] * 20, np.sort(rng.uniform(0, 400, 20)))
+    return run(system((A, 0, 4)), workload=hx.online(requests=table, duration_s=400))
+
+
+def placement():
+    slow = profile("S", token_s=0.004)
+    return run(system((A, 0, 1), (slow, 1, 4)), workload=offline(60))
+
+
+def filling_up():
+    # Plenty of prompts at the start, and no decode of theirs has ended yet.
+    case = system((A, 0, 4))
+    return run(case, workload=offline(200, output_tokens=800, warmup_s=0, duration_s=600))
+
+
+def rejected():
+    case = system((A, 0, 4))
+    case = (*case[:2], replace(case[2], kv_capacity_token_layers={0: 4 * 6000}))
+    workload = offline(20, warmup_s=0, input_tokens=1500, output_tokens=100)
+    return run(case, scheduler="helix", on_full="drop", workload=workload)
+
+
+def costly_batches():
+    fixed = profile("F", token_s=1e-5, batch_s=0.02)
+    return run(system((fixed, 0, 4)), workload=offline(2, input_tokens=50))
+
+
+def overhead():
+    # 400 kB of activations a token take longer to bring together than the layers to run.
+    quick = profile("Q", token_s=1e-5)
+    case = system((quick, 0, 4), activation_bytes=400_000)
+    return run(case, workload=offline(60))
+
+
+def full_kv_caches():
+    # Room for two queries at a time, on four nodes.
+    case = system((A, 0, 1), (A, 1, 2), (A, 2, 3), (A, 3, 4))
+    case = (*case[:2], replace(case[2], kv_capacity_token_layers=dict.fromkeys(range(4), 2400)))
+    return run(case, workload=offline(20, input_tokens=1000, output_tokens=200))
+
+
+def preemption():
+    case = system((A, 0, 4))
+    case = (*case[:2], replace(case[2], kv_capacity_token_layers={0: 4 * 2000}))
+    return run(case, workload=offline(30, input_tokens=20, output_tokens=1200))
+
+
+def busy_links():
+    # Two links share a card half and half, and one of them has nine tenths of the way.
+    slow = profile("S", token_s=0.01)
+    case = system((A, 0, 2), (A, 2, 4), (slow, 2, 4), nic_bytes_per_s=520 * (LLAMA.activation_bytes + 2))
+    return run(case, scheduler=Scheduler("nine to one", _nine_to_one), workload=offline(40))
+
+
+def _nine_to_one(state, sender, query):
+    node = state.nodes[sender]
+    return node.first_link + (node.links > 1 and state.queries[query].id % 10 == 0)
+
+
+def sending():
+    # A token takes 4 ms to compute, and nearly as long on either side to be sent.
+    return run(system((A, 0, 4), bandwidth_bytes_per_s=2 * 260), workload=offline(1))
+
+
+def link_latency():
+    quick = profile("Q", token_s=1e-5, batch_s=1e-4)
+    return run(system((quick, 0, 2), (quick, 2, 4), latency_s=0.2), workload=offline(5))
+
+
+def imbalance():
+    # Queries are split evenly over a quick node and a slow one.
+    quick, slow = profile("Q", token_s=0.001), profile("S", token_s=0.008)
+    case = system((quick, 0, 4), (slow, 0, 4))
+    return run(case, scheduler=Scheduler("in turn", _in_turn), workload=offline(20, 50, 20))
+
+
+def _in_turn(state, sender, query):
+    return state.nodes[sender].first_link + state.queries[query].id % state.nodes[sender].links
+
+
+def bubbles():
+    # A batch takes as long whatever is in it, so queries that meet stay together.
+    fixed = profile("F", token_s=1e-6, batch_s=0.02, most_layers=1)
+    case = system((fixed, 0, 1), (fixed, 1, 2), (fixed, 2, 3), (fixed, 3, 4))
+    return run(case, workload=offline(400, input_tokens=50, warmup_s=100))
+
+
+def few_queries():
+    case = system((A, 0, 1), (A, 1, 2), (A, 2, 3), (A, 3, 4))
+    return run(case, workload=offline(1))
+
+
+def waiting():
+    result = few_queries()
+    return hx.simulate(*FEW, scheduler="swarm", workload=offline(1)) if result else None
+
+
+FEW = system((A, 0, 1), (A, 1, 2), (A, 2, 3), (A, 3, 4))
+
+
+def unsteady():
+    # Five times as many queries in the second half.
+    rng = np.random.default_rng(0)
+    arrival_s = np.sort(np.concatenate([rng.uniform(0, 500, 60), rng.uniform(500, 1000, 300)]))
+    table = requests([200] * 360, [50] * 360, arrival_s)
+    return run(system((A, 0, 4)), workload=hx.online(requests=table, duration_s=1000))
+
+
+def saturated():
+    rng = np.random.default_rng(0)
+    count = 600
+    table = requests([300] * count, [100] * count, np.sort(rng.uniform(0, 200, count)))
+    return run(system((A, 0, 4)), workload=hx.online(requests=table, duration_s=200))
+
+
+CASES = {
+    "no layers": no_layers,
+    "no way through": no_way_through,
+    "no flow": no_flow,
+    "below the share": below_the_share,
+    "KV cache masked": kv_masked,
+    "batch too small": batch_too_small,
+    "never chosen": never_chosen,
+    "little asked for": little_asked_for,
+    "placement": placement,
+    "filling up": filling_up,
+    "rejected": rejected,
+    "costly batches": costly_batches,
+    "overhead": overhead,
+    "full KV caches": full_kv_caches,
+    "preemption": preemption,
+    "busy links": busy_links,
+    "sending": sending,
+    "link latency": link_latency,
+    "imbalance": imbalance,
+    "bubbles": bubbles,
+    "few queries": few_queries,
+    "waiting": waiting,
+    "unsteady": unsteady,
+    "saturated": saturated,
+}
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_it_is_named_first(cause):
+    result = CASES[cause]()
+    findings = hx.diagnose(result)
+    assert findings[0].cause == cause
+    assert findings == sorted(findings, key=lambda finding: -finding.cost)
+    for finding in findings:
+        check_finding(finding)
+    check_losses(result)
+
+
+def check_finding(finding):
+    assert isinstance(finding, Finding)
+    assert finding.cause in CAUSES
+    assert 0 <= finding.cost <= 1
+    for sentence in (finding.text, finding.suggestion):
+        assert sentence[0].isupper() or sentence[0].isdigit()
+        assert sentence.endswith(".")
+        assert not set(sentence) & set("%_[]{}<>|~") - {"_"}, "reads well aloud"
+        assert "nan" not in sentence.split()
+    json.dumps(finding.to_dict(), allow_nan=False)
+    assert copy.deepcopy(finding) == finding
+
+
+def check_losses(result):
+    facts, table = facts_of(result), losses(result)
+    bound = facts.bound_tokens_per_s
+    assert table["tokens_per_s"].sum() == pytest.approx(bound - facts.served_tokens_per_s, abs=1e-6 * bound)
+    assert (table.loc[table["cause"] != "costly batches", "tokens_per_s"] > 0).all()
+    assert table["cause"].is_unique
+    assert set(table["cause"]) <= set(CAUSES)
+
+
+def test_every_cause_has_a_case():
+    assert set(CASES) | {"nothing upstream"} == set(CAUSES)
+
+
+def test_what_follows_from_an_idle_node_costs_nothing_more():
+    links = [(SOURCE, 0), (SOURCE, 1), (0, 2), (1, 3), (2, SINK), (3, SINK)]
+    case = system((A, 0, 2), (A, 0, 2), (A, 2, 4), (A, 2, 4), links=links)
+    result = run(case, scheduler=Scheduler("first", _first), workload=offline(60))
+    findings = {finding.cause: finding for finding in hx.diagnose(result)}
+    assert [node["node"] for node in findings["never chosen"].evidence["nodes"]] == [1]
+    assert [node["node"] for node in findings["nothing upstream"].evidence["nodes"]] == [3]
+    assert findings["nothing upstream"].cost == 0
+    assert findings["never chosen"].cost == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("scheduler", ["helix", "swarm", "random", "shortest-queue"])
+@pytest.mark.parametrize("execution", ["greedy", "chunked"])
+@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("keep_breakdown", [True, False])
+def test_published_placements(scheduler, execution, mode, keep_breakdown):
+    workload = (
+        hx.offline(warmup_s=10, duration_s=30, rng=0)
+        if mode == "offline"
+        else hx.online(rate_tokens_per_s=400, duration_s=20, rng=0)
+    )
+    result = hx.simulate(
+        hx.load_cluster("single24"),
+        hx.load_model("llama-2-70b"),
+        hx.load_placement("single24/llama-2-70b/example-ilp"),
+        scheduler=scheduler,
+        execution=execution,
+        workload=workload,
+        keep_breakdown=keep_breakdown,
+    )
+    check_losses(result)
+    for finding in hx.diagnose(result):
+        check_finding(finding)
+    findings = {finding.cause: finding for finding in hx.diagnose(result)}
+    assert [node["node"] for node in findings["no way through"].evidence["nodes"]] == [20]
+
+
+def test_nothing_ended_in_the_window():
+    for keep in (True, False):
+        result = hx.simulate(
+            *FEW, workload=offline(3, warmup_s=0, duration_s=0.5), keep_breakdown=keep, sample_step_s=0
+        )
+        check_losses(result)
+        for finding in hx.diagnose(result):
+            check_finding(finding)
+
+
+def test_saved_results_tell_the_same(tmp_path):
+    result = few_queries()
+    again = hx.load_result(result.save(tmp_path / "run"))
+    assert hx.diagnose(again) == hx.diagnose(result)
+
+
+def test_only_results():
+    with pytest.raises(SimulationError, match="diagnose needs a Result, got 3"):
+        hx.diagnose(3)

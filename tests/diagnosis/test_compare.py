@@ -1,0 +1,110 @@
+"""Runs side by side: in what they differ, and which causes explain it."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+
+import helixlab as hx
+from helixlab.diagnosis import differing_settings, losses
+from helixlab.errors import SimulationError
+from helixlab.scheduling import Scheduler
+
+SYSTEM = (
+    hx.load_cluster("single24"),
+    hx.load_model("llama-2-70b"),
+    hx.load_placement("single24/llama-2-70b/example-ilp"),
+)
+PETALS = hx.load_placement("single24/llama-2-70b/petals")
+
+
+def run(placement=SYSTEM[2], scheduler="swarm", queries=20, **how):
+    workload = hx.offline(initial_queries=queries, warmup_s=10, duration_s=40, rng=0)
+    how = {"workload": workload, "keep_breakdown": True, **how}
+    return hx.simulate(*SYSTEM[:2], placement, scheduler=scheduler, **how)
+
+
+def test_the_same_twice():
+    comparison = hx.compare([run(), run()])
+    assert comparison.text.startswith("These runs have the same settings.")
+    assert comparison.settings.empty
+    assert comparison.causes["1"].equals(comparison.causes["2"].rename("1"))
+
+
+def test_one_setting():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        comparison = hx.compare([run(), run(PETALS)])
+    assert comparison.settings.loc["placement"].tolist() == [SYSTEM[2].name, PETALS.name]
+    assert "These runs differ in placement only." in comparison.text
+    assert f"Placement: {SYSTEM[2].name} in run 1, {PETALS.name} in run 2." in comparison.text
+
+
+def test_two_settings_warn():
+    runs = [run(), run(PETALS, "random")]
+    with pytest.warns(
+        UserWarning, match="These runs differ in placement AND scheduler, so that neither alone"
+    ):
+        comparison = hx.compare(runs)
+    assert list(comparison.settings.index) == ["placement", "scheduler"]
+
+
+def test_the_causes_add_up_to_the_difference():
+    runs = [run(queries=3), run(queries=40), run(queries=40, execution="chunked")]
+    with pytest.warns(UserWarning, match="initial queries|execution"):
+        comparison = hx.compare(runs)
+    served = comparison.figures["served_tokens_per_s"]
+    for at, result in enumerate(runs, 1):
+        lost = losses(result)["tokens_per_s"].sum()
+        assert comparison.causes[str(at)].sum() == pytest.approx(lost)
+        assert served[str(at)] + lost == pytest.approx(result.summary["upper_bound_tokens_per_s"].item())
+    assert comparison.causes.index[0] in ("few queries", "costly batches", "bubbles")
+    assert f"Run 2 serves {served['2']:.0f} tokens per second" in comparison.text
+    assert "What explains it most: " in comparison.text
+
+
+def test_the_same_name_is_not_the_same_thing():
+    other = replace(PETALS, name=SYSTEM[2].name)
+    comparison = hx.compare([run(), run(other)])
+    names = comparison.settings.loc["placement"].tolist()
+    assert names[0] != names[1]
+    assert all(name.startswith(f"{SYSTEM[2].name} with content ") for name in names)
+
+
+def test_another_name_is_not_another_thing():
+    assert differing_settings([run(), run(replace(SYSTEM[2], name="mine"))]) == {}
+
+
+def test_the_step_of_the_timeline_is_no_setting():
+    assert differing_settings([run(), run(sample_step_s=1.0)]) == {}
+
+
+def test_other_machines():
+    small = hx.load_placement("small10/llama-1-30b/helix")
+    other = hx.simulate(
+        hx.load_cluster("small10"), hx.load_model("llama-1-30b"), small, workload=hx.offline(duration_s=20)
+    )
+    with pytest.warns(UserWarning, match="cluster AND model AND placement"):
+        comparison = hx.compare([run(), other])
+    assert "the machines, whose upper bound is" in comparison.text
+
+
+@pytest.mark.parametrize("wrong", [[], ["a", "b"], 3])
+def test_only_results(wrong):
+    with pytest.raises(SimulationError, match="compare needs two or more results"):
+        hx.compare(wrong)
+
+
+def _first(state, sender, query):
+    return state.nodes[sender].first_link
+
+
+def _second(state, sender, query):
+    node = state.nodes[sender]
+    return node.first_link + min(1, node.links - 1)
+
+
+def test_own_functions_of_one_name():
+    runs = [run(scheduler=Scheduler("mine", function)) for function in (_first, _second)]
+    names = hx.compare(runs).settings.loc["scheduler"].tolist()
+    assert names[0] != names[1]
