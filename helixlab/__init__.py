@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     )
     from helixlab.diagnosis import Comparison, Finding, compare, diagnose
     from helixlab.execution import Execution, chunked
-    from helixlab.experiments.goodput import Goodput, Objective, goodput, query_latencies, rate_sweep
+    from helixlab.experiments.goodput import Goodput, goodput
+    from helixlab.experiments.means import mean_interval
+    from helixlab.experiments.objective import Objective, query_latencies
+    from helixlab.experiments.rates import rate_sweep
     from helixlab.experiments.sweep import sweep
     from helixlab.experiments.tuning import Tuning, tune_execution
     from helixlab.flow import Flow, max_flow, upper_bound
@@ -75,7 +78,10 @@ _HOMES = {
     "diagnosis": ("Comparison", "Finding", "compare", "diagnose"),
     "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
-    "experiments.goodput": ("Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"),
+    "experiments.objective": ("Objective", "query_latencies"),
+    "experiments.rates": ("rate_sweep",),
+    "experiments.goodput": ("Goodput", "goodput"),
+    "experiments.means": ("mean_interval",),
     "experiments.tuning": ("Tuning", "tune_execution"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -118,6 +124,7 @@ __all__ = [
     "load_placement",
     "load_result",
     "max_flow",
+    "mean_interval",
     "model_names",
     "offline",
     "online",

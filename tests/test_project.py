@@ -63,7 +63,11 @@ DISTRIBUTION_OF_MODULE: dict[str, str] = {}
 PYPI_NAME_OF_CONDA_NAME: dict[str, str] = {}
 
 RUNS_WHAT_A_FILE_HOLDS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
-WORKERS_ONLY = {"joblib.Parallel", "joblib.delayed"}  # they talk to processes and read no files
+WORKERS_ONLY = {
+    "joblib.Parallel",
+    "joblib.delayed",
+    "joblib.effective_n_jobs",
+}  # they talk to processes and read no files
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ PUBLIC = [
     "load_placement",
     "load_result",
     "max_flow",
+    "mean_interval",
     "model_names",
     "offline",
     "online",
@@ -78,6 +79,7 @@ SLOW = (
     "pandas",
     "papermill",
     "pyarrow",
+    "scipy",
     "seaborn",
 )
 

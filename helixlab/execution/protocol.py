@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from numba import types
 
 from helixlab.errors import SchedulingError
@@ -113,18 +114,28 @@ class Execution:
             )
         for name in ("chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise SchedulingError(
                     f"execution policy {self.name!r}: {name} must be a whole number of at least 1, got"
                     f" {value!r}; leave it out for no limit"
                 )
+            object.__setattr__(self, name, int(value))
         for name, least in (("prompt_cost_factor", 1e-6), ("kv_reread_factor", 0.0)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not least <= value < math.inf:
+            plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            if not plain or not least <= value < math.inf:
                 raise SchedulingError(
                     f"execution policy {self.name!r}: {name} must be a number of at least {least:g}, got"
                     f" {value!r}"
                 )
+            object.__setattr__(self, name, float(value))
+        if not isinstance(self.memory_floor, bool):
+            raise SchedulingError(
+                f"execution policy {self.name!r}: memory_floor must be True or False, got"
+                f" {self.memory_floor!r}"
+            )
 
     @property
     def parameters(self) -> dict[str, Any]:

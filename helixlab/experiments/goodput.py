@@ -3,63 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
 from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
-from helixlab.errors import WorkloadError
+from helixlab.errors import SimulationError, WorkloadError
+from helixlab.experiments.objective import Objective, check_objective
+from helixlab.experiments.rates import rate_sweep
+from helixlab.experiments.sweep import seeds_of
+from helixlab.experiments.workers import check_jobs
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement
-from helixlab.simulation import Result, simulate
-from helixlab.workload import online
 
-__all__ = ["Goodput", "Objective", "goodput", "query_latencies", "rate_sweep"]
+__all__ = ["Goodput", "goodput"]
 
-MOST_TIMES_EXPECTED = 16
+MOST_TIMES_EXPECTED: Final = 16
 """Of the rate that a search for the goodput starts from: beyond it, the objective is none."""
-SATURATED_BELOW = 0.95
-"""A system is saturated when it decodes less than this part of what is asked of it."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What users are promised, and how many of them must get it.
-
-    Parameters
-    ----------
-    ttft_s : float
-        Most seconds from arrival to the first token (time to first token).
-    tpot_s : float
-        Most seconds per token after it, on the mean over a query (time per output token).
-    attainment : float
-        Part of the queries for which both must hold.
-
-    Raises
-    ------
-    WorkloadError
-        A value makes no sense.
-
-    Examples
-    --------
-    >>> Objective(ttft_s=5, tpot_s=1.5)
-    Objective(ttft_s=5, tpot_s=1.5, attainment=0.9)
-    """
-
-    ttft_s: float
-    tpot_s: float
-    attainment: float = 0.9
-
-    def __post_init__(self) -> None:
-        for name, most in (("ttft_s", math.inf), ("tpot_s", math.inf), ("attainment", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-                raise WorkloadError(f"{name} must be a number above 0 and at most {most:g}, got {value!r}")
+LEAST_OF_EXPECTED: Final = 1e-3
+"""Of the same: below it, it is not looked for."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +44,7 @@ class Goodput:
     goodput_requests_per_s : float
         Of these, the ones that met the objective.
     runs : DataFrame
-        Every run tried, in the form of `rate_sweep`.
+        The runs that the search went by, in the form of `rate_sweep`.
     """
 
     objective: Objective
@@ -86,140 +54,24 @@ class Goodput:
     runs: pd.DataFrame
 
 
-def query_latencies(result: Result) -> pd.DataFrame:
-    """What the queries that arrived in the measured window had to wait for their tokens.
+class _Bracket(NamedTuple):
+    """The objective is met at `low` (or that is 0) and missed at `high` (or that is infinite)."""
 
-    Returns
-    -------
-    DataFrame
-        Columns query, arrival_s, ttft_s, tpot_s; infinite for queries that were not served to their end.
+    low: float
+    high: float
 
-    Examples
-    --------
-    >>> import helixlab as hx
-    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
-    ...           hx.load_placement("small10/llama-1-30b/helix"))
-    >>> result = hx.simulate(*system, workload=hx.online(rate_tokens_per_s=100, duration_s=30))
-    >>> bool((query_latencies(result)["ttft_s"] > 0).all())
-    True
-    """
-    summary = result.summary.iloc[0]
-    queries = result.queries[
-        result.queries["arrival_s"].between(summary["window_start_s"], summary["window_end_s"])
-    ].sort_values("query")
-    finished = queries["outcome"] == "finished"
-    ttft_s = queries["prompt_done_s"] - queries["arrival_s"]
-    tpot_s = (queries["end_s"] - queries["prompt_done_s"]) / queries["output_tokens"]
-    return pd.DataFrame(
-        {
-            "query": queries["query"],
-            "arrival_s": queries["arrival_s"],
-            "ttft_s": ttft_s.where(finished, np.inf),
-            "tpot_s": tpot_s.where(finished, np.inf),
-        }
-    ).reset_index(drop=True)
+    def next_rate(self, most: float, tolerance: float) -> float | None:
+        """The rate to try next, None at the end of the search."""
+        if self.high == math.inf:
+            return 2 * self.low if self.low else most
+        if self.low == 0 and self.high < LEAST_OF_EXPECTED * most:
+            return None  # it is not met even by a trickle
+        if self.high - self.low <= tolerance * self.high:
+            return None
+        return (self.low + self.high) / 2
 
-
-def rate_sweep(
-    cluster: Cluster,
-    model: Model,
-    placement: Placement,
-    *,
-    rates_tokens_per_s: Sequence[float],
-    objective: Objective,
-    warmup_s: float = 600.0,
-    duration_s: float = 1800.0,
-    rng: int = 0,
-    progress: bool = False,
-    **settings: Any,
-) -> pd.DataFrame:
-    """Serve queries online at several rates.
-
-    Parameters
-    ----------
-    cluster, model, placement
-        As for `simulate`.
-    rates_tokens_per_s : sequence of float
-        Prompt and decode tokens that arrive per second.
-    objective : Objective
-        What counts as served in time.
-    warmup_s, duration_s : float
-        Queries arrive for `duration_s`; those of the warm-up are served but not counted. A query of
-        240 tokens may take minutes: what is decoded reaches what is asked only after such a time.
-    rng : int
-        Seed of the requests, the same at every rate.
-    progress : bool
-        Show a progress bar.
-    **settings
-        Further arguments of `simulate`, such as scheduler and execution.
-
-    Returns
-    -------
-    DataFrame
-        A row for each rate: rate_tokens_per_s, requests_per_s (asked), attainment, goodput_requests_per_s,
-        decode_tokens_per_s, asked_decode_tokens_per_s, saturated (less than 95 % of what is asked is
-        decoded while it arrives), ttft_mean_s, ttft_p95_s, tpot_mean_s, tpot_p95_s, meets_objective.
-
-    Raises
-    ------
-    WorkloadError, PlacementError, SchedulingError, SimulationError
-        As for `online` and `simulate`.
-
-    Examples
-    --------
-    >>> import helixlab as hx
-    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
-    ...           hx.load_placement("small10/llama-1-30b/helix"))
-    >>> table = hx.rate_sweep(*system, rates_tokens_per_s=[50, 5000], duration_s=60, warmup_s=10,
-    ...                       objective=hx.Objective(ttft_s=10, tpot_s=2))
-    >>> table["meets_objective"].tolist()
-    [True, False]
-    """
-    _check_objective(objective)
-    rows = []
-    for rate in tqdm(rates_tokens_per_s, desc="rates", disable=not progress, leave=False):
-        workload = online(rate_tokens_per_s=rate, duration_s=duration_s, warmup_s=warmup_s, rng=rng)
-        result = simulate(
-            cluster,
-            model,
-            placement,
-            workload=workload,
-            **{"sample_step_s": 0, **settings},
-        )
-        rows.append({"rate_tokens_per_s": float(rate), **_figures(result, objective)})
-    return pd.DataFrame(rows)
-
-
-def _check_objective(objective: object) -> None:
-    if not isinstance(objective, Objective):
-        raise WorkloadError(f"objective must be an Objective(ttft_s=..., tpot_s=...), got {objective!r}")
-
-
-def _figures(result: Result, objective: Objective) -> dict[str, Any]:
-    summary = result.summary.iloc[0]
-    window_s = float(summary["window_end_s"] - summary["window_start_s"])
-    latencies = query_latencies(result)
-    in_time = (latencies["ttft_s"] <= objective.ttft_s) & (latencies["tpot_s"] <= objective.tpot_s)
-    attainment = float(in_time.mean()) if len(latencies) else math.nan
-    arriving_s = float(summary["window_end_s"] - summary["start_s"])
-    asked = result.queries["output_tokens"].sum() / arriving_s
-    decoded = float(summary["decode_tokens_per_s"])
-    figures: dict[str, Any] = {
-        "requests_per_s": len(latencies) / window_s,
-        "attainment": attainment,
-        "goodput_requests_per_s": float(in_time.sum()) / window_s,
-        "decode_tokens_per_s": decoded,
-        "asked_decode_tokens_per_s": float(asked),
-        "saturated": bool(decoded < SATURATED_BELOW * asked),
-    }
-    for what in ("ttft_s", "tpot_s"):
-        values = latencies[what].to_numpy()
-        name = what.removesuffix("_s")
-        figures[f"{name}_mean_s"] = float(values.mean()) if len(values) else math.nan
-        figures[f"{name}_p95_s"] = (
-            float(np.quantile(values, 0.95, method="higher")) if len(values) else math.nan
-        )
-    return figures | {"meets_objective": bool(attainment >= objective.attainment)}
+    def after(self, rate: float, met: bool) -> _Bracket:
+        return _Bracket(rate, self.high) if met else _Bracket(self.low, rate)
 
 
 def goodput(
@@ -230,6 +82,7 @@ def goodput(
     objective: Objective,
     tolerance: float = 0.02,
     most_tokens_per_s: float | None = None,
+    n_jobs: int = 1,
     progress: bool = False,
     **settings: Any,
 ) -> Goodput:
@@ -243,16 +96,21 @@ def goodput(
     cluster, model, placement
         As for `simulate`.
     objective : Objective
-        What counts as served in time, and for how many it must hold.
+        What counts as served in time, and for how many it must hold: with several seeds, for that part
+        of the queries of all of them.
     tolerance : float
         The rate is found to within this part of itself.
     most_tokens_per_s : float, optional
         Where the search starts from; by default what the maximum flow promises, and twice that if the
         objective is met there.
+    n_jobs : int
+        Runs at a time, see `sweep`. Beyond one a seed, they are of rates that the search may come to next;
+        what it finds, and its table of runs, is the same for any n_jobs.
     progress : bool
-        Show a progress bar of the runs.
+        Show a progress bar of the rates tried.
     **settings
-        Arguments of `rate_sweep` and `simulate`: warmup_s, duration_s, rng, scheduler, execution, ...
+        Arguments of `rate_sweep` and `simulate`: warmup_s, duration_s, seeds, store, scheduler, execution,
+        and so on.
 
     Returns
     -------
@@ -263,6 +121,8 @@ def goodput(
     WorkloadError
         The tolerance makes no sense, the objective is met at any rate, or no query arrives in the
         first run; others as for `rate_sweep`.
+    SimulationError
+        A run failed; the message says at which rate and why.
 
     Examples
     --------
@@ -274,53 +134,85 @@ def goodput(
     >>> 0 < found.goodput_requests_per_s <= found.requests_per_s
     True
     """
-    _check_objective(objective)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
+    check_objective(objective)
+    if not _is_between(tolerance, 0, 1):
         raise WorkloadError(f"tolerance must be between 0 and 1, got {tolerance!r}")
+    if most_tokens_per_s is not None and not _is_between(most_tokens_per_s, 0, math.inf):
+        raise WorkloadError(f"most_tokens_per_s must be a number above 0, got {most_tokens_per_s!r}")
+    seeds = seeds_of(settings.pop("seeds", 1))
+    at_a_time = max(1, effective_n_jobs(check_jobs(n_jobs)) // len(seeds))
     most = most_tokens_per_s
     if most is None:
         most = max_flow(cluster, model, placement).value_tokens_per_s
-    low, high = 0.0, math.inf
-    rate = most
-    runs: list[pd.DataFrame] = []
-    with tqdm(desc="goodput", unit="run", disable=not progress, leave=False) as bar:
-        while True:
-            run = rate_sweep(
-                cluster, model, placement, rates_tokens_per_s=[rate], objective=objective, **settings
-            )
-            runs.append(run)
-            bar.update()
-            if len(runs) == 1 and run["attainment"].isna().item():
+    bracket, path = _Bracket(0.0, math.inf), []
+    tried: dict[Any, pd.DataFrame] = {}
+    with tqdm(desc="goodput", unit="rate", disable=not progress, leave=False) as bar:
+        while (rate := bracket.next_rate(most, tolerance)) is not None:
+            if rate not in tried:
+                rates = _rates_ahead(bracket, most, tolerance, at_a_time)
+                table = rate_sweep(
+                    cluster,
+                    model,
+                    placement,
+                    rates_tokens_per_s=rates,
+                    objective=objective,
+                    seeds=seeds,
+                    n_jobs=n_jobs,
+                    **settings,
+                )
+                tried |= {each: rows for each, rows in table.groupby("rate_tokens_per_s")}
+                bar.update(len(rates))
+            path.append(tried[rate])
+            part = _attainment(tried[rate])
+            if math.isnan(part) and len(path) == 1:
                 raise WorkloadError(
                     f"no query arrives in the window at {rate:g} tokens/s: simulate longer (duration_s), or"
                     " start the search higher with most_tokens_per_s"
                 )
-            if run["meets_objective"].item():
-                low = rate
-            else:
-                high = rate
-            if high == math.inf:
-                if rate > MOST_TIMES_EXPECTED * most:
-                    raise WorkloadError(
-                        f"{objective} is still met at {rate:g} tokens/s; ask for something tighter, or start"
-                        " the search higher with most_tokens_per_s"
-                    )
-                rate = 2 * rate
-            elif low == 0 and rate < 1e-3 * most:
-                break  # it is not met even by a trickle
-            elif high - low <= tolerance * high:
-                break
-            else:
-                rate = (low + high) / 2
-    table = pd.concat(runs, ignore_index=True).sort_values("rate_tokens_per_s", ignore_index=True)
-    best = table[table["rate_tokens_per_s"] == low]
-    if best.empty:
-        return Goodput(objective, 0.0, 0.0, 0.0, table)
-    row = best.iloc[0]
+            bracket = bracket.after(rate, met=part >= objective.attainment)
+            if bracket.high == math.inf and rate > MOST_TIMES_EXPECTED * most:
+                raise WorkloadError(
+                    f"{objective} is still met at {rate:g} tokens/s; ask for something tighter, or start"
+                    " the search higher with most_tokens_per_s"
+                )
+    best = tried.get(bracket.low)
     return Goodput(
         objective,
-        low,
-        float(row["requests_per_s"]),
-        float(row["goodput_requests_per_s"]),
-        table,
+        bracket.low,
+        0.0 if best is None else float(best["requests_per_s"].mean()),
+        0.0 if best is None else float(best["goodput_requests_per_s"].mean()),
+        pd.concat(path).sort_values(["rate_tokens_per_s", "seed"], ignore_index=True),
     )
+
+
+def _is_between(value: object, low: float, high: float) -> bool:
+    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return plain and bool(low < value < high)  # type: ignore[operator]
+
+
+def _rates_ahead(bracket: _Bracket, most: float, tolerance: float, count: int) -> list[float]:
+    """Rates that the search may come to next, the nearest first, lower ones before higher ones."""
+    rates: list[float] = []
+    brackets = deque([bracket])
+    while brackets and len(rates) < count:
+        each = brackets.popleft()
+        rate = each.next_rate(most, tolerance)
+        if rate is None:
+            continue
+        rates.append(rate)
+        brackets.append(each.after(rate, met=False))
+        if each.high < math.inf:  # upwards without end only step by step: overload is slow to simulate
+            brackets.append(each.after(rate, met=True))
+    return rates
+
+
+def _attainment(runs: pd.DataFrame) -> float:
+    """Part of all queries of these runs that were served in time; NaN without queries."""
+    failed = runs.dropna(subset="error")
+    if len(failed):
+        first = failed.iloc[0]
+        raise SimulationError(
+            f"at {first['rate_tokens_per_s']:g} tokens/s with seed {first['seed']}: {first['error']}"
+        )
+    queries = int(runs["queries"].sum())
+    return int(runs["queries_in_time"].sum()) / queries if queries else math.nan

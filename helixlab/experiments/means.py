@@ -68,6 +68,8 @@ def mean_interval(
     >>> bool((means["low"] < means["mean"]).all())
     True
     """
+    if not isinstance(runs, pd.DataFrame):
+        raise HelixlabError(f"runs is {runs!r:.60}; give a DataFrame, as sweep does")
     groups, figures = _columns(by), _columns(values)
     for name in (*groups, *figures):
         if name not in runs:

@@ -19,7 +19,7 @@ from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
 from helixlab.experiments.steadiness import drift, load_of, window_blocks
 from helixlab.experiments.store import Store
-from helixlab.experiments.sweep import runs_of, seed_numbers
+from helixlab.experiments.sweep import runs_of, seeds_of
 from helixlab.experiments.workers import finished
 from helixlab.files import json_ready
 from helixlab.simulation import Result
@@ -89,7 +89,7 @@ def pooled_runs(
     >>> bool(two == 2 * one), bool(table["prompt_latency_p50_s"].nunique() == 1)
     (True, True)
     """
-    numbers, kept = seed_numbers(seeds), Store(store)
+    numbers, kept = seeds_of(seeds), Store(store)
     points = {name: grid_points([*members])[0] for name, members in groups.items()}
     rows: list[tuple[str, int, str]] = []
     outcomes: dict[str, Outcome] = {}

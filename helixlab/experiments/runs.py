@@ -16,6 +16,7 @@ from helixlab.cluster import Cluster
 from helixlab.execution import Execution
 from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.functions import sent, taken
+from helixlab.experiments.objective import Objective, latency_figures
 from helixlab.files import json_ready
 from helixlab.model import Model
 from helixlab.placement import Placement
@@ -40,7 +41,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a worker needs."""
+    """All that a worker needs; with an objective, it also says how the run did by it."""
 
     key: str
     library: str
@@ -52,6 +53,7 @@ class Run:
     execution: Packed
     workload: Workload
     settings: dict[str, Any]
+    objective: Objective | None
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,12 @@ def carry_out(run: Run) -> tuple[str, Outcome]:
     """Simulate; whatever goes wrong with this run is its outcome and no concern of the others."""
     try:
         result = carried_out(run)
+        measured = {} if run.objective is None else latency_figures(result, run.objective)
     except Exception as error:
         return run.key, Outcome(error=described(error))
     row = result.summary.drop(columns=list(LABELS)).iloc[0]
     figures = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
-    return run.key, Outcome(figures=json_ready(figures))
+    return run.key, Outcome(figures=json_ready(figures | measured))
 
 
 def carried_out(run: Run) -> Result:

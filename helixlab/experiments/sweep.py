@@ -14,13 +14,14 @@ import pandas as pd
 from helixlab.execution import Execution
 from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.grid import Point, grid_points
+from helixlab.experiments.objective import Objective
 from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, pack
 from helixlab.experiments.store import Store
-from helixlab.experiments.workers import finished
+from helixlab.experiments.workers import check_jobs, finished
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["SweepError", "runs_of", "seed_numbers", "sweep"]
+__all__ = ["SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
 
 
 def sweep(
@@ -99,38 +100,54 @@ def sweep(
     >>> bool(means["helix"] > 10)
     True
     """
+    return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+
+
+def carry_out_grid(
+    grid: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    *,
+    seeds: int | Iterable[int],
+    n_jobs: int,
+    store: str | os.PathLike[str] | None,
+    progress: bool,
+    objective: Objective | None = None,
+) -> pd.DataFrame:
+    """`sweep`; with an objective, rows also say how each run did by it."""
     points, columns = grid_points(grid)
-    numbers = seed_numbers(seeds)
+    numbers, n_jobs = seeds_of(seeds), check_jobs(n_jobs)
     kept = Store(store)
+    measured = [] if objective is None else [objective]
     rows = [
-        (point, seed, digest([library_digest(), point.digest, seed])) for point in points for seed in numbers
+        (point, seed, digest([library_digest(), point.digest, seed, *measured]))
+        for point in points
+        for seed in numbers
     ]
     outcomes, wanted = _known(rows, kept)
     labels = {key: point.labels | {"seed": seed} for key, (point, seed) in wanted.items()}
     failed = sum(point.error is not None for point, _, _ in rows)
     outcomes |= finished(
-        runs_of(wanted), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows), failed=failed,
-        progress=progress,
+        runs_of(wanted, objective), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows),
+        failed=failed, progress=progress,
     )  # fmt: skip
-    return _frame(rows, outcomes, columns)
+    return _frame(rows, outcomes, columns, objective)
 
 
 Row = tuple[Point, int, str]
 """A point, a seed, and the key of the run."""
 
 
-def seed_numbers(seeds: Any) -> list[int]:
-    """The seeds that are meant: how many, or which ones.
+def seeds_of(seeds: Any) -> list[int]:
+    """The seeds, from how many there are to be or which.
 
     Raises
     ------
     SweepError
-        It is neither.
+        It says neither.
 
     Examples
     --------
-    >>> seed_numbers(3), seed_numbers([7, 1])
-    ([0, 1, 2], [7, 1])
+    >>> seeds_of(3), seeds_of([5, 2])
+    ([0, 1, 2], [5, 2])
     """
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds > 0:
         return list(range(int(seeds)))
@@ -157,7 +174,7 @@ def _known(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, 
     return outcomes, wanted
 
 
-def runs_of(wanted: Mapping[str, tuple[Point, int]]) -> list[Run]:
+def runs_of(wanted: Mapping[str, tuple[Point, int]], objective: Objective | None = None) -> list[Run]:
     """What a worker needs for each key, point and seed."""
     ready: dict[int, Packed] = {}
 
@@ -178,15 +195,18 @@ def runs_of(wanted: Mapping[str, tuple[Point, int]]) -> list[Run]:
             ready_to_go(point.objects["execution"]),
             replace(point.objects["workload"], seed=seed),
             point.settings,
+            objective,
         )
         for key, (point, seed) in wanted.items()
     ]
 
 
-def _frame(rows: list[Row], outcomes: dict[str, Outcome], columns: list[str]) -> pd.DataFrame:
+def _frame(
+    rows: list[Row], outcomes: dict[str, Outcome], columns: list[str], objective: Objective | None
+) -> pd.DataFrame:
     results = [Outcome(error=point.error) if point.error else outcomes[key] for point, _, key in rows]
-    names = (
-        next((list(each.figures) for each in results if each.figures is not None), None) or _figure_names()
+    names = next((list(each.figures) for each in results if each.figures is not None), None) or _figure_names(
+        objective
     )
     missing = dict.fromkeys(names)
     records = []
@@ -203,10 +223,10 @@ def _frame(rows: list[Row], outcomes: dict[str, Outcome], columns: list[str]) ->
 
 
 @cache
-def _figure_names() -> list[str]:
+def _figure_names(objective: Objective | None) -> list[str]:
     """Names of a run's figures, from a short run: asked for when none has finished."""
     [point], _ = grid_points(
         {"placement": "small10/llama-1-30b/helix", "workload": offline(warmup_s=0, duration_s=1)}
     )
-    [run] = runs_of({"": (point, 0)})
+    [run] = runs_of({"": (point, 0)}, objective)
     return list(carry_out(run)[1].figures or ())

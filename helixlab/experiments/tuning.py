@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ class Tuning:
         The best under the goal.
     finalists : DataFrame
         The runs it was chosen from, best first, with the columns of `sweep`; ``meets_goal`` says whether
-        the run kept to the limits, ``on_frontier`` whether no other that did is both quicker and
-        has more throughput.
+        the run kept to the limits, ``on_frontier`` whether no other that did is at least as
+        good in throughput, mean decode latency and p95 prompt latency, and better in one of them.
     candidates : DataFrame
         The short runs that all candidates were tried with first.
     """
@@ -55,9 +55,9 @@ def tune_execution(
     *,
     p95_decode_latency_s: float | None = None,
     p95_prompt_latency_s: float | None = 20.0,
-    chunk_tokens: Sequence[int] = CHUNK_TOKENS,
-    max_decode_per_batch: Sequence[int | None] = MAX_DECODE_PER_BATCH,
-    max_prompt_chunks_per_batch: Sequence[int | None] = MAX_PROMPT_CHUNKS_PER_BATCH,
+    chunk_tokens: int | Iterable[int] = CHUNK_TOKENS,
+    max_decode_per_batch: int | Iterable[int | None] | None = MAX_DECODE_PER_BATCH,
+    max_prompt_chunks_per_batch: int | Iterable[int | None] | None = MAX_PROMPT_CHUNKS_PER_BATCH,
     scheduler: Any = "helix",
     workload: Workload | None = None,
     n_jobs: int = 1,
@@ -76,7 +76,7 @@ def tune_execution(
     p95_decode_latency_s, p95_prompt_latency_s : float, optional
         The 95th percentile of the latency may not exceed this. Small chunks may overload the slowest
         node, which shows in prompts that take tens of seconds; None leaves that out of account.
-    chunk_tokens, max_decode_per_batch, max_prompt_chunks_per_batch : sequence of int
+    chunk_tokens, max_decode_per_batch, max_prompt_chunks_per_batch : int or sequence of int
         Values to try, see `chunked`; None for no limit but the machine's.
     scheduler : str or Scheduler
         Routes the queries.
@@ -94,7 +94,10 @@ def tune_execution(
     Raises
     ------
     SimulationError
-        No candidate keeps to the limits; the message says how close the best came.
+        No candidate keeps to the limits (the message says how close the best came) or could be run, or an
+        argument makes no sense.
+    SchedulingError
+        A value to try makes no sense.
 
     Examples
     --------
@@ -108,6 +111,13 @@ def tune_execution(
     True
     """
     final = offline(warmup_s=600.0, duration_s=600.0) if workload is None else workload
+    if not isinstance(final, Workload):
+        raise SimulationError(f"workload is {workload!r}; make a workload with offline(...) or online(...)")
+    limits = {
+        "decode_latency_p95_s": _limit("p95_decode_latency_s", p95_decode_latency_s),
+        "prompt_latency_p95_s": _limit("p95_prompt_latency_s", p95_prompt_latency_s),
+    }
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
     short = final
     if not final.online:
         short = offline(
@@ -125,17 +135,15 @@ def tune_execution(
             max_prompt_chunks_per_batch=chunks,
             **costs,
         )
-        for chunk in chunk_tokens
-        for decodes in max_decode_per_batch
-        for chunks in max_prompt_chunks_per_batch
+        for chunk in _several(chunk_tokens)
+        for decodes in _several(max_decode_per_batch)
+        for chunks in _several(max_prompt_chunks_per_batch)
     ]
     if not policies:
         raise SimulationError(
             "there is nothing to try: give at least one value each of chunk_tokens, max_decode_per_batch and"
             " max_prompt_chunks_per_batch"
         )
-    asked = {"decode_latency_p95_s": p95_decode_latency_s, "prompt_latency_p95_s": p95_prompt_latency_s}
-    limits = {name: limit for name, limit in asked.items() if limit is not None}
 
     def tried(rows: Sequence[int], served: Workload) -> pd.DataFrame:
         """Runs of these policies, best first, each under the number of its policy."""
@@ -151,6 +159,8 @@ def tune_execution(
 
     candidates = tried(range(len(policies)), short)
     finalists = candidates if short == final else tried(candidates.index[:FINALISTS].tolist(), final)
+    if finalists["error"].notna().all():
+        raise SimulationError(f"no candidate could be run: {finalists['error'].iloc[0]}")
     if not finalists["meets_goal"].any():
         wanted = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
         lowest = finalists[list(limits)].min().to_dict()
@@ -162,8 +172,22 @@ def tune_execution(
     )
 
 
+def _several(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+
+
+def _limit(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not plain or not value > 0:
+        raise SimulationError(f"{name} must be a number above 0, or None for no limit, got {value!r}")
+    return float(value)
+
+
 def _on_frontier(runs: pd.DataFrame) -> pd.Series:
-    """Runs that no other beats in both throughput and mean decode latency."""
-    ordered = runs.sort_values(["decode_tokens_per_s", "decode_latency_mean_s"], ascending=[False, True])
-    quickest = ordered["decode_latency_mean_s"].cummin().shift(fill_value=float("inf"))
-    return (ordered["decode_latency_mean_s"] < quickest).reindex(runs.index)
+    """Runs that no other beats: which is as good in throughput and both latencies, and better in one."""
+    costs = runs[["decode_latency_mean_s", "prompt_latency_p95_s"]].assign(lost=-runs["decode_tokens_per_s"])
+    theirs = costs.to_numpy(dtype=float)
+    beaten = [bool(((theirs <= own).all(axis=1) & (theirs < own).any(axis=1)).any()) for own in theirs]
+    return ~pd.Series(beaten, index=runs.index, dtype=bool)

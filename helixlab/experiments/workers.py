@@ -15,7 +15,25 @@ from helixlab.experiments.contents import SweepError
 from helixlab.experiments.runs import Outcome, described
 from helixlab.experiments.store import Store
 
-__all__ = ["finished"]
+__all__ = ["check_jobs", "finished"]
+
+
+def check_jobs(n_jobs: Any) -> int:
+    """The number of runs at a time, as joblib takes it.
+
+    Raises
+    ------
+    SweepError
+        It makes no sense.
+
+    Examples
+    --------
+    >>> check_jobs(2)
+    2
+    """
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    return int(n_jobs)
 
 
 class Keyed(Protocol):
@@ -71,15 +89,13 @@ def finished(
     KeyboardInterrupt
         After Ctrl-C, with how far it came.
     """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
-        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
     total = len(tasks) if total is None else total
     done = total - len(tasks)
     outcomes: dict[str, Outcome] = {}
     with tqdm(total=total, initial=done, unit="run", desc=what, disable=not progress) as bar:
         bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
         try:
-            with closing(_carried_out(tasks, work, int(n_jobs))) as coming:
+            with closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming:
                 for key, outcome in coming:
                     if outcome.figures is not None:
                         kept.keep(key, outcome.figures, labels[key])

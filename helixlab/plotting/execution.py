@@ -9,8 +9,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from helixlab.errors import SimulationError
+from helixlab.experiments.means import mean_interval
 from helixlab.plotting.style import axes_or_new, method_colours, styled
 from helixlab.simulation import Result
 
@@ -22,6 +24,8 @@ BATCH_COLOURS: Final = {"prompts": "#bb5566", "both": "#ddaa33", "decodes": "#00
 @styled
 def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
     """What every node works on over a short span: batches of prompts, of decodes, of both, or nothing.
+
+    A white line parts two batches.
 
     Parameters
     ----------
@@ -56,7 +60,13 @@ def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes 
         length = own["end_s"].clip(upper=from_s + span_s).to_numpy() - from_s - start
         kinds = np.select([own["decodes"] == 0, own["prompts"] == 0], ["prompts", "decodes"], "both")
         colours = [BATCH_COLOURS[kind] for kind in kinds]
-        ax.broken_barh(list(zip(start, length, strict=True)), (row - 0.4, 0.8), color=colours, linewidth=0)
+        ax.broken_barh(
+            list(zip(start, length, strict=True)),
+            (row - 0.4, 0.8),
+            facecolor=colours,
+            edgecolor="white",
+            linewidth=0.25,
+        )
         ax.text(-0.008, row, f"{machine} {node}", transform=ax.get_yaxis_transform(), ha="right", va="center")
     ax.set_xlim(0, span_s)
     ax.set_ylim(len(nodes) - 0.4, -0.6)
@@ -74,14 +84,23 @@ def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes 
 
 
 @styled
-def throughput_latency_frontier(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Throughput against mean decode latency of many runs, those that none beats in both joined by a line.
+def throughput_latency_frontier(
+    table: pd.DataFrame,
+    *,
+    x: str = "decode_latency_mean_s",
+    label: str = "mean decode latency (s)",
+    ax: Axes | None = None,
+) -> Axes:
+    """Throughput against a latency of many runs; those that none beats in both are joined by a line.
 
     Parameters
     ----------
     table : DataFrame
-        Columns decode_tokens_per_s, decode_latency_mean_s, on_frontier, meets_goal, chunk_tokens, as
-        `helixlab.tune_execution` gives them. Runs that miss the goal are crosses.
+        Columns decode_tokens_per_s, `x`, meets_goal, chunk_tokens, as `helixlab.tune_execution` gives them.
+        Runs that miss the goal are crosses, and beat none. The axis of a latency that spans more than a
+        factor of ten is logarithmic.
+    x, label : str
+        The latency, and what to call it.
     ax : Axes, optional
         Where to draw; a new figure by default.
 
@@ -90,20 +109,26 @@ def throughput_latency_frontier(table: pd.DataFrame, *, ax: Axes | None = None) 
     Axes
     """
     ax = axes_or_new(ax, height_in=2.4)
-    shown = table.dropna(subset=["decode_tokens_per_s", "decode_latency_mean_s"])
-    frontier = shown[shown["on_frontier"]].sort_values("decode_latency_mean_s")
-    ax.plot(frontier["decode_latency_mean_s"], frontier["decode_tokens_per_s"], color="0.6", linewidth=1)
+    shown = table.dropna(subset=["decode_tokens_per_s", x])
+    quickest_first = shown[shown["meets_goal"]].sort_values(
+        [x, "decode_tokens_per_s"], ascending=[True, False]
+    )
+    most = quickest_first["decode_tokens_per_s"].cummax().shift(fill_value=-np.inf)
+    frontier = quickest_first[quickest_first["decode_tokens_per_s"] > most]
+    ax.plot(frontier[x], frontier["decode_tokens_per_s"], color="0.6", linewidth=1)
     chunks = shown.groupby("chunk_tokens")
     for colour, (tokens, runs) in zip(sns.color_palette("viridis", len(chunks)), chunks, strict=True):
         ax.scatter([], [], s=18, color=colour, label=f"{tokens:.0f}")
         for meets, marker in ((True, "o"), (False, "x")):
             rows = runs[runs["meets_goal"] == meets]
-            ax.scatter(
-                rows["decode_latency_mean_s"], rows["decode_tokens_per_s"], s=18, color=colour, marker=marker
-            )
+            ax.scatter(rows[x], rows["decode_tokens_per_s"], s=18, color=colour, marker=marker)
     if not shown["meets_goal"].all():
         ax.scatter([], [], s=18, color="0.3", marker="x", label="misses the goal")
-    ax.set_xlabel("mean decode latency (s)")
+    if shown[x].max() > 10 * shown[x].min():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(label)
     ax.set_ylabel("decode tokens/s")
     ax.set_ylim(bottom=0)
     ax.legend(title="chunk (tokens)", loc="upper left", bbox_to_anchor=(1, 1))
@@ -124,7 +149,8 @@ def rate_curves(
     ----------
     table : DataFrame
         Columns rate_tokens_per_s, saturated and `y`, as `helixlab.rate_sweep` gives them, and optionally
-        method.
+        method. Several seeds of a rate give their mean with its 95 % confidence interval; the rate
+        saturates if most of them do. Runs that failed are left out.
     y, label : str
         The column to show, and what to call it.
     ax : Axes, optional
@@ -135,15 +161,22 @@ def rate_curves(
     Axes
     """
     ax = axes_or_new(ax, height_in=2.2)
+    if "error" in table:
+        table = table[table["error"].isna()]
     methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
     colours = method_colours(methods)
-    for method, rows in table.groupby(methods, sort=False):
-        rows = rows.sort_values("rate_tokens_per_s")
-        ax.plot(rows["rate_tokens_per_s"], rows[y], marker=".", color=colours[method], label=method)
-        saturated = rows[rows["saturated"]]
-        if len(saturated):
-            first = saturated.iloc[0]
-            ax.plot(first["rate_tokens_per_s"], first[y], "x", color=colours[method], markersize=7)
+    for method in dict.fromkeys(methods):
+        rows = table[methods == method]
+        means = mean_interval(rows, by="rate_tokens_per_s", values=y).sort_values("rate_tokens_per_s")
+        rates, colour = means["rate_tokens_per_s"], colours[method]
+        ax.plot(rates, means["mean"], marker=".", color=colour, label=method)
+        if means["high"].notna().any():
+            half = means["high"] - means["mean"]
+            ax.errorbar(rates, means["mean"], half, fmt="none", color=colour, capsize=2, linewidth=0.8)
+        saturated = rows.groupby("rate_tokens_per_s")["saturated"].mean().reindex(rates) > 0.5
+        if saturated.any():
+            first = means[saturated.to_numpy()].iloc[0]
+            ax.plot(first["rate_tokens_per_s"], first["mean"], "x", color=colour, markersize=7)
     ax.plot([], [], "x", color="0.3", label="saturated from here")
     ax.set_xlabel("prompt and decode tokens/s arriving")
     ax.set_ylabel(label)

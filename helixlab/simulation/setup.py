@@ -37,6 +37,8 @@ from helixlab.simulation.wiring import End, link_table, longest_pipeline, queue_
 __all__ = ["enlarged", "loading_time_s", "new_state", "short_of_rows"]
 
 LOG_ROWS = 1 << 16
+MOST_CHUNK_TOKENS = 2**62
+"""Longer than any prompt, as the engine can count it."""
 CHUNKS_A_QUERY = 4
 """Requests under way that tables have room for at first, for each query."""
 
@@ -87,7 +89,7 @@ def new_state(
     run = np.zeros(1, RUN)
     run["first_held"] = run["free_query"] = run["free_request"] = run["first_gathered"] = NONE
     run["most_chunks"] = 1
-    run["chunk_tokens"] = execution.chunk_tokens or 0
+    run["chunk_tokens"] = min(execution.chunk_tokens or 0, MOST_CHUNK_TOKENS)
     run["prompt_cost_factor"] = execution.prompt_cost_factor
     run["next_sample_s"] = np.inf
     run["activation_bytes"] = model.activation_bytes

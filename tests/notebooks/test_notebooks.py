@@ -374,7 +374,10 @@ def test_12_beyond_the_paper(notebooks: dict[str, Path], folder: Path) -> None:
 
 def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     run(notebooks, "14_execution", folder)
-    pictures = "strip_greedy strip_chunked cures frontier placements schedulers rates"
+    pictures = (
+        "strip_greedy strip_chunked cures frontier placements schedulers"
+        " online_placements online_schedulers rates"
+    )
     assert_figures(folder, *(f"execution_{name}" for name in pictures.split()))
     puzzle = table(folder, "execution_puzzle").set_index("what")["value"]
     assert puzzle["planned flow, prompt and decode tokens/s"] == pytest.approx(1289.5557702751464)
@@ -385,12 +388,15 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     assert prompts["length_mean_s"] > 3 * decodes["length_mean_s"]
     assert prompts["decodes_in_next_batch_mean"] > 3 * decodes["decodes_in_next_batch_mean"]
     # Chunks are the cure; choosing who goes first and smaller batches are not.
-    cures = table(folder, "execution_cures").set_index("method")
+    cures = table(folder, "execution_cures").groupby("method").mean()
     throughput = cures["decode_tokens_per_s"] / cures.loc["greedy", "decode_tokens_per_s"]
     assert set(cures.index[throughput > 1.3]) == {"chunks", "chunked"}
     assert cures.loc["chunked", "decode_latency_mean_s"] < 0.7 * cures.loc["greedy", "decode_latency_mean_s"]
     assert cures.loc["chunked", "busy_percent"] > 2 * cures.loc["greedy", "busy_percent"]
-    costs = table(folder, "execution_costs").set_index("assumption")["over_greedy"]
+    gains = table(folder, "execution_gains").set_index("method")
+    assert gains["runs"].eq(2).all()
+    assert gains["mean"].to_dict() == pytest.approx((100 * (throughput - 1)).drop("greedy").to_dict(), abs=5)
+    costs = table(folder, "execution_costs").query("value == 'over_greedy'").set_index("assumption")["mean"]
     assert costs["chunked, prompts 1.6"] < costs["chunked, prompts 1.3"] < costs["chunked"]
     assert costs["chunked"] < costs["chunked, no floor"]
     assert costs.drop(["greedy", "greedy, floor"]).min() > 1.1
@@ -405,5 +411,17 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     orders = table(folder, "execution_orders")
     assert orders["by"].tolist() == ["planned flow", "greedy", "chunked 64", "chunked 128"]
     assert orders["order"].iloc[-1] == orders["order"].iloc[0] == "helix > petals > swarm"
-    goodput = table(folder, "execution_goodput").set_index("method")["goodput_requests_per_s"]
-    assert goodput["chunked 64"] > 2 * goodput["greedy"] > 0
+    assert orders["apart"].isna().tolist() == [True, False, False, False]
+    # Online too, decodes and prompts are quicker with every placement and scheduler.
+    ratios = table(folder, "execution_online_ratios").set_index("value")["mean"]
+    assert len(ratios["decode_latency_mean_s"]) == 6
+    assert ratios[["decode_latency_mean_s", "prompt_latency_mean_s"]].max() < 0.9
+    rates = table(folder, "execution_rates")
+    assert rates.groupby(["method", "rate_tokens_per_s"])["seed"].nunique().eq(2).all()
+    assert rates["error"].isna().all()
+    goodput = table(folder, "execution_goodput").pivot(
+        index="method", columns="policy", values="goodput_requests_per_s"
+    )
+    assert list(goodput.index) == ["helix", "petals", "swarm"]
+    assert (goodput[["chunked 64", "chunked 128"]].min(axis=1) > 1.5 * goodput["greedy"]).all()
+    assert goodput.loc["helix", "chunked 128"] > 2 * goodput.loc["helix", "greedy"] > 0

@@ -13,8 +13,8 @@ RUNS = pd.DataFrame(
         "chunk_tokens": [64.0, 64.0, 32.0, 128.0],
         "decode_tokens_per_s": [400.0, 390.0, 270.0, None],
         "decode_latency_mean_s": [0.8, 0.9, 0.7, None],
+        "prompt_latency_p95_s": [9.0, 3.0, 150.0, None],
         "meets_goal": [True, True, False, False],
-        "on_frontier": [True, False, False, False],
     }
 )
 RATES = pd.DataFrame(
@@ -36,6 +36,14 @@ def test_runs_that_miss_the_goal_are_crosses() -> None:
     assert ax.lines[0].get_xydata().tolist() == [[0.8, 400]]
 
 
+def test_the_frontier_is_of_the_latency_shown() -> None:
+    ax = throughput_latency_frontier(RUNS, x="prompt_latency_p95_s", label="p95 prompt latency (s)")
+    assert ax.lines[0].get_xydata().tolist() == [[3, 390], [9, 400]]
+    assert ax.get_xlabel() == "p95 prompt latency (s)"
+    assert ax.get_xscale() == "log", "from 3 to 150 s"
+    assert throughput_latency_frontier(RUNS).get_xscale() == "linear"
+
+
 def test_a_cross_where_saturation_starts() -> None:
     ax = rate_curves(RATES)
     curves = {line.get_label(): line for line in ax.lines}
@@ -43,6 +51,23 @@ def test_a_cross_where_saturation_starts() -> None:
     assert to_hex(curves["chunked"].get_color()) == METHOD_COLOURS["chunked"]
     crosses = [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert [line.get_xydata().tolist() for line in crosses] == [[[300, 55]]]
+
+
+def test_several_seeds_are_means_with_intervals() -> None:
+    """Of 50 and 60 the mean is 55, and the interval 12.706 standard errors of 5 to each side."""
+    seeds = pd.concat([RATES.assign(seed=0), RATES.assign(seed=1)], ignore_index=True)
+    seeds.loc[6:, "decode_tokens_per_s"] += 10
+    seeds.loc[8, "saturated"] = False  # one of two is not most
+    failed = seeds.iloc[[0]].assign(
+        seed=2, decode_tokens_per_s=float("nan"), saturated=False, error="SimulationError: no"
+    )
+    ax = rate_curves(pd.concat([seeds.assign(error=None), failed], ignore_index=True))
+    curves = {line.get_label(): line for line in ax.lines}
+    assert curves["greedy"].get_xydata().tolist() == [[100, 30], [200, 55], [300, 60]]
+    bars = [segment for drawn in ax.collections for segment in drawn.get_segments()]
+    assert len(bars) == 6
+    assert bars[0][:, 1].tolist() == pytest.approx([30 - 12.7062 * 5, 30 + 12.7062 * 5], abs=1e-3)
+    assert not [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
 
 
 def test_the_strip_shows_the_batches_of_its_span() -> None:
