@@ -34,8 +34,17 @@ __all__ = ["reproduce"]
 SCALES: Final = ("smoke", "full")
 NEEDED: Final = ("scale", "seed", "output")
 TYPICAL_S: Final = {
-    "full": {"03_placement": 240.0, "14_execution": 200.0, "12_beyond_the_paper": 60.0},
-    "smoke": {},
+    "full": {
+        "03_placement": 240.0,
+        "14_execution": 200.0,
+        "12_beyond_the_paper": 150.0,
+        "09_high_heterogeneity": 80.0,
+        "10_deep_dives": 50.0,
+        "07_single_cluster": 50.0,
+        "08_geo_distributed": 50.0,
+        "11_ablations": 50.0,
+    },
+    "smoke": {"03_placement": 40.0, "14_execution": 30.0, "12_beyond_the_paper": 20.0},
 }
 """How long some notebooks take on one core: the longest are begun first, and the time left is estimated."""
 OTHERWISE_S: Final = {"full": 25.0, "smoke": 10.0}
