@@ -1,7 +1,9 @@
 """Running the notebooks: order, parameters, interpreter, what is written, and how it fails."""
 
 import importlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from helixlab import cli
 from helixlab.errors import HelixlabError
 from helixlab.experiments import NotebookError, numbered_notebooks, reproduce
+from helixlab.experiments.records import data_digest, take_over
 
 PARAMETERS = 'scale = "full"\nseed = 7\noutput = "nowhere"'
 WRITES = """\
@@ -178,60 +181,112 @@ def contents(output):
     return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
 
-def test_what_is_finished_is_not_run_again(folder, log, tmp_path):
-    write_counting(folder, log, "1_one", "2_two")
+@pytest.fixture
+def pretended(monkeypatch):
+    """Names of the notebooks that were run since this was last asked; nothing is run, files are made."""
+    ran = []
+
+    def run_all(jobs, target, *_):
+        records = {}
+        for job in jobs:
+            made = target / ".parts" / job.notebook.name
+            (made / "executed").mkdir(parents=True)
+            (made / "executed" / job.notebook.path.name).write_text("{}")
+            (made / f"{job.notebook.name}.json").write_text(json.dumps(job.parameters))
+            ran.append(job.notebook.name)
+            records[job.notebook.name] = take_over(made, target, job.notebook.name, job.key, 1.5)
+        shutil.rmtree(target / ".parts")
+        return records
+
+    monkeypatch.setattr(sys.modules[reproduce.__module__], "_run_all", run_all)
+
+    def since():
+        names, ran[:] = sorted(ran), []
+        return names
+
+    return since
+
+
+def test_what_is_finished_is_not_run_again(folder, tmp_path, pretended):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    write(folder, "2_two.ipynb", PARAMETERS)
     output = tmp_path / "figures"
     first = reproduce(folder, scale="smoke", jobs=2, output=output)
-    assert ran(log) == ["1_one", "2_two"]
+    assert pretended() == ["1_one", "2_two"]
     assert first["fresh"].all()
     before = contents(output)
     assert "REPORT.md" in before
     again = reproduce(folder, scale="smoke", output=output)
-    assert ran(log) == []
+    assert pretended() == []
     assert not again["fresh"].any()
-    assert again["wall_s"].tolist() == first["wall_s"].tolist()
+    assert again["wall_s"].tolist() == [1.5, 1.5]
     assert contents(output) == before
 
 
-def test_nothing_stale_is_taken_for_fresh(folder, log, tmp_path, monkeypatch):
-    write_counting(folder, log, "1_one", "2_two")
+def test_nothing_stale_is_taken_for_fresh(folder, tmp_path, pretended, monkeypatch):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    write(folder, "2_two.ipynb", PARAMETERS)
     output = tmp_path / "figures"
 
     def reproduced(**changes):
-        reproduce(folder, **{"scale": "smoke", "output": output, **changes})
-        return ran(log)
+        reproduce(folder, **{"scale": "full", "seed": 1, "output": output, **changes})
+        return pretended()
 
+    assert reproduced(scale="smoke", seed=0) == ["1_one", "2_two"]
+    assert reproduced(scale="smoke") == ["1_one", "2_two"]
     assert reproduced() == ["1_one", "2_two"]
-    assert reproduced(seed=1) == ["1_one", "2_two"]
-    assert (output / "1_one.json").read_text() == '["smoke", 1]'
-    assert reproduced(scale="full", seed=1) == ["1_one", "2_two"]
-    assert reproduced(scale="full", seed=1) == []
-    settled = {"scale": "full", "seed": 1}
-    # A figure that somebody changed, or removed; a record that is not whole.
+    assert json.loads((output / "1_one.json").read_text()) == {"scale": "full", "seed": 1}
+    assert reproduced() == []
+    # A figure that somebody changed, or removed; a record that is not whole, or points elsewhere.
     (output / "1_one.json").write_text("made up")
-    assert reproduced(**settled) == ["1_one"]
+    assert reproduced() == ["1_one"]
     (output / "2_two.json").unlink()
-    assert reproduced(**settled) == ["2_two"]
-    (output / "executed" / "1_one.json").write_text("{")
-    assert reproduced(**settled) == ["1_one"]
+    assert reproduced() == ["2_two"]
+    record = output / "executed" / "1_one.json"
+    record.write_text("{")
+    assert reproduced() == ["1_one"]
+    precious = tmp_path / "precious"
+    precious.touch()
+    record.write_text(record.read_text().replace("1_one.json", "../precious"))
+    assert reproduced() == ["1_one"]
+    assert precious.exists()
     # The notebook, the library, the data, the versions.
-    write_counting(folder, log, "2_two", parameters=PARAMETERS + "\n")
-    assert reproduced(**settled) == ["2_two"]
+    write(folder, "2_two.ipynb", PARAMETERS + "\n")
+    assert reproduced() == ["2_two"]
     for what in ("library_digest", "data_digest", "_versions"):
         monkeypatch.setattr(f"helixlab.experiments.records.{what}", lambda: "another")
-        assert reproduced(**settled) == ["1_one", "2_two"]
-    assert reproduced(**settled) == []
+        assert reproduced() == ["1_one", "2_two"]
+    assert reproduced() == []
 
 
-def test_what_is_stale_is_gone_before_it_is_made_anew(folder, log, tmp_path):
-    write_counting(folder, log, "1_one")
+def test_a_changed_data_file_is_other_data(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.csv", "sub/b.json"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr("helixlab.experiments.records.data_file", lambda: tmp_path)
+    digests = [data_digest.__wrapped__()]
+    for name, text in (("a.csv", "2"), ("sub/b.json", "2"), ("sub/c.json", "")):
+        (tmp_path / name).write_text(text)
+        digests.append(data_digest.__wrapped__())
+    assert len(set(digests)) == 4
+    (tmp_path / "sub" / "c.json").unlink()
+    assert data_digest.__wrapped__() == digests[2]
+
+
+def test_what_is_stale_is_gone_before_it_is_made_anew(folder, tmp_path, pretended, monkeypatch):
+    write(folder, "1_one.ipynb", PARAMETERS)
     output = tmp_path / "figures"
     reproduce(folder, output=output)
     assert (output / "1_one.json").exists()
-    write(folder, "1_one.ipynb", PARAMETERS, "raise ValueError('no')")
-    with pytest.raises(NotebookError, match=r"1_one.ipynb failed with ValueError: no"):
+
+    def fails(*_):
+        assert contents(output) == {}
+        raise NotebookError("no")
+
+    monkeypatch.setattr(sys.modules[reproduce.__module__], "_run_all", fails)
+    write(folder, "1_one.ipynb", PARAMETERS, "1 / 0")
+    with pytest.raises(NotebookError, match="no"):
         reproduce(folder, output=output)
-    assert sorted(contents(output)) == ["executed/1_one.ipynb"]
 
 
 def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):

@@ -28,8 +28,8 @@ NAMES = (
     "14_execution",
 )
 EVALUATIONS = {
-    "07_single_cluster": ("5", "single_cluster", 105),
-    "08_geo_distributed": ("7", "geo_distributed", 66),
+    "07_single_cluster": ("5", "single_cluster", 96),
+    "08_geo_distributed": ("7", "geo_distributed", 72),
     "09_high_heterogeneity": ("8", "high_heterogeneity", 48),
 }
 """Number of the figures, beginning of the names of files, and how many numbers are published."""
