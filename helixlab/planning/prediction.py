@@ -116,7 +116,6 @@ def predict(
         raise PlacementError(f"flow is {flow!r}; give that of placement {placement.name!r}, or None")
     cluster = placement.on(cluster)
     size = len(cluster.nodes)
-    used = np.zeros((size, size))
     room = flow_room(size)
     for (sender, receiver), tokens_per_s in flow.on_link.items():
         if isinstance(receiver, str):
@@ -125,11 +124,15 @@ def predict(
             room.begun[receiver] = tokens_per_s
         else:
             room.flow[sender, receiver] = tokens_per_s
-            used[sender, receiver] = 1.0
     room.through[:] = room.begun + room.flow.sum(axis=0)
     serving = serving_of(cluster, model, execution, trace=trace)
     ways = serving.cache_network
-    serving = serving._replace(cache_network=ways._replace(link=ways.link * used))
+    used = ways._replace(
+        link=ways.link * (room.flow > 0),
+        from_source=ways.from_source * (room.begun > 0),
+        to_sink=ways.to_sink * (room.ended > 0),
+    )
+    serving = serving._replace(cache_network=used)
     foretold = np.zeros(4)
     start, end = layout_of(placement, size).arrays
     foretell(serving, start, end, model.layers, room, flow_room(size), stations_of(size), foretold)

@@ -24,6 +24,7 @@ from helixlab.planning.stations import (
     OVERHEAD,
     PIECE,
     serving_type,
+    set_parts,
     set_stations,
     stations_type,
 )
@@ -40,6 +41,9 @@ QUEUEING_AT_NODES: Final = 0.2
 
 These two are fitted, once for all, to simulations of 54 placements on three clusters.
 """
+DEAD_END: Final = 0.98
+"""A part of the flow that takes in less than this part of what its first nodes could hold turns queries away
+that these have let in."""
 FULL: Final = 0.999
 """A station that is busy for a larger part of the time never gets done."""
 
@@ -132,37 +136,96 @@ def set_latencies(serving: Any, stations: Any, latency_s: Any, rate: Any, foreto
 
 
 @rare
+def set_in_flight(
+    serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, parts: Any
+) -> None:
+    """How many queries the KV caches let into each part of the flow, and whether they may find no way on."""
+    size = len(start)
+    held = served(serving.cache_network, start, end, layers, cache_room)
+    for layer in range(layers):
+        cached = 0.0
+        for i in range(size):
+            if start[i] <= layer < end[i]:
+                cached += serving.cache[i, end[i] - start[i]]
+        held = min(held, serving.constants[FEED_LIMIT] * cached)
+    begun = total = 0.0
+    for i in range(size):
+        if stations.part[i] >= 0:
+            begun += cache_room.begun[i]
+            total += room.begun[i]
+    for part in range(parts):
+        flow = let_in = first = 0.0
+        for i in range(size):
+            if stations.part[i] == part:
+                flow += room.begun[i]
+                let_in += cache_room.begun[i]
+                if room.begun[i] > 0:
+                    first += serving.cache_network.speed[i, end[i] - start[i]]
+        stations.flow[part] = flow
+        stations.in_flight[part] = held * (let_in / begun if begun > 0 else flow / total)
+        stations.has_dead_ends[part] = let_in < DEAD_END * first
+
+
+@rare
+def in_balance(serving: Any, stations: Any, latency_s: Any, part: Any, foretold: Any) -> Any:
+    """Decode tokens/s at which a part's queries are under way (Little's law); latencies are left behind."""
+    output = serving.constants[OUTPUT]
+    low, high = 0.0, stations.flow[part]
+    for _ in range(HALVINGS):
+        rate = (low + high) / 2
+        possible = set_latencies(serving, stations, latency_s, rate, foretold)
+        in_flight = rate / output * (foretold[PROMPT] + output * foretold[DECODE])
+        if possible and in_flight <= stations.in_flight[part]:
+            low = rate
+        else:
+            high = rate
+    set_latencies(serving, stations, latency_s, low, foretold)
+    return low
+
+
+@rare
 def foretold_by(
     serving: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, stations: Any, foretold: Any
 ) -> Any:
     """What is served when the maximum flow in `room` is followed; it is left there and in `foretold`."""
     foretold[:] = 0.0
+    size = len(start)
     total = 0.0
-    for i in range(len(start)):
+    for i in range(size):
         total += room.begun[i]
     if total <= 0:
         return 0.0
-    in_flight = served(serving.cache_network, start, end, layers, cache_room)
+    held = served(serving.cache_network, start, end, layers, cache_room)
     for layer in range(layers):
         cached = 0.0
-        for i in range(len(start)):
+        for i in range(size):
             if start[i] <= layer < end[i]:
                 cached += serving.cache[i, end[i] - start[i]]
-        in_flight = min(in_flight, serving.constants[FEED_LIMIT] * cached)
-    foretold[IN_FLIGHT] = in_flight
-    latency_s = set_stations(serving, stations, start, end, layers, room, total)
-    output = serving.constants[OUTPUT]
-    low, high = 0.0, total
-    for _ in range(HALVINGS):
-        rate = (low + high) / 2
-        possible = set_latencies(serving, stations, latency_s, rate, foretold)
-        if possible and rate / output * (foretold[PROMPT] + output * foretold[DECODE]) <= in_flight:
-            low = rate
-        else:
-            high = rate
-    set_latencies(serving, stations, latency_s, low, foretold)
-    foretold[THROUGHPUT] = low
-    return low
+        held = min(held, serving.constants[FEED_LIMIT] * cached)
+    parts = set_parts(serving, stations, room, total)
+    set_in_flight(serving, stations, start, end, layers, room, cache_room, parts)
+    most_per_flow = np.inf
+    for part in range(parts):
+        latency_s = set_stations(serving, stations, start, end, layers, room, part)
+        rate = in_balance(serving, stations, latency_s, part, foretold)
+        stations.rate[part] = rate
+        stations.prompt_s[part], stations.decode_s[part] = foretold[PROMPT], foretold[DECODE]
+        if stations.has_dead_ends[part] and parts > 1:
+            most_per_flow = min(most_per_flow, rate / stations.flow[part])
+    foretold[:] = 0.0
+    for part in range(parts):
+        # A query that finds no way on is held, and with it all others, whatever room these have.
+        rate = min(stations.rate[part], most_per_flow * stations.flow[part])
+        foretold[THROUGHPUT] += rate
+        foretold[PROMPT] += rate * stations.prompt_s[part]
+        foretold[DECODE] += rate * stations.decode_s[part]
+        if rate > 0:
+            foretold[IN_FLIGHT] += stations.in_flight[part] * rate / stations.rate[part]
+    reached = foretold[THROUGHPUT]
+    if reached > 0:
+        foretold[PROMPT] /= reached
+        foretold[DECODE] /= reached
+    return reached
 
 
 @compiled(

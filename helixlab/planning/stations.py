@@ -23,6 +23,7 @@ __all__ = [
     "Serving",
     "Stations",
     "serving_type",
+    "set_parts",
     "set_stations",
     "stations_of",
     "stations_type",
@@ -87,6 +88,19 @@ class Stations(NamedTuple):
     received: NDArray[np.float64]
     listed: NDArray[np.int64]
     """How many there are."""
+    part: NDArray[np.int64]
+    """``[node]``: of the flow, -1 where none passes."""
+    flow: NDArray[np.float64]
+    """``[part]``; so are the following."""
+    in_flight: NDArray[np.float64]
+    """Queries that the KV caches let in."""
+    has_dead_ends: NDArray[np.bool_]
+    """Whether a query may be let in that finds no room further on."""
+    rate: NDArray[np.float64]
+    """Decode tokens/s."""
+    prompt_s: NDArray[np.float64]
+    decode_s: NDArray[np.float64]
+    """Latencies."""
 
 
 def stations_of(nodes: int) -> Stations:
@@ -101,6 +115,13 @@ def stations_of(nodes: int) -> Stations:
         sent=np.zeros(nodes + 1),
         received=np.zeros(nodes + 1),
         listed=np.zeros(1, np.int64),
+        part=np.zeros(nodes, np.int64),
+        flow=np.zeros(nodes),
+        in_flight=np.zeros(nodes),
+        has_dead_ends=np.zeros(nodes, np.bool_),
+        rate=np.zeros(nodes),
+        prompt_s=np.zeros(nodes),
+        decode_s=np.zeros(nodes),
     )
 
 
@@ -137,26 +158,50 @@ def add_link(serving: Any, stations: Any, sender: Any, receiver: Any, flow: Any,
 
 
 @rare
-def set_stations(
-    serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, total: Any
-) -> Any:
-    """List the stations that a flow passes, from the first layer to the last; the sum of the latencies."""
-    size = len(start)
+def set_parts(serving: Any, stations: Any, room: Any, total: Any) -> Any:
+    """Number the parts of a flow that share no node, and add up the traffic of each; how many there are."""
+    size = len(room.through)
     least = LEAST_SHARE * total
     token_bytes = serving.constants[TOKEN_BYTES]
     inner_bytes = token_bytes + serving.constants[ACTIVATION_BYTES]
     stations.sent[size] = stations.received[size] = total * token_bytes
     for i in range(size):
+        stations.part[i] = -1
         stations.sent[i] = room.ended[i] * token_bytes
         stations.received[i] = room.begun[i] * token_bytes
         for j in range(size):
             stations.sent[i] += room.flow[i, j] * inner_bytes
             stations.received[i] += room.flow[j, i] * inner_bytes
+    parts = 0
+    for first in range(size):
+        if stations.part[first] >= 0 or room.through[first] <= least:
+            continue
+        stations.part[first] = parts
+        room.queue[0] = first
+        head, tail = 0, 1
+        while head < tail:
+            i = room.queue[head]
+            head += 1
+            for j in range(size):
+                if stations.part[j] < 0 and max(room.flow[i, j], room.flow[j, i]) > least:
+                    stations.part[j] = parts
+                    room.queue[tail] = j
+                    tail += 1
+        parts += 1
+    return parts
+
+
+@rare
+def set_stations(serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, part: Any) -> Any:
+    """List the stations that a part of a flow passes, first layer first; the sum of the latencies."""
+    size = len(start)
+    total = stations.flow[part]
+    least = LEAST_SHARE * total
     stations.listed[0] = 0
     latency_s = 0.0
     for layer in range(layers):
         for j in range(size):
-            if start[j] != layer or end[j] == layer or room.through[j] <= least:
+            if start[j] != layer or stations.part[j] != part or room.through[j] <= least:
                 continue
             run = 0.0
             if room.begun[j] > least:
@@ -173,6 +218,6 @@ def set_stations(
             stations.kind[at] = serving.kind[j]
             stations.decode_limit[at] = serving.decode_limit[j, end[j] - start[j]]
     for i in range(size):
-        if room.ended[i] > least:
+        if stations.part[i] == part and room.ended[i] > least:
             latency_s += add_link(serving, stations, i, size, room.ended[i], total)
     return latency_s
