@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -132,6 +133,30 @@ def reproduce(
     papermill_or_error()
     given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
     target.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        records, fresh = _made(chosen, target, given, scale, jobs, progress)
+        write_report(target, [notebook.name for notebook, _ in chosen], records, scale=scale, seeds=seeds)
+    rows = [
+        (
+            notebook.name,
+            records[notebook.name]["wall_s"],
+            notebook.name in fresh,
+            str(target / "executed" / notebook.path.name),
+        )
+        for notebook, _ in chosen
+    ]
+    return pd.DataFrame(rows, columns=["notebook", "wall_s", "fresh", "executed"])
+
+
+def _made(
+    chosen: list[tuple[Notebook, list[str]]],
+    target: Path,
+    given: dict[str, Any],
+    scale: str,
+    jobs: int,
+    progress: bool | None,
+) -> tuple[dict[str, Any], set[str]]:
+    """Records of all notebooks, and the names of those that had to be run."""
     jobs_to_do, records = [], {}
     for notebook, made in chosen:
         parameters = {
@@ -151,17 +176,7 @@ def reproduce(
     if fresh:
         (target / REPORT).unlink(missing_ok=True)
         records |= _run_all(jobs_to_do, target, jobs, progress)
-    write_report(target, [notebook.name for notebook, _ in chosen], records, scale=scale, seeds=seeds)
-    rows = [
-        (
-            notebook.name,
-            records[notebook.name]["wall_s"],
-            notebook.name in fresh,
-            str(target / "executed" / notebook.path.name),
-        )
-        for notebook, _ in chosen
-    ]
-    return pd.DataFrame(rows, columns=["notebook", "wall_s", "fresh", "executed"])
+    return records, fresh
 
 
 def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None) -> dict[str, Any]:
@@ -218,6 +233,19 @@ def _workplace(target: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Nobody else writes there meanwhile; the lock goes with the process, however that ends."""
+    with (target / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NotebookError(
+                f"another call of reproduce is writing to {target}; wait for it, or give another output"
+            ) from None
+        yield
+
+
 def _start(job: _Job, beside: Path, target: Path) -> _Job:
     # A name of its own every time: what a killed kernel still writes is not taken for this run's.
     job.made = Path(tempfile.mkdtemp(prefix=f"{job.notebook.name}-", dir=beside))
@@ -256,7 +284,9 @@ def _ended(job: _Job, target: Path, now_s: float) -> dict[str, Any]:
         text = made.read_text(encoding="utf-8").replace(str(job.made), str(target))
         made.write_text(text, encoding="utf-8")
     if error is None:
-        return take_over(job.made, target, job.notebook.name, job.key, now_s - job.started_s)
+        record = take_over(job.made, target, job.notebook.name, job.key, now_s - job.started_s)
+        shutil.rmtree(job.made, ignore_errors=True)
+        return record
     if made.is_file():
         (target / copy).parent.mkdir(parents=True, exist_ok=True)
         os.replace(made, target / copy)

@@ -211,11 +211,14 @@ def window_blocks(result: Result) -> pd.DataFrame:
 def _blocks(result: Result, start_s: float, end_s: float) -> pd.DataFrame:
     timeline, block_s = result.timeline, (end_s - start_s) / BLOCKS
     time_s = timeline["time_s"].to_numpy(float)
-    if len(time_s) < 2 or np.diff(time_s).max() > block_s:
+    step_s = float(result.provenance["settings"]["sample_step_s"])
+    if not 0 < step_s <= block_s:
         raise SimulationError(
             f"{result!r} has no samples, or fewer than {BLOCKS} in its window; simulate with a smaller"
             " sample_step_s, above 0"
         )
+    if not len(time_s):  # no query came
+        return pd.DataFrame({"in_flight": np.zeros(BLOCKS), "decode_tokens_per_s": np.zeros(BLOCKS)})
     # An online run ends with its last query, which may be before the window does: then nothing is in flight.
     points = start_s + (end_s - start_s) * (np.arange(BLOCKS * POINTS) + 0.5) / (BLOCKS * POINTS)
     last_before = np.maximum(np.searchsorted(time_s, points, side="right") - 1, 0)

@@ -1,5 +1,6 @@
 """Running the notebooks: order, parameters, interpreter, what is written, and how it fails."""
 
+import fcntl
 import importlib
 import json
 import os
@@ -94,7 +95,7 @@ def test_a_notebook_that_fails(folder, tmp_path, capsys, monkeypatch):
     copy = output / "executed" / "1_bad.ipynb"
     assert str(copy) in lines[0]
     assert "second line" in copy.read_text()
-    assert [path for path in output.rglob("*") if path.is_file()] == [copy]
+    assert sorted(contents(output)) == ["executed/1_bad.ipynb"]
     assert "JUPYTER_PATH" not in os.environ
 
 
@@ -178,7 +179,8 @@ def ran(log):
 
 
 def contents(output):
-    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    files = [path for path in output.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -328,6 +330,18 @@ def test_notebooks_are_chosen_by_figure(folder, log, tmp_path):
     assert (output / "['8a'] 3.txt").exists()
     with pytest.raises(NotebookError, match=r"no notebook makes figure '6'; give any of 5a, 5b, 8a"):
         reproduce(folder, figures=["6"], output=output)
+
+
+def test_two_calls_do_not_write_to_one_folder(folder, tmp_path, pretended):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    output.mkdir()
+    with (output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(NotebookError, match="another call of reproduce is writing to"):
+            reproduce(folder, output=output)
+    reproduce(folder, output=output)
+    assert pretended() == ["1_one"]
 
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"seeds": 0}, {"jobs": True}, {"seeds": 2.5}])

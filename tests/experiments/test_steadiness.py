@@ -121,6 +121,12 @@ class TestOfResults:
         assert blocks["in_flight"].iloc[-1] == 0
         assert blocks["in_flight"].iloc[0] > 0
 
+    def test_nothing_comes(self):
+        rare = simulated(hx.online(rate_tokens_per_s=1, duration_s=60), sample_step_s=1.0)
+        assert rare.summary["queries_fed"].item() == 0
+        assert (window_blocks(rare) == 0).all(axis=None)
+        assert load_of(rare).label == "stable"
+
     def test_what_is_missing_is_said(self):
         offline = simulated(hx.offline(warmup_s=0, duration_s=20), sample_step_s=0)
         with pytest.raises(SimulationError, match="sample_step_s"):
