@@ -6,8 +6,9 @@ import argparse
 import math
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
@@ -77,8 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         asked = _parser().parse_args(arguments)
-        asked.run(asked)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            asked.run(asked)
         sys.stdout.flush()
+        if getattr(asked, "stopped", False):
+            return INTERRUPTED
     except HelixlabError as error:
         return _failed(str(error))
     except BrokenPipeError:
@@ -93,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("helixlab: interrupted", file=sys.stderr)
         return INTERRUPTED
     return OK
+
+
+def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
+    print("helixlab: warning:", " ".join(str(message).splitlines()), file=sys.stderr)
 
 
 def _failed(message: str) -> int:
@@ -182,17 +191,22 @@ def _simulate(asked: argparse.Namespace) -> None:
     simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
     if limits:
         execution = import_module("helixlab.execution").chunked(**limits)
-    result = simulation.simulate(
-        cluster,
-        model,
-        placement,
-        workload=workload,
-        scheduler=scheduler,
-        execution=execution,
-        on_full=asked.on_full,
-        keep_breakdown=bool(asked.output),  # what is kept can be explained
-        progress=sys.stderr.isatty(),
-    )
+    with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
+        result = simulation.simulate(
+            cluster,
+            model,
+            placement,
+            workload=workload,
+            scheduler=scheduler,
+            execution=execution,
+            on_full=asked.on_full,
+            keep_breakdown=bool(asked.output),  # what is kept can be explained
+            watch_step_s=asked.watch,
+            progress=sys.stderr.isatty() and not asked.watch,
+        )
+    if result.summary["partial"].item():
+        asked.stopped = True
+        warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
     if asked.output:
         result.save(asked.output)
     if asked.json:
@@ -305,6 +319,7 @@ def _simulate_options(option: Any) -> None:
     option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
     option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
+    option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
     option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
     for name, summary in CHUNKED_OPTIONS.items():

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "ClusterError",
+    "ContentError",
     "FileFormatError",
     "FlowError",
     "HelixlabError",
@@ -54,6 +55,10 @@ class FlowError(HelixlabError):
 
 class SchedulingError(HelixlabError):
     """A scheduler is unknown, does not compile, or answers with something impossible."""
+
+
+class ContentError(HelixlabError):
+    """Something's content cannot be told from one process to the next, so that it has no hash."""
 
 
 class WorkloadError(HelixlabError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,18 @@ from typing import Any, NoReturn
 
 from helixlab.errors import FileFormatError
 
-__all__ = ["parse_json", "read_json", "read_text", "replacing", "write_json", "write_text"]
+__all__ = ["content_hash", "parse_json", "read_json", "read_text", "replacing", "write_json", "write_text"]
+
+
+def content_hash(content: Any) -> str:
+    """A short hash of plain data that does not depend on the order of keys.
+
+    Examples
+    --------
+    >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

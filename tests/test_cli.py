@@ -207,7 +207,8 @@ def test_simulate_is_the_library_call(answer, tmp_path):
     cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     placement = hx.load_placement("small10/llama-1-30b/helix")
     workload = hx.offline(initial_queries=7, warmup_s=2, duration_s=10, rng=5)
-    result = hx.simulate(cluster, model, placement, scheduler="random", workload=workload, on_full="drop")
+    how = {"scheduler": "random", "workload": workload, "on_full": "drop", "keep_breakdown": True}
+    result = hx.simulate(cluster, model, placement, **how)
     saved = hx.load_result(tmp_path / "mine")
     pd.testing.assert_frame_equal(saved.iterations, result.iterations)
     measured = ["wall_s", "peak_rss_mb"]
@@ -406,6 +407,7 @@ def test_hostile_clusters(complaint, file, small10):
         assert named in line
 
 
+@pytest.mark.filterwarnings("ignore:.*calls its placement")
 def test_placements_that_cannot_serve(complaint, file, chain):
     short = [row for row in chain["layers"] if row[0] != 8]
     others = [link for link in chain["links"] if 8 not in link]
@@ -567,3 +569,17 @@ def test_explain_as_json(tmp_path, answer, capsys):
 def test_explain_what_is_no_result(tmp_path, capsys):
     assert cli.main(["explain", str(tmp_path)]) == 2
     assert "result.json" in capsys.readouterr().err
+
+
+# Warnings
+
+
+def test_warnings_are_one_line(tmp_path):
+    hx.save_placement(hx.load_placement("single24/llama-2-70b/helix"), tmp_path / "petals.json")
+    subject = ["--cluster", "single24", "--model", "llama-2-70b", "--placement", tmp_path / "petals.json"]
+    done = run("flow", *subject, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["placement"] == "single24/llama-2-70b/helix"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("helixlab: warning: ")
+    assert "has the name of 'single24/llama-2-70b/petals'" in line

@@ -40,6 +40,7 @@ LEVELS = [
     {"scheduling"},
     {"execution"},
     {"workload"},
+    {"contents"},
     {"simulation"},
     {"planning"},
     {"diagnosis"},

@@ -26,9 +26,26 @@ PILES_UP_ABOVE = 1.7
 
 def cautions(result: Result, facts: Facts) -> Iterator[Finding]:
     """Findings that are not about the way from bound to throughput."""
+    yield from _stopped(result)
     yield from _rejected(result)
     yield from _unsteady(result, facts)
     yield from _saturated(result, facts)
+
+
+def _stopped(result: Result) -> Iterator[Finding]:
+    row, workload = result.summary.iloc[0], result.provenance["workload"]
+    if not row["partial"]:
+        return
+    warmup_s = 0.0 if workload["mode"] == "online" else workload["warmup_s"]
+    asked_s = workload["duration_s"] + warmup_s
+    done_s = min(float(row["window_end_s"] - row["start_s"]), asked_s)
+    yield Finding(
+        "stopped early",
+        1 - done_s / asked_s,
+        f"The run was stopped: {number(done_s)} of {number(asked_s)} seconds were simulated.",
+        "Run it to its end before comparing its figures.",
+        {"simulated_s": done_s, "asked_s": asked_s},
+    )
 
 
 def _rejected(result: Result) -> Iterator[Finding]:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from helixlab.errors import UnknownNameError
-from helixlab.experiments.contents import SweepError
 from helixlab.experiments.pooled import pooled_runs
+from helixlab.experiments.problems import SweepError
 from helixlab.experiments.published import DRAWS, RUN
 from helixlab.workload import Workload, offline, online
 
@@ -113,10 +113,10 @@ def _point(row: pd.Series, spans: _Spans, variant: str) -> dict[str, Any]:
     workload = _workload(row, spans, long=variant == "long")
     if variant == "same-requests":
         columns = ["arrival_s", "input_tokens", "output_tokens"]
-        requests = pd.DataFrame(next(workload.batches()), columns=columns).astype(
-            dict.fromkeys(columns[1:], int)
-        )
-        workload = online(requests=requests, warmup_s=workload.warmup_s, duration_s=workload.duration_s)
+        requests = pd.DataFrame(next(workload.batches()), columns=columns)
+        if len(requests):  # there may be none in a short time
+            requests = requests.astype(dict.fromkeys(columns[1:], int))
+            workload = online(requests=requests, warmup_s=workload.warmup_s, duration_s=workload.duration_s)
     measured_s = workload.duration_s - (workload.warmup_s if workload.online else 0)
     return {
         "cluster": row["cluster"],

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from helixlab.experiments.contents import globals_read, installed, library_name
+from helixlab.contents import globals_read, installed, library_name
 
 __all__ = ["ByName", "ByValue", "sent", "taken"]
 

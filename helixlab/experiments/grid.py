@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from helixlab.cluster import Cluster, cluster_names, load_cluster
-from helixlab.errors import HelixlabError, UnknownNameError
+from helixlab.contents import digest
+from helixlab.errors import ContentError, HelixlabError, UnknownNameError
 from helixlab.execution import Execution, get_execution
-from helixlab.experiments.contents import SweepError, digest
+from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import described
 from helixlab.model import Model, load_model
 from helixlab.placement import Placement, check_placement, load_placement
@@ -220,7 +221,10 @@ def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dic
 
 
 def _digest(thing: Any) -> str:
-    return digest(replace(thing, seed=0) if isinstance(thing, Workload) else thing, repr(thing))
+    try:
+        return digest(replace(thing, seed=0) if isinstance(thing, Workload) else thing, repr(thing))
+    except ContentError as error:
+        raise SweepError(str(error)) from None
 
 
 def _misfit(placement: Placement, cluster: Cluster, model: Model) -> str | None:

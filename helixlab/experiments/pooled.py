@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from helixlab.experiments.contents import digest, library_digest
+from helixlab.contents import digest, library_digest
 from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
 from helixlab.experiments.steadiness import drift, load_of, window_blocks

@@ -11,8 +11,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
+from helixlab.contents import digest, library_digest
 from helixlab.errors import FileFormatError
-from helixlab.experiments.contents import digest, library_digest
 from helixlab.experiments.notebooks import Notebook
 from helixlab.files import read_json, write_json
 from helixlab.tables import data_file

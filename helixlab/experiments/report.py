@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab.contents import FIGURES_COME_FROM, library_digest
 from helixlab.experiments.comparison import rankings, reference_error
-from helixlab.experiments.contents import FIGURES_COME_FROM, library_digest
 from helixlab.experiments.records import data_digest
 from helixlab.files import write_text
 

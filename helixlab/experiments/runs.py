@@ -13,10 +13,11 @@ from typing import Any, Final
 from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
+from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
-from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.functions import sent, taken
 from helixlab.experiments.objective import Objective, latency_figures
+from helixlab.experiments.problems import SweepError
 from helixlab.files import json_ready
 from helixlab.model import Model
 from helixlab.placement import Placement
@@ -119,7 +120,7 @@ def carry_out(run: Run) -> tuple[str, Outcome]:
         measured = {} if run.objective is None else latency_figures(result, run.objective)
     except Exception as error:
         return run.key, Outcome(error=described(error))
-    row = result.summary.drop(columns=list(LABELS)).iloc[0]
+    row = result.summary.drop(columns=[*LABELS, "partial"]).iloc[0]
     figures = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
     return run.key, Outcome(figures=json_ready(figures | measured))
 
@@ -149,6 +150,7 @@ def carried_out(run: Run) -> Result:
         execution=unpack(run.execution),
         workload=run.workload,
         **run.settings,
+        partial=False,
     )
 
 

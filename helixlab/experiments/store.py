@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from helixlab.contents import digest
 from helixlab.errors import FileFormatError
-from helixlab.experiments.contents import SweepError, digest
+from helixlab.experiments.problems import SweepError
 from helixlab.files import read_json, write_json
 
 __all__ = ["Store"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -11,17 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
-from helixlab.experiments.contents import SweepError, digest, library_digest
 from helixlab.experiments.grid import Point, grid_points
 from helixlab.experiments.objective import Objective
+from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, pack
 from helixlab.experiments.store import Store
-from helixlab.experiments.workers import check_jobs, finished
+from helixlab.experiments.workers import Stopped, check_jobs, finished
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
+__all__ = ["Interrupted", "SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
 
 
 def sweep(
@@ -68,8 +70,13 @@ def sweep(
     ------
     SweepError, UnknownNameError, FileFormatError
         The grid, seeds, n_jobs or store make no sense, or workers cannot be kept going.
-    KeyboardInterrupt
-        After Ctrl-C; workers are stopped, and what is in the store stays good.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C: workers are stopped, the runs that have finished are returned, the others have
+        ``"not run: interrupted"`` for their ``error``, and ``attrs["partial"]`` of the table is True. What is
+        in the store stays good.
 
     Notes
     -----
@@ -100,7 +107,23 @@ def sweep(
     >>> bool(means["helix"] > 10)
     True
     """
-    return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+    try:
+        return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+    except Interrupted as interrupted:
+        warnings.warn(str(interrupted), stacklevel=2)
+        return interrupted.runs
+
+
+NOT_RUN = "not run: interrupted"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with the table of what there is."""
+
+    def __init__(self, said: str, runs: pd.DataFrame) -> None:
+        super().__init__(said)
+        runs.attrs["partial"] = True
+        self.runs = runs
 
 
 def carry_out_grid(
@@ -125,10 +148,14 @@ def carry_out_grid(
     outcomes, wanted = _known(rows, kept)
     labels = {key: point.labels | {"seed": seed} for key, (point, seed) in wanted.items()}
     failed = sum(point.error is not None for point, _, _ in rows)
-    outcomes |= finished(
-        runs_of(wanted, objective), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows),
-        failed=failed, progress=progress,
-    )  # fmt: skip
+    try:
+        outcomes |= finished(
+            runs_of(wanted, objective), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows),
+            failed=failed, progress=progress,
+        )  # fmt: skip
+    except Stopped as stopped:
+        outcomes |= dict.fromkeys(wanted, Outcome(error=NOT_RUN)) | stopped.outcomes
+        raise Interrupted(str(stopped), _frame(rows, outcomes, columns, objective)) from None
     return _frame(rows, outcomes, columns, objective)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from helixlab.experiments.contents import SweepError
+from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import Outcome, described
 from helixlab.experiments.store import Store
 
-__all__ = ["check_jobs", "finished"]
+__all__ = ["Stopped", "check_jobs", "finished"]
 
 
 def check_jobs(n_jobs: Any) -> int:
@@ -45,6 +45,14 @@ class Keyed(Protocol):
 
 
 Task = TypeVar("Task", bound=Keyed)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, with the outcomes that there are."""
+
+    def __init__(self, said: str, outcomes: dict[str, Outcome]) -> None:
+        super().__init__(said)
+        self.outcomes = outcomes
 
 
 class _WorkersStopped(Exception):
@@ -86,7 +94,7 @@ def finished(
     ------
     SweepError
         `n_jobs` makes no sense, or workers cannot be kept going.
-    KeyboardInterrupt
+    Stopped
         After Ctrl-C, with how far it came.
     """
     total = len(tasks) if total is None else total
@@ -104,7 +112,8 @@ def finished(
                     bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
                     bar.update()
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{what} interrupted; {_way_on(done - failed, total, kept)}") from None
+            said = f"{what} interrupted; {_way_on(done - failed, total, kept)}"
+            raise Stopped(said, outcomes) from None
         except _WorkersStopped as stopped:
             raise SweepError(f"{stopped}; {_way_on(done - failed, total, kept)}") from stopped.__cause__
     return outcomes

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from typing import Any, Final
 
 from helixlab.cluster import SINK, SOURCE
@@ -20,6 +22,8 @@ from helixlab.tables import data_file, names_in
 
 __all__ = ["load_placement", "placement_names", "placement_to_dict", "save_placement"]
 
+PLANNED: Final = "planned by helixlab"
+"""Source of what planners find. They name it by its method, as the published ones are named."""
 FORMAT: Final = "helixlab-placement"
 VERSION: Final = 1
 _CAPACITIES: Final = "kv_capacity_token_layers"
@@ -50,9 +54,7 @@ def placement_to_dict(placement: Placement) -> dict[str, Any]:
     """
     content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     content |= {key: getattr(placement, key) for key in _TEXTS}
-    content["layers"] = [[held.node, held.first_layer, held.end_layer] for held in placement.layers]
-    content["links"] = [list(link) for link in placement.links]
-    content["kv_capacity_token_layers"] = {str(n): c for n, c in placement.kv_capacity_token_layers.items()}
+    content |= placement.layout()
     if placement.part is not None:
         content["part"] = json.loads(cluster_to_json(placement.part))
     if placement.report is not None:
@@ -84,6 +86,12 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
     ------
     UnknownNameError
         No such bundled placement.
+
+    Warns
+    -----
+    UserWarning
+        The file, or the placement in it, has the name of a published placement and another content.
+
     FileFormatError, PlacementError, ClusterError
         The file is broken or states something impossible.
 
@@ -97,13 +105,67 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
     if name in known:
         *folders, last = name.split("/")
         text = data_file("placements", *folders, f"{last}.json").read_text(encoding="utf-8")
+        return _from_dict(parse_json(text, name), name)
     elif name.endswith(".ini"):
         raise FileFormatError(f"{name} says nothing of cluster and model; call read_placement_ini with both")
     elif name.endswith(".json") or os.path.isfile(name):
         text = read_text(name)
     else:
         raise UnknownNameError("placement", name, known)
-    return _from_dict(parse_json(text, name), name)
+    placement = _from_dict(parse_json(text, name), name)
+    for mismatch in name_mismatches(placement, name):
+        warnings.warn(mismatch, stacklevel=2)
+    return placement
+
+
+def shown_name(placement: Placement) -> str:
+    """The name under which results show a placement: never that of a published one it does not equal.
+
+    Where the content is another one, the name is followed by its hash: planners call what they find
+    ``cluster/model/method``, as the published placements are called.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> placement = load_placement("small10/llama-1-30b/helix")
+    >>> shown_name(placement)
+    'small10/llama-1-30b/helix'
+    >>> shown_name(replace(placement, kv_capacity_token_layers={0: 500_000}))
+    'small10/llama-1-30b/helix@9f031fc3'
+    >>> shown_name(replace(placement, name="mine"))
+    'mine'
+    """
+    published = _published_hash(placement.name)
+    if published is None or published == placement.content_hash:
+        return placement.name
+    return f"{placement.name}@{placement.content_hash[:8]}"
+
+
+def name_mismatches(placement: Placement, path: str) -> Iterator[str]:
+    """What the names of a placement and of its file claim wrongly, a sentence each."""
+    folder = f"{placement.cluster}/{placement.model}"
+    equals = [
+        name
+        for name in placement_names()
+        if name.startswith(f"{folder}/") and _published_hash(name) == placement.content_hash
+    ]
+    held = f"it holds {equals[0]!r}" if equals else "its content is none of the published ones"
+    rename = "rename it, or results are taken for those of another placement"
+    published = _published_hash(placement.name)
+    planned = placement.source == PLANNED
+    if not planned and published not in (None, placement.content_hash):
+        yield f"{path} calls its placement {placement.name!r}, but {held}; {rename}"
+    stem = os.path.basename(path).removesuffix(".json")
+    like = f"{folder}/{stem}"
+    named = like in placement_names() and like != placement.name
+    if named and stem != placement.method and _published_hash(like) != placement.content_hash:
+        yield f"{path} has the name of {like!r}, but {held} and is called {placement.name!r}; {rename}"
+
+
+@cache
+def _published_hash(name: str) -> str | None:
+    """Content hash of a published placement, None if there is none of this name."""
+    return load_placement(name).content_hash if name in placement_names() else None
 
 
 def _whole(value: Any, what: str, path: str) -> int:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
+from helixlab.files import content_hash
 from helixlab.model import Model
 
 __all__ = ["End", "NodeLayers", "Placement", "PlanReport", "held_by", "usable_links"]
@@ -153,6 +154,35 @@ class Placement:
     @cached_property
     def _by_node(self) -> dict[End, NodeLayers]:
         return {held.node: held for held in self.layers}
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Identifies layers, links and stated KV capacities, whatever the placement is called.
+
+        Examples
+        --------
+        >>> from dataclasses import replace
+        >>> from helixlab.placement import load_placement
+        >>> placement = load_placement("small10/llama-1-30b/helix")
+        >>> replace(placement, name="mine").content_hash == placement.content_hash
+        True
+        """
+        return content_hash(self.layout())
+
+    def layout(self) -> dict[str, Any]:
+        """What the placement consists of, as plain data.
+
+        Examples
+        --------
+        >>> from helixlab.placement import load_placement
+        >>> load_placement("single24/llama-2-70b/helix").layout()["layers"][0]
+        [0, 7, 11]
+        """
+        return {
+            "layers": [[held.node, held.first_layer, held.end_layer] for held in self.layers],
+            "links": [list(link) for link in self.links],
+            "kv_capacity_token_layers": {str(n): c for n, c in self.kv_capacity_token_layers.items()},
+        }
 
     def layers_of(self, node: End) -> NodeLayers | None:
         """The layers a node holds, None if it is idle (or the coordinator)."""

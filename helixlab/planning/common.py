@@ -22,7 +22,7 @@ def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.
     """Tokens/s of a node of each machine type, by the layers it holds.
 
     The estimate of `helixlab.model.machine_throughput`, capped by what the network card moves of
-    activations.
+    activations, of which a node that holds the whole model moves none.
 
     Returns
     -------
@@ -43,6 +43,7 @@ def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.
         if machine.name in estimate:
             network = min(machine.nic_in_bytes_per_s, machine.nic_out_bytes_per_s) / model.activation_bytes
             values = np.minimum(estimate[machine.name], network)
+            values[model.layers :] = estimate[machine.name][model.layers :]
             useless = np.flatnonzero(values[1:] <= 0)
             table[machine.name] = values[: useless[0] + 1] if useless.size else values
     return table

@@ -147,6 +147,7 @@ class Trials:
             workload=offline(warmup_s=window_s[0], duration_s=window_s[1], rng=seed),
             sample_step_s=0,
             keep_iterations=False,
+            partial=False,
         )
         return float(result.summary["decode_tokens_per_s"].item())
 

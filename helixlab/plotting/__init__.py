@@ -11,6 +11,7 @@ from helixlab.plotting.execution import batch_strip, rate_curves, throughput_lat
 from helixlab.plotting.flows import link_flow_picture
 from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
 from helixlab.plotting.latency import latency_boxes, latency_cdf
+from helixlab.plotting.overview import resampled, timeline_picture
 from helixlab.plotting.placements import placement_picture
 from helixlab.plotting.planning import predicted_against_simulated, search_progress
 from helixlab.plotting.profiles import kv_capacity_curves, layer_time_curves, throughput_curves
@@ -52,6 +53,7 @@ __all__ = [
     "placement_picture",
     "predicted_against_simulated",
     "rate_curves",
+    "resampled",
     "saturation_curves",
     "save_figure",
     "save_table",
@@ -61,6 +63,7 @@ __all__ = [
     "throughput_bars",
     "throughput_curves",
     "throughput_latency_frontier",
+    "timeline_picture",
     "tokens_over_time",
     "topology_picture",
     "window_latencies",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +12,19 @@ from matplotlib.figure import Figure
 from helixlab.errors import FileFormatError
 from helixlab.files import replacing
 from helixlab.plotting.style import styled
+from helixlab.simulation import Result
 
 __all__ = ["save_figure", "save_table"]
 
 
 @styled
 def save_figure(
-    fig: Figure, name: str, folder: str | os.PathLike[str], table: pd.DataFrame
+    fig: Figure,
+    name: str,
+    folder: str | os.PathLike[str],
+    table: pd.DataFrame,
+    *,
+    results: Iterable[Result] = (),
 ) -> dict[str, Path]:
     """Write ``name.png``, ``name.pdf`` and ``name.csv`` into a folder.
 
@@ -33,6 +40,9 @@ def save_figure(
         Made if it is not there.
     table : DataFrame
         What was drawn; its index is left out.
+    results : iterable of Result
+        The runs that the figure shows: their origins are written into the files, as ``Description`` (png)
+        and ``Subject`` (pdf).
 
     Returns
     -------
@@ -54,15 +64,17 @@ def save_figure(
     ['empty.png', 'empty.pdf', 'empty.csv']
     """
     files = {ending: _file(folder, name, ending) for ending in ("png", "pdf")}
+    origins = "\n".join(result.origin for result in results)
     engine = fig.get_layout_engine()
     fig.draw_without_rendering()
     # Laying out takes most of the time of drawing, and once is enough.
     fig.set_layout_engine("none")
     try:
         with replacing(files["png"]) as beside:
-            fig.savefig(beside, format="png")
+            fig.savefig(beside, format="png", metadata={"Description": origins} if origins else None)
         with replacing(files["pdf"]) as beside:
-            fig.savefig(beside, format="pdf", metadata={"CreationDate": None})
+            subject = {"Subject": origins} if origins else {}
+            fig.savefig(beside, format="pdf", metadata={"CreationDate": None, **subject})
     except OSError as error:
         raise FileFormatError(
             f"cannot write figure {name!r} into {folder} ({error.strerror or error}); give another folder"

@@ -14,9 +14,11 @@ from helixlab.execution import Execution
 from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import ARRIVAL, State
 from helixlab.simulation.batches import OUTSIDE_PROFILE
-from helixlab.simulation.engine import ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
+from helixlab.simulation.engine import DONE, ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
+from helixlab.simulation.interrupts import hearing_ctrl_c
 from helixlab.simulation.links import BAD_LINK
 from helixlab.simulation.setup import enlarged, short_of_rows
+from helixlab.simulation.watch import Watch
 from helixlab.workload import Workload
 
 __all__ = ["Recording", "drive"]
@@ -42,6 +44,8 @@ class Recording:
         The tables when the window started and ended.
     iterations, iteration_parts, query_logs, batches, samples, node_samples : list of arrays
         Pieces of the logs, in order.
+    partial : bool
+        It was stopped before its end.
     """
 
     state: State
@@ -55,6 +59,31 @@ class Recording:
     batches: list[NDArray[np.void]] = field(default_factory=list)
     samples: list[NDArray[np.void]] = field(default_factory=list)
     node_samples: list[NDArray[np.float64]] = field(default_factory=list)
+    partial: bool = False
+
+    def snapshot(self) -> None:
+        """Keep the tables as they are: at the start, and at either end of the window."""
+        self.runs_at_window.append(self.state.run.copy())
+        self.nodes_at_window.append(self.state.nodes.copy())
+        self.links_at_window.append(self.state.links.copy())
+
+    def stop(self, start_s: float) -> None:
+        """End early: the window is cut short, or, if it has not begun, is the whole run so far."""
+        now_s = float(self.state.run["now_s"][0])
+        self.partial = True
+        begun = len(self.runs_at_window) > 1
+        if len(self.runs_at_window) < 3:
+            first_s = self.window_s[0] if begun else start_s
+            self.window_s = (first_s, max(now_s, math.nextafter(first_s, math.inf)))
+            self.snapshot()
+        self.end(whole_run=not begun)
+
+    def end(self, *, whole_run: bool = False) -> None:
+        """Empty the logs; what was kept at the start counts only where the window begins there."""
+        self.empty_logs()
+        if not whole_run:
+            for tables in (self.runs_at_window, self.nodes_at_window, self.links_at_window):
+                del tables[0]
 
     def empty_logs(self) -> None:
         """Move what the engine logged out of its tables."""
@@ -102,8 +131,9 @@ def drive(
     keep_iterations: bool,
     keep_batches: bool = False,
     progress: Callable[[float], None],
+    watch: Watch | None = None,
 ) -> Recording:
-    """Run a fresh state to the end of the workload.
+    """Run a fresh state to the end of the workload, or to Ctrl-C.
 
     Offline that is the end of the window; online, when all queries have ended.
 
@@ -142,15 +172,29 @@ def drive(
             draw_query(state, start_s + FEED_DELAY_S * query)
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
-    for until_s in (*window_s, math.inf if workload.online else end_s):
-        for status in _advanced(recording, until_s, hooks, arrivals):
-            progress(float(run["now_s"]))
-            if status == ERROR:
-                _raise(recording.state, scheduler)
-        recording.runs_at_window.append(recording.state.run.copy())
-        recording.nodes_at_window.append(recording.state.nodes.copy())
-        recording.links_at_window.append(recording.state.links.copy())
-    recording.empty_logs()
+    if watch is not None:
+        watch.start(state, start_s)
+    recording.snapshot()
+    reached_s = start_s
+    with hearing_ctrl_c() as ctrl_c:
+        for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
+            over = False
+            while reached_s < end_of_part_s and not over:
+                row_s = math.inf if watch is None else watch.next_row_s(reached_s)
+                reached_s = min(end_of_part_s, row_s)
+                for status in _advanced(recording, reached_s, hooks, arrivals):
+                    progress(float(run["now_s"]))
+                    if status == ERROR:
+                        _raise(recording.state, scheduler)
+                    over = status == DONE
+                    if ctrl_c.pressed and not over:
+                        recording.stop(start_s)
+                        return recording
+                if watch is not None and reached_s == row_s and not over:
+                    watch.show(recording.state, reached_s)
+            reached_s = end_of_part_s
+            recording.snapshot()
+    recording.end()
     return recording
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import sys
 from importlib.metadata import version
@@ -12,30 +10,30 @@ from typing import Any
 import pandas as pd
 
 from helixlab.cluster import Cluster
+from helixlab.contents import digest, library_digest
+from helixlab.errors import ContentError
 from helixlab.execution import Execution
+from helixlab.files import content_hash
 from helixlab.model import Model
 from helixlab.model.files import model_to_dict
 from helixlab.placement import Placement
-from helixlab.placement.files import placement_to_dict
+from helixlab.placement.files import shown_name
 from helixlab.scheduling import Scheduler
 from helixlab.workload import Workload
 
-__all__ = ["content_hash", "provenance"]
-
-
-def content_hash(content: Any) -> str:
-    """A short hash of plain data that does not depend on the order of keys.
-
-    Examples
-    --------
-    >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+__all__ = ["provenance"]
 
 
 def _requests_hash(requests: pd.DataFrame | None) -> str | None:
     return None if requests is None else content_hash(requests.to_dict("list"))
+
+
+def _functions_hash(thing: Scheduler | Execution) -> str | None:
+    """A hash of all that decides what it does, its functions included; None if they use what has no hash."""
+    try:
+        return digest(thing)[:16]
+    except ContentError:
+        return None
 
 
 _RULES = ("plans_ahead", "picks_free_links", "follows_flow", "feeds_by_kv")
@@ -51,23 +49,27 @@ def provenance(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything needed to run it again, with hashes of the contents that stand behind the names."""
-    plain = placement_to_dict(placement)
-    layout = {key: plain[key] for key in ("layers", "links", "kv_capacity_token_layers")}
     return {
         "cluster": {"name": cluster.name, "hash": cluster.content_hash},
         "model": {"name": model.name, "hash": content_hash(model_to_dict(model))},
         "placement": {
-            "name": placement.name,
+            "name": shown_name(placement),
             "method": placement.method,
-            "hash": content_hash(layout),
-            **layout,
+            "source": placement.source,
+            "hash": placement.content_hash,
+            **placement.layout(),
         },
         "scheduler": {
             "name": scheduler.name,
             "parameters": list(scheduler.parameters),
             **{rule: getattr(scheduler, rule) for rule in _RULES},
+            "hash": _functions_hash(scheduler),
         },
-        "execution": {"name": execution.name, "parameters": execution.parameters},
+        "execution": {
+            "name": execution.name,
+            "parameters": execution.parameters,
+            "hash": _functions_hash(execution),
+        },
         "workload": {
             "mode": workload.mode,
             "warmup_s": workload.warmup_s,
@@ -82,6 +84,7 @@ def provenance(
         "settings": settings,
         "versions": {
             "helixlab": version("helixlab"),
+            "helixlab_code": library_digest()[:16],
             "python": platform.python_version(),
             "numpy": version("numpy"),
             "numba": version("numba"),

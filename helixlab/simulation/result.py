@@ -7,13 +7,14 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from helixlab.errors import FileFormatError, SimulationError
-from helixlab.files import json_ready, read_json, write_text
+from helixlab.files import content_hash, json_ready, read_json, write_text
 
 __all__ = ["Result", "check_target", "load_result"]
 
@@ -73,6 +74,8 @@ class Result:
     Notes
     -----
     Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
+    The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
+    with the run if that was during the warm-up.
 
     The parts of an iteration's latency: ``held_s`` (at the coordinator, without room in the KV caches),
     ``lost_s`` (to a preemption: work thrown away, and computed again), ``link_wait_s``, ``sending_s``,
@@ -95,11 +98,62 @@ class Result:
 
     def __repr__(self) -> str:
         row = self.summary.iloc[0]
+        what = "Partial result" if row["partial"] else "Result"
         return (
-            f"Result({row['placement']} with {row['scheduler']}, {row['mode']}:"
+            f"{what}({row['placement']} with {row['scheduler']}, {row['mode']}:"
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
             f" decode {row['decode_latency_mean_s']:.3f} s)"
         )
+
+    @property
+    def origin(self) -> str:
+        """What ran, in one line: names with content hashes, workload, seed, versions.
+
+        Examples
+        --------
+        >>> import helixlab as hx
+        >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+        >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+        >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=10, warmup_s=0))
+        >>> result.origin.split("; ")[0]
+        'placement small10/llama-1-30b/helix (d65a6af2)'
+        """
+        source = self.provenance
+        parts = []
+        for what in ("placement", "cluster", "model", "scheduler", "execution"):
+            part = source[what]
+            parts.append(f"{what} {part['name']} ({(part['hash'] or 'content unknown')[:8]})")
+        workload, versions = source["workload"], source["versions"]
+        requests = workload["requests_hash"]
+        parts.append(f"{workload['mode']}, {f'requests {requests[:8]}' if requests else workload['trace']}")
+        for key, unit in (("rate_tokens_per_s", "tokens/s"), ("initial_queries", "queries at first")):
+            if workload[key] and (key == "rate_tokens_per_s" or workload["mode"] == "offline"):
+                parts.append(f"{workload[key]:g} {unit}")
+        parts += [
+            f"{workload['duration_s']:g} s after {workload['warmup_s']:g} s",
+            f"seed {workload['seed']}",
+        ]
+        parts.append(f"helixlab {versions['helixlab']} ({versions['helixlab_code'][:8]})")
+        return "; ".join(parts)
+
+    def plot_timeline(self, *, step_s: float | None = None) -> Any:
+        """Draw the run over time: queries, tokens/s, KV caches and busy nodes, with what ran below.
+
+        Parameters
+        ----------
+        step_s : float, optional
+            A multiple of the step at which the run was recorded, which is the default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        SimulationError
+            The run has no timeline, or the step is no multiple of its own.
+        """
+        return import_module("helixlab.plotting").timeline_picture(self, step_s=step_s)
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
@@ -215,4 +269,19 @@ def load_result(path: str | os.PathLike[str]) -> Result:
             raise FileFormatError(
                 f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
             ) from None
+    _check_hash(tables["summary"], content["provenance"], folder)
     return Result(**tables, provenance=content["provenance"])
+
+
+def _check_hash(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
+    """The placement it names must be the one it states."""
+    placement = provenance.get("placement", {})
+    keys = ("layers", "links", "kv_capacity_token_layers")
+    stated = {content_hash({key: placement.get(key) for key in keys}), placement.get("hash")}
+    stated |= set(summary.get("placement_hash", ()))
+    names = {placement.get("name"), *summary.get("placement", ())}
+    if len(stated) > 1 or len(names) > 1:
+        raise FileFormatError(
+            f"{folder} was changed after it was written: its placement is not the one it says it ran with;"
+            " simulate again"
+        )

@@ -18,6 +18,7 @@ from helixlab.simulation.provenance import provenance
 from helixlab.simulation.result import Result
 from helixlab.simulation.setup import loading_time_s, new_state
 from helixlab.simulation.tables import build_result
+from helixlab.simulation.watch import Watch
 from helixlab.workload import Workload
 from helixlab.workload import offline as offline_workload
 
@@ -42,7 +43,9 @@ def simulate(
     keep_iterations: bool = True,
     keep_batches: bool = False,
     keep_breakdown: bool = False,
+    watch_step_s: float = 0.0,
     progress: bool = False,
+    partial: bool = True,
 ) -> Result:
     """Simulate serving a workload.
 
@@ -74,8 +77,13 @@ def simulate(
         Keep one row for every batch, of which there are many: for pictures of short spans.
     keep_breakdown : bool
         Note for every iteration where its time went, see `Result`; that takes longer, and memory.
+    watch_step_s : float
+        Print a table while it runs, with a row every so many simulated seconds; 0 for none.
     progress : bool
         Show a progress bar on stderr.
+    partial : bool
+        Ctrl-C gives a Result of what there is so far, marked as partial; False: it raises
+        KeyboardInterrupt.
 
     Returns
     -------
@@ -110,9 +118,13 @@ def simulate(
         )
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
-    number = isinstance(sample_step_s, int | float) and not isinstance(sample_step_s, bool)
-    if not (number and 0 <= sample_step_s < float("inf")):
-        raise SimulationError(f"sample_step_s must be 0 (no timeline) or more, got {sample_step_s!r}")
+    for name, step_s, none in (
+        ("sample_step_s", sample_step_s, "timeline"),
+        ("watch_step_s", watch_step_s, "table"),
+    ):
+        number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
+        if not (number and 0 <= step_s < float("inf")):
+            raise SimulationError(f"{name} must be 0 (no {none}) or more, got {step_s!r}")
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
     check_placement(placement, cluster, model)
@@ -156,8 +168,11 @@ def simulate(
             sample_step_s=sample_step_s,
             keep_iterations=keep_iterations,
             keep_batches=keep_batches,
+            watch=Watch(watch_step_s) if watch_step_s > 0 else None,
             progress=lambda now_s: bar.update(max(0, min(round(now_s - start_s), bar.total) - bar.n)),
         )
+    if recording.partial and not partial:
+        raise KeyboardInterrupt
     settings = {
         "on_full": on_full,
         "kv_high_water_mark": mark,

@@ -67,8 +67,10 @@ def test_the_same_name_is_not_the_same_thing():
     other = replace(PETALS, name=SYSTEM[2].name)
     comparison = hx.compare([run(), run(other)])
     names = comparison.settings.loc["placement"].tolist()
-    assert names[0] != names[1]
-    assert all(name.startswith(f"{SYSTEM[2].name} with content ") for name in names)
+    assert names == [SYSTEM[2].name, f"{SYSTEM[2].name}@{PETALS.content_hash[:8]}"]
+    mine = [replace(placement, name="mine") for placement in (SYSTEM[2], PETALS)]
+    names = hx.compare([run(placement) for placement in mine]).settings.loc["placement"].tolist()
+    assert names == [f"mine with content {placement.content_hash[:8]}" for placement in mine]
 
 
 def test_another_name_is_not_another_thing():

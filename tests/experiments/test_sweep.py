@@ -18,8 +18,8 @@ import pytest
 from dask.distributed import Client, LocalCluster
 
 import helixlab as hx
+from helixlab.contents import digest
 from helixlab.errors import FileFormatError, UnknownNameError
-from helixlab.experiments.contents import digest
 from helixlab.experiments.functions import sent, taken
 from helixlab.experiments.store import Store
 from helixlab.experiments.sweep import SweepError
@@ -90,6 +90,7 @@ def test_a_row_is_the_summary_of_that_run():
         workload=replace(SHORT, seed=7),
         kv_high_water_mark=0.5,
     ).summary
+    alone = alone.drop(columns="partial")  # those that are partial are no rows
     assert set(alone) <= set(runs)
     pd.testing.assert_frame_equal(figures(runs[alone.columns]), figures(alone))
     assert runs["kv_high_water_mark"].item() == 0.5
@@ -329,8 +330,10 @@ def test_without_a_store_it_says_so(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("helixlab.experiments.sweep.carry_out", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="nothing was kept: give a store"):
-        quiet(SMALL)
+    with pytest.warns(UserWarning, match="sweep interrupted; .*nothing was kept: give a store"):
+        runs = quiet(SMALL)
+    assert runs["error"].tolist() == ["not run: interrupted"]
+    assert runs["decode_tokens_per_s"].isna().all()
 
 
 # Who does the work
@@ -381,9 +384,14 @@ def test_an_interrupted_sweep_says_how_to_go_on(store, n_jobs, monkeypatch):
 
     monkeypatch.setattr(Store, "keep", keep_two)
     said = r"2 of 30 runs are kept in .*, call it again with store='.*runs' to go on"
-    with pytest.raises(KeyboardInterrupt, match=said):
-        quiet(SMALL, seeds=30, n_jobs=n_jobs, store=store)
+    with pytest.warns(UserWarning, match=said):
+        partial = quiet(SMALL, seeds=30, n_jobs=n_jobs, store=store)
     monkeypatch.undo()
+    assert partial.attrs["partial"]
+    assert len(partial) == 30
+    assert 2 <= partial["error"].isna().sum() <= 3
+    assert (partial["error"].dropna() == "not run: interrupted").all()
+    assert (partial["decode_tokens_per_s"].isna() == partial["error"].notna()).all()
     runs = quiet(SMALL, seeds=3, n_jobs=n_jobs, store=store)
     assert runs["error"].isna().all()
 
@@ -524,7 +532,7 @@ def test_a_function_stays_the_same_where_nothing_it_uses_changes():
 
 DIGEST = """
 import helixlab as hx
-from helixlab.experiments.contents import digest
+from helixlab.contents import digest
 far = (1, 2.5)
 def choose(state, sender, query):
     return state.nodes[sender].first_link + far[0] * (query in {"a", "b", "c"})

@@ -104,6 +104,7 @@ class TestNames:
             load_placement("ilp_sol.ini")
 
 
+@pytest.mark.filterwarnings("ignore:.*calls its placement")
 class TestHostileFiles:
     @pytest.mark.parametrize(
         ("text", "message"),

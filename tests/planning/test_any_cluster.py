@@ -1,5 +1,7 @@
 """Every planner on clusters of every kind: a placement that serves, or a clear error."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +69,23 @@ def test_a_placement_that_serves_or_a_clear_error(cluster, model_name, method, d
     if not placement.kv_capacity_token_layers:
         assert flow <= upper_bound(cluster, model) * (1 + 1e-9)
     assert plan(cluster, model, method=method, rng=rng, **options) == placement
+
+
+@settings(max_examples=20)
+@given(cluster=clusters(), model_name=st.sampled_from(sorted(MODELS)), rng=st.integers(0, 10))
+def test_no_placement_passes_the_bound_of_the_helix_planner(cluster, model_name, rng):
+    model = MODELS[model_name]
+    try:
+        planned = plan(cluster, model, objective="flow", rng=rng, time_limit_s=0.2)
+    except PlacementError:
+        return  # the others tell why
+    placements = [planned]
+    for method in METHODS:
+        with suppress(PlacementError):
+            placements.append(plan(cluster, model, method=method, rng=rng))
+    flows = [max_flow(cluster, model, placement).value_tokens_per_s for placement in placements]
+    assert flows[0] == pytest.approx(planned.report.objective_tokens_per_s, rel=1e-9)
+    assert max(flows) <= planned.report.upper_bound_tokens_per_s * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)

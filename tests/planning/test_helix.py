@@ -64,6 +64,20 @@ class TestTargets:
         assert (flows[-1], bounds[-1]) == (report.objective_tokens_per_s, report.upper_bound_tokens_per_s)
 
 
+class TestBound:
+    def test_the_whole_model_on_a_node_passes_no_activations(self):
+        """Its network card moves tokens alone, so that one too slow for activations does not bound it."""
+        cluster = single_region({"A100": 2, "T4": 2})
+        slow = (
+            replace(machine, nic_in_bytes_per_s=2.5e6, nic_out_bytes_per_s=2.5e6)
+            for machine in cluster.machines
+        )
+        cluster = replace(cluster, machines=tuple(slow))
+        report = plan(cluster, TINY, objective="flow").report
+        assert report.objective_tokens_per_s > 2.5e6 / TINY.activation_bytes
+        assert report.upper_bound_tokens_per_s >= report.objective_tokens_per_s
+
+
 class TestCoverage:
     @settings(max_examples=60, deadline=None)
     @given(data=st.data())

@@ -26,6 +26,7 @@ from helixlab.plotting import (
     node_use_picture,
     panels,
     placement_picture,
+    resampled,
     throughput_bars,
     throughput_curves,
     tokens_over_time,
@@ -422,3 +423,35 @@ def test_names_at_the_ends_of_lines_do_not_overlap(study: Any, draw: Callable[..
 
 def test_no_point_no_line(study: Any) -> None:
     assert not layer_time_curves(study.model, max_tokens=-1).get_lines()
+
+
+def test_timeline_at_a_chosen_step() -> None:
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    workload = hx.offline(warmup_s=10, duration_s=50, rng=0)
+    result = hx.simulate(cluster, model, placement, workload=workload, sample_step_s=2.0)
+    fine, coarse = resampled(result), resampled(result, 10)
+    assert fine["time_s"].diff().dropna().tolist() == [2.0] * (len(fine) - 1)
+    assert coarse["time_s"].diff().dropna().tolist() == [10.0] * (len(coarse) - 1)
+    pd.testing.assert_series_equal(coarse["in_flight"], fine["in_flight"].iloc[::5].reset_index(drop=True))
+    for phase in ("prompt", "decode"):
+        name = f"{phase}_tokens_per_s"
+        means = fine[name].iloc[1:].to_numpy()[: 5 * (len(coarse) - 1)].reshape(-1, 5).mean(axis=1)
+        np.testing.assert_allclose(coarse[name].iloc[1:], means)
+    busy = fine["busy_mean_fraction"].iloc[1:].to_numpy()[: 5 * (len(coarse) - 1)].reshape(-1, 5).mean(axis=1)
+    np.testing.assert_allclose(coarse["busy_mean_fraction"].iloc[1:], busy)
+    figure = result.plot_timeline(step_s=10)
+    assert placement.content_hash[:8] in figure.get_supxlabel()
+    assert len(figure.axes) == 5, "four panels and a scale"
+    with pytest.raises(SimulationError, match="step_s is 3; give a multiple of 2"):
+        result.plot_timeline(step_s=3)
+    plt.close(figure)
+
+
+def test_no_timeline_to_draw() -> None:
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    workload = hx.offline(warmup_s=0, duration_s=5)
+    result = hx.simulate(cluster, model, placement, workload=workload, sample_step_s=0)
+    with pytest.raises(SimulationError, match="no timeline to draw"):
+        result.plot_timeline()

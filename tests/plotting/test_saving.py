@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+import helixlab as hx
 from helixlab.errors import FileFormatError
-from helixlab.plotting import save_figure, throughput_bars
+from helixlab.plotting import panels, save_figure, throughput_bars
 
 TABLE = pd.DataFrame({"method": ["helix", "swarm"], "decode_tokens_per_s": [250.0, 125.0]})
 
@@ -56,3 +58,21 @@ def test_the_figure_can_be_drawn_on_after_saving(tmp_path: Path) -> None:
     engine = figure.get_layout_engine()
     save_figure(figure, "bars", tmp_path, TABLE)
     assert figure.get_layout_engine() is engine
+
+
+def test_the_runs_behind_a_figure_are_written_into_it(tmp_path: Path) -> None:
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    runs = [
+        hx.simulate(cluster, model, placement, scheduler=name, workload=hx.offline(warmup_s=0, duration_s=5))
+        for name in ("helix", "swarm")
+    ]
+    figure, _ = panels()
+    files = save_figure(figure, "two", tmp_path, pd.DataFrame({"x": [1]}), results=runs)
+    with Image.open(files["png"]) as picture:
+        told = picture.info["Description"]
+    assert told.splitlines() == [result.origin for result in runs]
+    for result in runs:
+        assert placement.content_hash[:8] in result.origin
+        assert result.provenance["scheduler"]["name"] in result.origin
+        assert "seed 0" in result.origin

@@ -27,20 +27,16 @@ import numpy as np
 import pandas as pd
 
 from helixlab.cluster import Cluster
-from helixlab.errors import HelixlabError
+from helixlab.errors import ContentError
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.workload import Workload
 from helixlab.workload.traces import arrival_names, arrivals_per_interval, trace_lengths, trace_names
 
-__all__ = ["SweepError", "digest", "globals_read", "installed", "library_digest", "library_name"]
+__all__ = ["digest", "globals_read", "installed", "library_digest", "library_name"]
 
 FIGURES_COME_FROM: Final = ("helixlab", "networkx", "numba", "numpy", "pandas")
 """Packages whose version may change a figure."""
-
-
-class SweepError(HelixlabError):
-    """A sweep is asked for something impossible, or cannot go on."""
 
 
 def digest(value: Any, what: str = "it") -> str:
@@ -48,7 +44,7 @@ def digest(value: Any, what: str = "it") -> str:
 
     Raises
     ------
-    SweepError
+    ContentError
         Part of the content is of a kind that has no such hash.
 
     Examples
@@ -73,7 +69,7 @@ def library_digest() -> str:
     >>> library_digest() == library_digest()
     True
     """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parent
     running = [version(package) for package in FIGURES_COME_FROM]
     running += [platform.python_version(), platform.machine(), sys.platform]
     whole = hashlib.sha256(json.dumps(running).encode())
@@ -89,7 +85,7 @@ def library_name(function: Any) -> tuple[str, str] | None:
     Examples
     --------
     >>> library_name(library_name)
-    ('helixlab.experiments.contents', 'library_name')
+    ('helixlab.contents', 'library_name')
     >>> library_name(len) is None
     True
     """
@@ -162,7 +158,7 @@ def _described_function(value: Any, what: str, inside: tuple[int, ...]) -> Any:
     if not isinstance(function, FunctionType):
         if type(value).__module__.startswith("numba."):
             return ["numba", repr(value)]  # one of its types
-        raise SweepError(
+        raise ContentError(
             f"{what} uses {value!r:.60} ({type(value).__name__}), whose content cannot be told from one"
             " process to the next; use functions, numbers, tuples and arrays"
         )

@@ -1,0 +1,79 @@
+"""A placement cannot pass for another one: names that do not match the content are told."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+
+import helixlab as hx
+from helixlab.placement.files import shown_name
+
+PETALS = hx.load_placement("single24/llama-2-70b/petals")
+HELIX = hx.load_placement("single24/llama-2-70b/helix")
+
+
+def quietly(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return hx.load_placement(path)
+
+
+def test_bundled_ones_say_nothing():
+    for name in hx.placement_names():
+        placement = quietly(name)
+        assert shown_name(placement) == placement.name == name
+
+
+def test_what_was_saved_as_it_is(tmp_path):
+    hx.save_placement(PETALS, tmp_path / "petals.json")
+    assert quietly(tmp_path / "petals.json") == PETALS
+    hx.save_placement(PETALS, tmp_path / "any.json")
+    assert quietly(tmp_path / "any.json") == PETALS
+
+
+def test_the_name_of_another_one_inside(tmp_path):
+    hx.save_placement(replace(HELIX, name=PETALS.name), tmp_path / "mine.json")
+    told = (
+        r"mine.json calls its placement 'single24/llama-2-70b/petals', but it holds"
+        r" 'single24/llama-2-70b/helix'; rename it, or results are taken for those of another placement"
+    )
+    with pytest.warns(UserWarning, match=told):
+        placement = hx.load_placement(tmp_path / "mine.json")
+    assert shown_name(placement) == f"{PETALS.name}@{HELIX.content_hash[:8]}"
+
+
+def test_the_name_of_another_one_outside(tmp_path):
+    hx.save_placement(HELIX, tmp_path / "petals.json")
+    told = (
+        r"petals.json has the name of 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/hel"
+    )
+    with pytest.warns(UserWarning, match=told):
+        hx.load_placement(tmp_path / "petals.json")
+
+
+def test_a_changed_one_under_the_old_name(tmp_path):
+    hx.save_placement(PETALS, tmp_path / "petals.json")
+    content = json.loads((tmp_path / "petals.json").read_text())
+    content["links"] = content["links"][:-1]
+    (tmp_path / "petals.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="but its content is none of the published ones"):
+        hx.load_placement(tmp_path / "petals.json")
+
+
+def test_planned_ones_share_names_and_are_told_apart(tmp_path):
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    planned = hx.plan(cluster, model, method="petals", rng=3)
+    published = (
+        hx.load_placement("small10/llama-1-30b/petals") if planned.name in hx.placement_names() else None
+    )
+    if published is not None and published.content_hash != planned.content_hash:
+        assert shown_name(planned) == f"{planned.name}@{planned.content_hash[:8]}"
+    hx.save_placement(planned, tmp_path / "petals.json")
+    assert quietly(tmp_path / "petals.json") == planned
+
+
+def test_hash_is_of_the_content():
+    assert replace(PETALS, name="mine", method="mine").content_hash == PETALS.content_hash
+    assert replace(PETALS, links=PETALS.links[:-1]).content_hash != PETALS.content_hash
+    assert HELIX.content_hash != PETALS.content_hash

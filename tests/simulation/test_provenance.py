@@ -1,0 +1,91 @@
+"""What a result says of itself is true."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+import helixlab as hx
+from helixlab.errors import FileFormatError
+from helixlab.scheduling import Scheduler
+
+SYSTEM = (
+    hx.load_cluster("small10"),
+    hx.load_model("llama-1-30b"),
+    hx.load_placement("small10/llama-1-30b/helix"),
+)
+SHORT = hx.offline(warmup_s=0, duration_s=5, rng=0)
+ALWAYS = 0
+
+
+def first(state, sender, query):
+    return state.nodes[sender].first_link
+
+
+def first_of(place):
+    def choose(state, sender, query):
+        return state.nodes[sender].first_link + place
+
+    return choose
+
+
+def source(placement=SYSTEM[2], **how):
+    return hx.simulate(*SYSTEM[:2], placement, workload=SHORT, **how).provenance
+
+
+def test_a_changed_placement_is_not_shown_as_the_published_one():
+    other = replace(SYSTEM[2], kv_capacity_token_layers={0: 500_000})
+    result = hx.simulate(*SYSTEM[:2], other, workload=SHORT)
+    shown = f"small10/llama-1-30b/helix@{other.content_hash[:8]}"
+    assert result.summary["placement"].item() == result.provenance["placement"]["name"] == shown
+    assert result.summary["placement_hash"].item() == other.content_hash
+    assert shown in repr(result)
+
+
+def test_own_functions_have_hashes():
+    one, same, other = (
+        source(scheduler=Scheduler("mine", first_of(place)))["scheduler"] for place in (0, 0, 0.0)
+    )
+    assert one == same
+    assert one["hash"] != other["hash"]
+    assert source(scheduler=Scheduler("mine", first))["scheduler"]["hash"] != one["hash"]
+    assert source(scheduler="swarm")["scheduler"]["hash"] != source(scheduler="random")["scheduler"]["hash"]
+
+
+def test_own_policies_have_hashes():
+    def alone(node, request):
+        return node.batch_prompt_requests + node.batch_decode_tokens == 0
+
+    def everything(node, request):
+        return True
+
+    one, other = (
+        source(execution=hx.Execution("mine", admits))["execution"] for admits in (alone, everything)
+    )
+    assert one["hash"] != other["hash"]
+
+
+def test_it_says_which_code_ran():
+    assert len(source()["versions"]["helixlab_code"]) == 16
+
+
+@pytest.mark.parametrize("part", ["name", "layers", "hash"])
+def test_a_result_changed_by_hand_is_refused(tmp_path, part):
+    folder = hx.simulate(*SYSTEM, workload=SHORT).save(tmp_path / "run")
+    content = json.loads((folder / "result.json").read_text())
+    placement = content["provenance"]["placement"]
+    placement[part] = placement["layers"][:-1] if part == "layers" else "another"
+    (folder / "result.json").write_text(json.dumps(content))
+    with pytest.raises(
+        FileFormatError, match="its placement is not the one it says it ran with; simulate again"
+    ):
+        hx.load_result(folder)
+
+
+def test_a_summary_changed_by_hand_is_refused(tmp_path):
+    folder = hx.simulate(*SYSTEM, workload=SHORT).save(tmp_path / "run")
+    summary = pd.read_parquet(folder / "summary.parquet")
+    summary.assign(placement="another").to_parquet(folder / "summary.parquet")
+    with pytest.raises(FileFormatError, match="was changed after it was written"):
+        hx.load_result(folder)

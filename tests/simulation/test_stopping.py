@@ -1,0 +1,181 @@
+"""Ctrl-C ends a run with what there is, marked as partial."""
+
+import signal
+import threading
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+import helixlab as hx
+from helixlab import cli
+from helixlab.simulation import drive as driving
+from helixlab.simulation import watch as watching
+from helixlab.simulation.interrupts import hearing_ctrl_c
+
+SYSTEM = (
+    hx.load_cluster("small10"),
+    hx.load_model("llama-1-30b"),
+    hx.load_placement("small10/llama-1-30b/helix"),
+)
+OFFLINE = hx.offline(warmup_s=20, duration_s=60, rng=0)
+ONLINE = hx.online(rate_tokens_per_s=200, duration_s=60, rng=0)
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Press Ctrl-C when a run gets there, so many simulated seconds after its start."""
+
+    def set_time(time_s):
+        show = watching.Watch.show
+
+        def press(self, state, now_s):
+            show(self, state, now_s)
+            if now_s - self._start_s == time_s:
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(watching.Watch, "show", press)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        monkeypatch.setattr(signal, "_before_test", before, raising=False)
+
+    yield set_time
+    signal.signal(signal.SIGINT, getattr(signal, "_before_test", signal.SIG_DFL))
+
+
+@pytest.mark.parametrize(
+    ("workload", "time_s", "window_s"),
+    [
+        (OFFLINE, 10, (0, 10)),  # during the warm-up: the whole run so far
+        (OFFLINE, 50, (20, 50)),
+        (ONLINE, 30, (0, 30)),
+        (ONLINE, 70, (0, 60)),  # after the window, while the last queries end
+    ],
+)
+def test_what_there_is(stop_at, workload, time_s, window_s, capsys):
+    stop_at(time_s)
+    how = {"workload": workload, "sample_step_s": 1.0, "keep_breakdown": True}
+    result = hx.simulate(*SYSTEM, **how, watch_step_s=5)
+    row = result.summary.iloc[0]
+    assert row["partial"]
+    assert repr(result).startswith("Partial result(")
+    start_s = row["start_s"]
+    assert row["window_start_s"] == start_s + window_s[0]
+    assert row["window_end_s"] == pytest.approx(start_s + window_s[1], abs=5)
+    whole = hx.simulate(*SYSTEM, **how)
+    assert not whole.summary["partial"].item()
+    assert repr(whole).startswith("Result(")
+    pd.testing.assert_frame_equal(result.iterations, whole.iterations.iloc[: len(result.iterations)])
+    assert 0 < len(result.iterations) < len(whole.iterations)
+    assert (result.nodes["busy_fraction"] <= 1 + 1e-9).all()
+    counted = result.iterations["end_s"].between(row["window_start_s"], row["window_end_s"])
+    decodes = (counted & (result.iterations["iteration"] > 0)).sum()
+    assert row["decode_tokens_per_s"] == pytest.approx(
+        decodes / (row["window_end_s"] - row["window_start_s"])
+    )
+    findings = {finding.cause: finding for finding in hx.diagnose(result)}
+    assert "seconds were simulated" in findings["stopped early"].text
+    assert "stopped early" not in {finding.cause for finding in hx.diagnose(whole)}
+
+
+def test_it_can_be_saved_and_drawn(stop_at, tmp_path, capsys):
+    stop_at(50)
+    result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=5)
+    again = hx.load_result(result.save(tmp_path / "run"))
+    assert again.summary["partial"].item()
+    figure = again.plot_timeline()
+    assert "partial run" in figure.get_suptitle()
+    texts = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert "partial run" in texts
+    plt.close(figure)
+
+
+def test_raising_if_asked(stop_at, capsys):
+    stop_at(50)
+    with pytest.raises(KeyboardInterrupt):
+        hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=5, partial=False)
+
+
+@pytest.mark.filterwarnings("default:interrupted")
+def test_the_command_line(stop_at, tmp_path, capsys):
+    stop_at(10)
+    arguments = ["--cluster", "small10", "--model", "llama-1-30b", "--placement", SYSTEM[2].name]
+    how = ["--warmup", "5", "--duration", "20", "--watch", "5", "-o", str(tmp_path / "run")]
+    assert cli.main(["simulate", *arguments, *how]) == 130
+    told = "helixlab: warning: interrupted; the figures are of the part that was simulated"
+    assert told in capsys.readouterr().err
+    assert hx.load_result(tmp_path / "run").summary["partial"].item()
+
+
+def test_the_second_time_it_raises():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with hearing_ctrl_c() as ctrl_c:
+            signal.raise_signal(signal.SIGINT)
+            assert ctrl_c.pressed
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_of_ones_own_stays():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *where: heard.append(where))
+    try:
+        with hearing_ctrl_c() as ctrl_c:
+            signal.raise_signal(signal.SIGINT)
+        assert heard
+        assert not ctrl_c.pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_other_threads_nothing_is_touched():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(hx.simulate(*SYSTEM, workload=OFFLINE)))
+    thread.start()
+    thread.join()
+    assert not results[0].summary["partial"].item()
+
+
+# Watching
+
+
+def test_watching_changes_nothing(capsys):
+    for workload in (OFFLINE, ONLINE):
+        for scheduler in ("helix", "random"):
+            how = {"workload": workload, "scheduler": scheduler, "sample_step_s": 7.0}
+            watched, whole = (hx.simulate(*SYSTEM, **how, watch_step_s=step_s) for step_s in (3.0, 0.0))
+            for table in ("iterations", "queries", "nodes", "links", "timeline", "node_timeline"):
+                pd.testing.assert_frame_equal(
+                    getattr(watched, table), getattr(whole, table), check_exact=True
+                )
+
+
+def test_the_table_it_prints(capsys):
+    result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=10, sample_step_s=10.0)
+    explained, heads, *rows = capsys.readouterr().out.splitlines()
+    assert explained.startswith("Every 10 s: queries in flight, held, finished;")
+    assert len({len(line) for line in (heads, *rows)}) == 1, "aligned"
+    times = [int(row.split()[0]) for row in rows]
+    assert times == [10, 20, 30, 40, 50, 60, 70, 80]
+    timeline = result.timeline.set_index("time_s")
+    for row in rows:
+        time, _, in_flight, held, finished, prompts, decodes, *_, expected, _, _ = row.split()
+        known = timeline.loc[result.summary["start_s"].item() + int(time)] if int(time) < 80 else None
+        if known is not None:
+            assert [int(in_flight), int(held), int(finished)] == known[
+                ["in_flight", "held", "finished"]
+            ].tolist()
+            assert float(prompts) == pytest.approx(known["prompt_tokens_per_s"], abs=0.06)
+            assert float(decodes) == pytest.approx(known["decode_tokens_per_s"], abs=0.06)
+            assert float(expected[:-1]) == pytest.approx(
+                100 * known["bottleneck_kv_expected_fraction"], abs=0.51
+            )
+
+
+def test_a_step_that_makes_no_sense():
+    with pytest.raises(hx.errors.SimulationError, match="watch_step_s must be 0"):
+        hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=-1)
+    assert driving.EVENTS_A_CALL <= 1_000_000, "Ctrl-C is heard soon"
