@@ -236,6 +236,11 @@ class TestReport:
     def test_the_same_tables_give_the_same_report(self, written):
         assert written(numbers_of()) == written(numbers_of())
 
+    def test_of_flows_alone(self, written):
+        text = written(flows_beside_published(["12"]))
+        assert "**1 of 1** published figures" in text
+        assert "| 12 | small10, llama-1-30b, helix, gurobi-63min-optimal | solver |" in text
+
     def test_small_is_said_to_be_small(self, written):
         assert "No number here can be" in written(numbers_of(), scale="smoke")
         assert "No number here can be" not in written(numbers_of())
