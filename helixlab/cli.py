@@ -227,7 +227,16 @@ def _explain(asked: argparse.Namespace) -> None:
 
 
 def _reproduce(asked: argparse.Namespace) -> None:
-    print_table(reproduce(asked.notebooks, scale=asked.scale, output=asked.output))
+    done = reproduce(
+        asked.notebooks,
+        scale=asked.scale,
+        figures=asked.figure,
+        seeds=asked.seeds,
+        jobs=asked.jobs,
+        replan=asked.replan,
+        output=asked.output,
+    )
+    print_table(done)
 
 
 def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
@@ -324,6 +333,12 @@ def _explain_options(option: Any) -> None:
 
 def _reproduce_options(option: Any) -> None:
     option("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
+    option(
+        "--figure", nargs="+", metavar="N", help="only what makes these figures of the paper: 5, 7a, table8"
+    )
+    option("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
+    option("--seeds", type=int, help="seeds that means are taken over (default: 5)")
+    option("--replan", action="store_true", help="search anew for the plans that ship with helixlab")
     option("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
     option("--output", metavar="DIR", default="figures", help="(default: figures)")
 
