@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from helixlab.planning import Prediction, plan, predict
     from helixlab.scheduling import Scheduler
-    from helixlab.simulation import Result, load_result, simulate
+    from helixlab.simulation import Estimate, Result, estimate, load_result, simulate
     from helixlab.workload import Workload, offline, online, trace_names
 
 _HOMES = {
@@ -74,7 +74,7 @@ _HOMES = {
     "scheduling": ("Scheduler",),
     "execution": ("Execution", "chunked"),
     "workload": ("Workload", "offline", "online", "trace_names"),
-    "simulation": ("Result", "load_result", "simulate"),
+    "simulation": ("Estimate", "Result", "estimate", "load_result", "simulate"),
     "diagnosis": ("Comparison", "Finding", "compare", "diagnose"),
     "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
@@ -93,6 +93,7 @@ __all__ = [
     "Cluster",
     "Comparison",
     "Coordinator",
+    "Estimate",
     "Execution",
     "Finding",
     "Flow",
@@ -117,6 +118,7 @@ __all__ = [
     "compare",
     "diagnose",
     "errors",
+    "estimate",
     "geo_distributed",
     "goodput",
     "load_cluster",

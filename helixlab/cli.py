@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
@@ -191,19 +192,16 @@ def _simulate(asked: argparse.Namespace) -> None:
     simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
     if limits:
         execution = import_module("helixlab.execution").chunked(**limits)
+    subject = (cluster, model, placement)
+    how = {"workload": workload, "scheduler": scheduler, "execution": execution, "on_full": asked.on_full}
+    how["keep_breakdown"] = bool(asked.output)  # what is kept can be explained
+    if asked.estimate:
+        foretold = simulation.estimate(*subject, **how)
+        print_json(asdict(foretold)) if asked.json else print(foretold)
+        return
+    progress = sys.stderr.isatty() and not asked.watch
     with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
-        result = simulation.simulate(
-            cluster,
-            model,
-            placement,
-            workload=workload,
-            scheduler=scheduler,
-            execution=execution,
-            on_full=asked.on_full,
-            keep_breakdown=bool(asked.output),  # what is kept can be explained
-            watch_step_s=asked.watch,
-            progress=sys.stderr.isatty() and not asked.watch,
-        )
+        result = simulation.simulate(*subject, **how, watch_step_s=asked.watch, progress=progress)
     if result.summary["partial"].item():
         asked.stopped = True
         warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
@@ -229,7 +227,16 @@ def _explain(asked: argparse.Namespace) -> None:
 
 
 def _reproduce(asked: argparse.Namespace) -> None:
-    print_table(reproduce(asked.notebooks, scale=asked.scale, output=asked.output))
+    done = reproduce(
+        asked.notebooks,
+        scale=asked.scale,
+        figures=asked.figure,
+        seeds=asked.seeds,
+        jobs=asked.jobs,
+        replan=asked.replan,
+        output=asked.output,
+    )
+    print_table(done)
 
 
 def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
@@ -311,6 +318,7 @@ def _simulate_options(option: Any) -> None:
     option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
     option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
+    option("--estimate", action="store_true", help="only say how long it would take and with what memory")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
     option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
     for name, summary in CHUNKED_OPTIONS.items():
@@ -325,6 +333,12 @@ def _explain_options(option: Any) -> None:
 
 def _reproduce_options(option: Any) -> None:
     option("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
+    option(
+        "--figure", nargs="+", metavar="N", help="only what makes these figures of the paper: 5, 7a, table8"
+    )
+    option("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
+    option("--seeds", type=int, help="seeds that means are taken over (default: 5)")
+    option("--replan", action="store_true", help="search anew for the plans that ship with helixlab")
     option("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
     option("--output", metavar="DIR", default="figures", help="(default: figures)")
 

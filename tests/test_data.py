@@ -123,7 +123,9 @@ class TestEverythingLoads:
         placement = load_placement(name)
         cluster, model, _ = name.split("/")
         assert placement.model == model
-        assert placement.source.startswith("Helix artifact, ")
+        own = name.split("/")[-1].startswith("for-")
+        assert placement.source.startswith("helixlab, plan(" if own else "Helix artifact, ")
+        assert (placement.report is not None) == own
         check_placement(placement, load_cluster(cluster), load_model(model))
 
     def test_scenarios_name_what_is_there(self):

@@ -23,7 +23,7 @@ def blocks(text, language):
 def test_the_code_runs_as_written(readme, tmp_path):
     script = tmp_path / "readme.py"
     code = blocks(readme, "python")
-    assert len(code) == 5
+    assert len(code) == 6
     script.write_text("\n".join([*code, "print(sorted(set(result.queries['outcome'])))"]), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -45,7 +45,14 @@ def test_the_first_example_is_short(readme):
 def test_the_commands_have_the_options_shown(readme, capsys):
     usage = next(block for block in blocks(readme, "") if block.startswith("helixlab list"))
     commands = re.sub(r"\n +", " ", usage).splitlines()
-    assert [command.split()[1] for command in commands] == ["list", "plan", "flow", "simulate", "reproduce"]
+    assert [command.split()[1] for command in commands] == [
+        "list",
+        "plan",
+        "flow",
+        "simulate",
+        "explain",
+        "reproduce",
+    ]
     for command in commands:
         _, verb, *shown = shlex.split(re.sub(r"[\[\]]", " ", command))
         with pytest.raises(SystemExit):

@@ -15,6 +15,8 @@ import pandas as pd
 from helixlab.cluster import checks
 from helixlab.cluster.parts import SINK, SOURCE, Coordinator, Link, Machine, Node
 from helixlab.errors import ClusterError
+from helixlab.html import card
+from helixlab.units import GB, Gbps
 
 __all__ = ["Cluster"]
 
@@ -121,6 +123,22 @@ class Cluster:
         for amount in ("bandwidth_bytes_per_s", "latency_s"):
             digest.update(np.array([getattr(link, amount) for link in self.links], "<f8").tobytes())
         return digest.hexdigest()[:16]
+
+    def _repr_html_(self) -> str:
+        machines = [
+            {
+                "machine": machine.name,
+                "nodes": self.machine_counts().get(machine.name, 0),
+                "vram_GB": machine.vram_bytes / GB,
+                "nic_in_Gbps": machine.nic_in_bytes_per_s / Gbps,
+                "nic_out_Gbps": machine.nic_out_bytes_per_s / Gbps,
+            }
+            for machine in self.machines
+        ]
+        figures = {"nodes": len(self.nodes), "links": len(self.links), "content": self.content_hash[:8]}
+        if len(self.regions) > 1:
+            figures["regions"] = ", ".join(self.regions)
+        return card(f"Cluster {self.name}", figures, pd.DataFrame(machines))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {machine}" for machine, count in self.machine_counts().items())

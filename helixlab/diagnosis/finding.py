@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from helixlab.files import json_ready
+from helixlab.html import card
 
 __all__ = ["Finding"]
 
@@ -48,6 +49,10 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.text} {self.suggestion}"
+
+    def _repr_html_(self) -> str:
+        simple = {name: value for name, value in self.evidence.items() if not isinstance(value, list | dict)}
+        return card(f"{self.cause} (cost {self.cost:.2f})", simple, note=str(self))
 
     def __repr__(self) -> str:
         return f"Finding({self.cause!r}, cost={self.cost:.2f}: {self.text})"

@@ -6,12 +6,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab.scheduling.helix import MIN_FLOW_SHARE
 from helixlab.simulation import Result
 
 __all__ = ["IDLE_CAUSES", "idle_nodes"]
 
-LEAST_SHARE: Final = 0.05
-"""Part of its sender's flow below which the helix scheduler does not use a link."""
 IDLE_CAUSES: Final = (
     "no layers",
     "no way through",
@@ -76,7 +75,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
         inbound = links[links["receiver"] == node["node"]]
         sent = inbound["sender"].map(outbound)
         share = (inbound["flow_tokens_per_s"] / sent.where(sent > 0)).fillna(0.0)
-        allowed = inbound[share >= LEAST_SHARE] if follows_flow else inbound
+        allowed = inbound[share >= MIN_FLOW_SHARE] if follows_flow else inbound
         masked = {name: int(allowed[name].sum()) for name in ("kv_masked", "batch_masked")}
         if node["end_layer"] <= node["first_layer"]:
             cause = "no layers"

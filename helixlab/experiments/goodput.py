@@ -16,7 +16,8 @@ from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError, WorkloadError
 from helixlab.experiments.objective import Objective, check_objective
 from helixlab.experiments.rates import rate_sweep
-from helixlab.experiments.sweep import check_jobs, seeds_of
+from helixlab.experiments.sweep import seeds_of
+from helixlab.experiments.workers import check_jobs
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement

@@ -1,75 +1,92 @@
-"""Run the numbered notebooks, one after the other, as a reader would."""
+"""Run the numbered notebooks as a reader would, several at a time, and report what they found."""
 
 from __future__ import annotations
 
-import ast
-import contextlib
+import fcntl
 import json
 import os
-import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import pandas as pd
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from helixlab.errors import HelixlabError
-from helixlab.files import read_json, replacing
+from helixlab.experiments.kernel import papermill_or_error
+from helixlab.experiments.notebooks import (
+    Notebook,
+    NotebookError,
+    numbered_notebooks,
+    read_notebook,
+    with_figures,
+)
+from helixlab.experiments.records import finished_record, forget, notebook_key, take_over
+from helixlab.experiments.report import REPORT, write_report
 
-__all__ = ["NotebookError", "numbered_notebooks", "reproduce"]
+__all__ = ["reproduce"]
 
 SCALES: Final = ("smoke", "full")
-KERNEL: Final = "python3"
-_NUMBERED: Final = re.compile(r"\d+_.*\.ipynb")
+NEEDED: Final = ("scale", "seed", "output")
+TYPICAL_S: Final = {
+    "full": {
+        "03_placement": 240.0,
+        "14_execution": 200.0,
+        "12_beyond_the_paper": 150.0,
+        "09_high_heterogeneity": 80.0,
+        "10_deep_dives": 50.0,
+        "07_single_cluster": 50.0,
+        "08_geo_distributed": 50.0,
+        "11_ablations": 50.0,
+    },
+    "smoke": {"03_placement": 40.0, "14_execution": 30.0, "12_beyond_the_paper": 20.0},
+}
+"""How long some notebooks take on one core: the longest are begun first, and the time left is estimated."""
+OTHERWISE_S: Final = {"full": 25.0, "smoke": 10.0}
+LOOK_EVERY_S: Final = 0.1
 
 
-class NotebookError(HelixlabError):
-    """A notebook is missing, does not take the parameters, or fails."""
+@dataclass
+class _Job:
+    """One notebook to be run."""
 
-
-def numbered_notebooks(folder: str | os.PathLike[str]) -> list[Path]:
-    """Notebooks whose names start with a number and ``_``, in the order of the numbers.
-
-    Raises
-    ------
-    NotebookError
-        There are none.
-
-    Examples
-    --------
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("10_late.ipynb", "2_early.ipynb", "scratch.ipynb"):
-    ...     _ = (folder / name).write_text("{}")
-    >>> [path.name for path in numbered_notebooks(folder)]
-    ['2_early.ipynb', '10_late.ipynb']
-    """
-    found = [path for path in Path(folder).glob("*.ipynb") if _NUMBERED.fullmatch(path.name)]
-    if not found:
-        raise NotebookError(
-            f"{os.fspath(folder)} holds no notebooks with names like 01_topology.ipynb; call this in the top"
-            " folder of the project, or name the folder they are in"
-        )
-    return sorted(found, key=lambda path: (int(path.name.split("_")[0]), path.name))
+    notebook: Notebook
+    parameters: dict[str, Any]
+    key: str
+    expected_s: float
+    started_s: float = 0.0
+    made: Path = Path()
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
 
 def reproduce(
     notebooks: str | os.PathLike[str] = "notebooks",
     *,
     scale: str = "full",
+    figures: Iterable[str] | None = None,
     seed: int = 0,
+    seeds: int | None = None,
+    jobs: int = 1,
+    replan: bool = False,
     output: str | os.PathLike[str] = "figures",
+    progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Run the numbered notebooks, which write figures and the tables behind them.
+    """Run the numbered notebooks, which write figures and the tables behind them, and write ``REPORT.md``.
 
     Each one is run from start to end in a process of its own, by the Python that runs this, in the folder it
-    is in, with the parameters ``scale``, ``seed`` and ``output``. It is checked first that every notebook has
-    them in its cell with the tag ``parameters``.
+    is in, with the parameters ``scale``, ``seed`` and ``output``, and of the others below those that it has
+    in its cell with the tag ``parameters``. It is checked first that every notebook has those three.
+
+    A notebook that is finished is not run again: its record in ``executed`` has a hash of the notebook, its
+    parameters, helixlab's code and data and the versions of what it uses, and of every file that it wrote. If
+    any of these is another, what it left is removed before it runs. What a notebook makes is moved into the
+    output folder when it has ended well, so that a call that was killed can simply be made again.
 
     Parameters
     ----------
@@ -77,15 +94,26 @@ def reproduce(
         Folder of the notebooks.
     scale : str
         ``"full"``, as published, or ``"smoke"``, the same in little.
+    figures : iterable of str, optional
+        Run only the notebooks that make these figures of the paper (``"5a"``, or ``"5"`` for all panels).
     seed : int
         Of everything that draws.
+    seeds : int, optional
+        How many seeds means are taken over, in notebooks that do; by default what they say.
+    jobs : int
+        Notebooks at a time.
+    replan : bool
+        Search anew for the placements that ship with helixlab.
     output : path
         Folder for what they write; the notebooks as they were run are put into ``executed`` in it.
+    progress : bool, optional
+        Show a progress bar; by default if someone is looking.
 
     Returns
     -------
     DataFrame
-        One row a notebook: notebook, wall_s, executed (path of the copy).
+        One row a notebook: notebook, wall_s (of the run that made it), fresh (whether it was run by this
+        call), executed (path of the copy).
 
     Raises
     ------
@@ -96,94 +124,174 @@ def reproduce(
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
-    found = [path.resolve() for path in numbered_notebooks(notebooks)]
+    for name, number in (("jobs", jobs), ("seeds", seeds)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise NotebookError(f"{name} is {number!r}; give a whole number from 1 up")
     target = Path(output).resolve()
-    parameters = {"scale": scale, "seed": seed, "output": str(target)}
-    for path in found:
-        _check_parameters(path, parameters)
-    papermill, rows = _papermill(), []
-    with _this_python(), tqdm(found, unit="notebook", disable=None) as bar:
-        for path in bar:
-            bar.set_description(path.stem)
-            started, executed = time.perf_counter(), target / "executed" / path.name
-            _run(papermill, path, executed, parameters)
-            rows.append((path.stem, time.perf_counter() - started, str(executed)))
-    return pd.DataFrame(rows, columns=["notebook", "wall_s", "executed"])
+    found = [read_notebook(path.resolve(), NEEDED) for path in numbered_notebooks(notebooks)]
+    chosen = [(each, each.figures) for each in found] if figures is None else with_figures(found, figures)
+    papermill_or_error()
+    given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
+    target.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        records, fresh = _made(chosen, target, given, scale, jobs, progress)
+        write_report(target, [notebook.name for notebook, _ in chosen], records, scale=scale, seeds=seeds)
+    rows = [
+        (
+            notebook.name,
+            records[notebook.name]["wall_s"],
+            notebook.name in fresh,
+            str(target / "executed" / notebook.path.name),
+        )
+        for notebook, _ in chosen
+    ]
+    return pd.DataFrame(rows, columns=["notebook", "wall_s", "fresh", "executed"])
 
 
-def _papermill() -> ModuleType:
-    """It comes with the extra packages for notebooks, so it is looked for when it is needed."""
-    try:
-        import_module("ipykernel")
-        return import_module("papermill")
-    except ModuleNotFoundError as error:
-        raise NotebookError(
-            f"notebooks cannot be run without the package {error.name}; pip install 'helixlab[notebooks]'"
-        ) from None
+def _made(
+    chosen: list[tuple[Notebook, list[str]]],
+    target: Path,
+    given: dict[str, Any],
+    scale: str,
+    jobs: int,
+    progress: bool | None,
+) -> tuple[dict[str, Any], set[str]]:
+    """Records of all notebooks, and the names of those that had to be run."""
+    jobs_to_do, records = [], {}
+    for notebook, made in chosen:
+        parameters = {
+            name: value for name, value in given.items() if name in notebook.defaults and value is not None
+        }
+        if "figures" in notebook.defaults:
+            parameters["figures"] = made
+        key = notebook_key(notebook, parameters)
+        record = finished_record(target, notebook.name, key)
+        if record is not None:
+            records[notebook.name] = record
+            continue
+        forget(target, notebook.name)
+        expected_s = TYPICAL_S[scale].get(notebook.name, OTHERWISE_S[scale])
+        jobs_to_do.append(_Job(notebook, parameters, key, expected_s))
+    fresh = {job.notebook.name for job in jobs_to_do}
+    if fresh:
+        (target / REPORT).unlink(missing_ok=True)
+        records |= _run_all(jobs_to_do, target, jobs, progress)
+    return records, fresh
 
 
-@contextlib.contextmanager
-def _this_python() -> Iterator[None]:
-    """Let the kernel be this interpreter, whatever kernels the user has installed under the same name."""
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
-    before = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory(prefix="helixlab-kernel-") as folder:
-        kernel = Path(folder, "kernels", KERNEL)
-        kernel.mkdir(parents=True)
-        content = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
-        (kernel / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
-        os.environ["JUPYTER_PATH"] = folder if before is None else f"{folder}{os.pathsep}{before}"
+def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None) -> dict[str, Any]:
+    """Run notebooks side by side, what takes longest first; records of those that ended."""
+    waiting = sorted(waiting, key=lambda job: -job.expected_s)
+    total_s, done_s = sum(job.expected_s for job in waiting), 0.0
+    running: list[_Job] = []
+    records: dict[str, Any] = {}
+    began_s = time.perf_counter()
+    disable = None if progress is None else not progress
+    with (
+        _workplace(target) as beside,
+        tqdm(
+            total=100,
+            unit="%",
+            desc="notebooks",
+            disable=disable,
+            bar_format="{desc} {percentage:3.0f} %|{bar}| {postfix}",
+        ) as bar,
+    ):
         try:
-            yield
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(_start(waiting.pop(0), beside, target))
+                time.sleep(LOOK_EVERY_S)
+                now_s = time.perf_counter()
+                for job in [job for job in running if job.process and job.process.poll() is not None]:
+                    running.remove(job)
+                    records[job.notebook.name] = _ended(job, target, now_s)
+                    done_s += job.expected_s
+                share = done_s + sum(min(now_s - job.started_s, 0.95 * job.expected_s) for job in running)
+                bar.n = round(100 * share / total_s, 1)
+                left_s = (now_s - began_s) * (total_s - share) / max(share, 1e-9)
+                names = ", ".join(job.notebook.name for job in running)
+                bar.set_postfix_str(f"about {_spoken(left_s)} left; running {names}", refresh=False)
+                bar.refresh()
         finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+            for job in running:
+                if job.process is not None:
+                    job.process.kill()
+                    job.process.wait()
+    return records
 
 
-def _check_parameters(path: Path, parameters: dict[str, Any]) -> None:
-    known = _parameters_of(path)
-    for name in parameters:
-        if name not in known:
-            raise NotebookError(
-                f"{path.name} has no parameter {name!r}; assign it in the cell with the tag 'parameters'"
-            )
-
-
-def _parameters_of(path: Path) -> set[str]:
-    """Names assigned in the cell with the tag ``parameters``."""
+@contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """A folder where notebooks write until they have ended; what killed calls left there is removed."""
+    place = target / ".parts"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     try:
-        tagged = [
-            cell for cell in read_json(path)["cells"] if "parameters" in cell["metadata"].get("tags", ())
-        ]
-        lines = ast.parse("".join(tagged[0]["source"])).body if tagged else []
-    except (KeyError, TypeError, AttributeError, SyntaxError) as error:
-        raise NotebookError(f"{path} is not a notebook ({_first_line(error)}); write it again") from None
-    targets = [target for line in lines if isinstance(line, ast.Assign) for target in line.targets]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(papermill: ModuleType, path: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    failure = ""
-    with replacing(executed) as beside:
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Nobody else writes there meanwhile; the lock goes with the process, however that ends."""
+    with (target / ".lock").open("w") as lock:
         try:
-            papermill.execute_notebook(
-                str(path),
-                str(beside),
-                parameters=parameters,
-                kernel_name=KERNEL,
-                language="python",
-                cwd=str(path.parent),
-                progress_bar=False,
-            )
-        except papermill.PapermillExecutionError as error:  # the copy is whole and shows the traceback
-            failure = f"{error.ename}: {_first_line(error.evalue)}; {executed} shows where"
-        except (RuntimeError, ValueError, LookupError) as error:  # what Jupyter raises has no base of its own
-            raise NotebookError(f"{path} cannot be run: {_first_line(error)}; write it again") from None
-    if failure:
-        raise NotebookError(f"{path.name} failed with {failure}")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NotebookError(
+                f"another call of reproduce is writing to {target}; wait for it, or give another output"
+            ) from None
+        yield
 
 
-def _first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _start(job: _Job, beside: Path, target: Path) -> _Job:
+    # A name of its own every time: what a killed kernel still writes is not taken for this run's.
+    job.made = Path(tempfile.mkdtemp(prefix=f"{job.notebook.name}-", dir=beside))
+    parameters = job.parameters | {"output": str(job.made)}
+    if "store" in job.notebook.defaults:
+        parameters["store"] = str(target / "runs")
+    executed = job.made / "executed" / job.notebook.path.name
+    order = {
+        "path": str(job.notebook.path),
+        "executed": str(executed),
+        "parameters": parameters,
+        "parent": os.getpid(),
+    }
+    job.process = subprocess.Popen(
+        [sys.executable, "-m", "helixlab.experiments.kernel"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert job.process.stdin is not None, "it is a pipe"
+    job.process.stdin.write(json.dumps(order))
+    job.process.stdin.close()
+    job.started_s = time.perf_counter()
+    return job
+
+
+def _ended(job: _Job, target: Path, now_s: float) -> dict[str, Any]:
+    """Take over what a notebook made; where it failed, only the copy that shows where."""
+    assert job.process is not None, "it was started"
+    assert job.process.stdout is not None, "it is a pipe"
+    lines = job.process.stdout.read().splitlines()
+    error = f"{job.notebook.path.name} was ended from outside (code {job.process.returncode}); run it again"
+    if lines:
+        error = json.loads(lines[-1])["error"]
+    copy = Path("executed", job.notebook.path.name)
+    made = job.made / copy
+    if made.is_file():  # it was run elsewhere than where its files are in the end
+        text = made.read_text(encoding="utf-8").replace(str(job.made), str(target))
+        made.write_text(text, encoding="utf-8")
+    if error is None:
+        record = take_over(job.made, target, job.notebook.name, job.key, now_s - job.started_s)
+        shutil.rmtree(job.made, ignore_errors=True)
+        return record
+    if made.is_file():
+        (target / copy).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, target / copy)
+    raise NotebookError(error.replace(str(job.made), str(target)))
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -22,10 +22,10 @@ from helixlab.files import json_ready
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler
-from helixlab.simulation import simulate
+from helixlab.simulation import Result, simulate
 from helixlab.workload import Workload
 
-__all__ = ["Outcome", "Packed", "Run", "carry_out", "pack", "unpack"]
+__all__ = ["Outcome", "Packed", "Run", "carried_out", "carry_out", "pack", "unpack"]
 
 LABELS: Final = ("cluster", "model", "placement", "scheduler", "execution", "mode", "on_full", "seed")
 """Columns of a summary that say what ran; the rest are figures."""
@@ -115,30 +115,43 @@ def _compiled(thing: Scheduler | Execution) -> Scheduler | Execution:
 
 def carry_out(run: Run) -> tuple[str, Outcome]:
     """Simulate; whatever goes wrong with this run is its outcome and no concern of the others."""
-    if os.getppid() == run.sender:
-        _end_with_parent()
     try:
-        if library_digest() != run.library:
-            raise SweepError(
-                "the worker process has another helixlab, or other versions of what it calculates with, than"
-                " where sweep was called; install the same in both, and restart Python after a change"
-            )
-        result = simulate(
-            run.cluster,
-            run.model,
-            run.placement,
-            scheduler=unpack(run.scheduler),
-            execution=unpack(run.execution),
-            workload=run.workload,
-            **run.settings,
-            partial=False,
-        )
+        result = carried_out(run)
         measured = {} if run.objective is None else latency_figures(result, run.objective)
     except Exception as error:
         return run.key, Outcome(error=described(error))
     row = result.summary.drop(columns=[*LABELS, "partial"]).iloc[0]
     figures = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
     return run.key, Outcome(figures=json_ready(figures | measured))
+
+
+def carried_out(run: Run) -> Result:
+    """The result of a run, in the process of a worker.
+
+    Raises
+    ------
+    SweepError
+        The worker has another helixlab than the process that sent the run.
+    HelixlabError
+        As `simulate`.
+    """
+    if os.getppid() == run.sender:
+        _end_with_parent()
+    if library_digest() != run.library:
+        raise SweepError(
+            "the worker process has another helixlab, or other versions of what it calculates with, than"
+            " where sweep was called; install the same in both, and restart Python after a change"
+        )
+    return simulate(
+        run.cluster,
+        run.model,
+        run.placement,
+        scheduler=unpack(run.scheduler),
+        execution=unpack(run.execution),
+        workload=run.workload,
+        **run.settings,
+        partial=False,
+    )
 
 
 def described(error: Exception) -> str:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
 from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
 from helixlab.experiments.grid import Point, grid_points
 from helixlab.experiments.objective import Objective
 from helixlab.experiments.problems import SweepError
-from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, described, pack
+from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, pack
 from helixlab.experiments.store import Store
+from helixlab.experiments.workers import Stopped, check_jobs, finished
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["Interrupted", "SweepError", "carry_out_grid", "check_jobs", "seeds_of", "sweep"]
+__all__ = ["Interrupted", "SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
 
 
 def sweep(
@@ -148,53 +146,21 @@ def carry_out_grid(
         for seed in numbers
     ]
     outcomes, wanted = _known(rows, kept)
-    done = len(rows) - len(wanted)
+    labels = {key: point.labels | {"seed": seed} for key, (point, seed) in wanted.items()}
     failed = sum(point.error is not None for point, _, _ in rows)
-    with tqdm(total=len(rows), initial=done, unit="run", desc="sweep", disable=not progress) as bar:
-        bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
-        try:
-            with closing(_carried_out(_runs(wanted, objective), n_jobs)) as finished:
-                for key, outcome in finished:
-                    if outcome.figures is not None:
-                        point, seed = wanted[key]
-                        kept.keep(key, outcome.figures, point.labels | {"seed": seed})
-                    outcomes[key] = outcome
-                    done, failed = done + 1, failed + (outcome.error is not None)
-                    bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
-                    bar.update()
-        except KeyboardInterrupt:
-            said = f"sweep interrupted; {_way_on(done - failed, len(rows), kept)}"
-            not_run = dict.fromkeys(wanted, Outcome(error=NOT_RUN))
-            raise Interrupted(said, _frame(rows, not_run | outcomes, columns, objective)) from None
-        except _WorkersStopped as stopped:
-            raise SweepError(f"{stopped}; {_way_on(done - failed, len(rows), kept)}") from stopped.__cause__
+    try:
+        outcomes |= finished(
+            runs_of(wanted, objective), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows),
+            failed=failed, progress=progress,
+        )  # fmt: skip
+    except Stopped as stopped:
+        outcomes |= dict.fromkeys(wanted, Outcome(error=NOT_RUN)) | stopped.outcomes
+        raise Interrupted(str(stopped), _frame(rows, outcomes, columns, objective)) from None
     return _frame(rows, outcomes, columns, objective)
 
 
 Row = tuple[Point, int, str]
 """A point, a seed, and the key of the run."""
-
-
-class _WorkersStopped(Exception):
-    """What joblib raised, in a sentence."""
-
-
-def check_jobs(n_jobs: Any) -> int:
-    """The number of runs at a time, as joblib takes it.
-
-    Raises
-    ------
-    SweepError
-        It makes no sense.
-
-    Examples
-    --------
-    >>> check_jobs(2)
-    2
-    """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
-        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
-    return int(n_jobs)
 
 
 def seeds_of(seeds: Any) -> list[int]:
@@ -235,7 +201,8 @@ def _known(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, 
     return outcomes, wanted
 
 
-def _runs(wanted: dict[str, tuple[Point, int]], objective: Objective | None) -> list[Run]:
+def runs_of(wanted: Mapping[str, tuple[Point, int]], objective: Objective | None = None) -> list[Run]:
+    """What a worker needs for each key, point and seed."""
     ready: dict[int, Packed] = {}
 
     def ready_to_go(policy: Scheduler | Execution) -> Packed:
@@ -259,37 +226,6 @@ def _runs(wanted: dict[str, tuple[Point, int]], objective: Objective | None) -> 
         )
         for key, (point, seed) in wanted.items()
     ]
-
-
-def _carried_out(runs: list[Run], n_jobs: int) -> Generator[tuple[str, Outcome]]:
-    """Outcomes as they come. Where they are made is joblib's business."""
-    if not runs:
-        return
-    try:
-        n_jobs = min(n_jobs, len(runs))
-        # One run a task, so that each is kept as soon as it is done.
-        parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
-        outcomes = parallel(delayed(carry_out)(run) for run in runs)
-        try:
-            for each in outcomes:  # noqa: UP028, `yield from` would close it by itself
-                yield each
-        finally:
-            with warnings.catch_warnings():  # that runs are dropped when it ends early is meant
-                warnings.simplefilter("ignore", UserWarning)
-                outcomes.close()
-    except Exception as error:  # runs bring their own errors as outcomes
-        raise _WorkersStopped(
-            f"the workers stopped ({described(error)}); if memory ran out, try a smaller n_jobs"
-        ) from error
-
-
-def _way_on(finished: int, total: int, kept: Store) -> str:
-    if kept.folder is None:
-        return "nothing was kept: give a store to be able to go on"
-    return (
-        f"{finished} of {total} runs are kept in {kept.folder}, call it again with store={str(kept.folder)!r}"
-        " to go on"
-    )
 
 
 def _frame(
@@ -319,5 +255,5 @@ def _figure_names(objective: Objective | None) -> list[str]:
     [point], _ = grid_points(
         {"placement": "small10/llama-1-30b/helix", "workload": offline(warmup_s=0, duration_s=1)}
     )
-    [run] = _runs({"": (point, 0)}, objective)
+    [run] = runs_of({"": (point, 0)}, objective)
     return list(carry_out(run)[1].figures or ())

@@ -17,6 +17,7 @@ import pandas as pd
 
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edge, node_edge
+from helixlab.html import card
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
 from helixlab.placement.placement import End
@@ -68,6 +69,12 @@ class Flow:
         """Flow by link, ``{(sender, receiver): tokens/s}``, in the order of the placement's links."""
         rows = zip(self.links["sender"], self.links["receiver"], self.links["flow_tokens_per_s"], strict=True)
         return {(sender, receiver): float(flow) for sender, receiver, flow in rows}
+
+    def _repr_html_(self) -> str:
+        figures = {"value_tokens_per_s": self.value_tokens_per_s, "links": len(self.links)}
+        return card(
+            f"Maximum flow through {self.placement}", figures, self.bottlenecks, "The table is what binds it."
+        )
 
     def __repr__(self) -> str:
         kinds = Counter(self.bottlenecks["kind"])

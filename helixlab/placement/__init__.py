@@ -3,7 +3,8 @@
 from helixlab.placement.checks import check_placement
 from helixlab.placement.files import load_placement, placement_names, save_placement
 from helixlab.placement.ini import read_placement_ini
-from helixlab.placement.placement import End, NodeLayers, Placement, PlanReport, held_by, usable_links
+from helixlab.placement.placement import End, NodeLayers, Placement, PlanReport
+from helixlab.placement.reach import held_by, usable_links
 
 __all__ = [
     "End",

@@ -7,7 +7,8 @@ from itertools import groupby
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model
-from helixlab.placement.placement import End, Placement, held_by
+from helixlab.placement.placement import End, Placement
+from helixlab.placement.reach import held_by
 
 __all__ = ["check_placement"]
 

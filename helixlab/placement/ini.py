@@ -8,7 +8,8 @@ from pathlib import Path
 from helixlab.cluster import Cluster, read_layers_ini
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
-from helixlab.placement.placement import NodeLayers, Placement, usable_links
+from helixlab.placement.placement import NodeLayers, Placement
+from helixlab.placement.reach import usable_links
 
 __all__ = ["read_placement_ini"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.files import content_hash
+from helixlab.html import card
 from helixlab.model import Model
 
-__all__ = ["End", "NodeLayers", "Placement", "PlanReport", "held_by", "usable_links"]
+__all__ = ["End", "NodeLayers", "Placement", "PlanReport"]
 
 End = int | str
 """A node's index, or the coordinator as ``"source"`` or ``"sink"``."""
@@ -147,6 +148,20 @@ class Placement:
             dict(self.kv_capacity_token_layers), self.part, self.source, self.report,
         )  # fmt: skip
 
+    def _repr_html_(self) -> str:
+        held = [(each.node, each.first_layer, each.end_layer, each.count) for each in self.layers]
+        figures: dict[str, Any] = {
+            "model": self.model, "cluster": self.cluster, "method": self.method, "source": self.source,
+            "links": len(self.links), "content": self.content_hash[:8],
+        }  # fmt: skip
+        if self.report is not None:
+            figures |= {
+                "status": self.report.status,
+                "objective_tokens_per_s": self.report.objective_tokens_per_s,
+            }
+        columns = ["node", "first_layer", "end_layer", "layers"]
+        return card(f"Placement {self.name}", figures, pd.DataFrame(held, columns=columns))
+
     def __repr__(self) -> str:
         spans = f"{len(self.layers)} nodes, {len(self.links)} links"
         return f"Placement({self.name!r}: {self.method}, {self.model} on {self.cluster}, {spans})"
@@ -241,61 +256,3 @@ class Placement:
             span = (held.first_layer, held.end_layer) if held else (0, 0)
             rows.append((node.index, node.machine, node.region, *span, span[1] - span[0]))
         return pd.DataFrame(rows, columns=["node", "machine", "region", "first_layer", "end_layer", "layers"])
-
-
-def usable_links(
-    cluster: Cluster, layers: Sequence[NodeLayers], model_layers: int, *, partial_inference: bool = True
-) -> tuple[tuple[End, End], ...]:
-    """Links of the cluster over which the next layer of a query can be reached.
-
-    A link i -> j is usable when j holds the layer that follows i's last one: as its first layer, or,
-    with partial inference, anywhere (j then runs only from that layer on).
-
-    Parameters
-    ----------
-    cluster : Cluster
-        Its link order is kept.
-    layers : sequence of NodeLayers
-        What each node holds.
-    model_layers : int
-        Layers of the model.
-    partial_inference : bool
-        Whether a query may enter a node behind its first layer.
-
-    Examples
-    --------
-    >>> from helixlab.cluster import load_cluster
-    >>> halves = [NodeLayers(0, 0, 30), NodeLayers(1, 30, 60)]
-    >>> usable_links(load_cluster("small10"), halves, 60)
-    (('source', 0), (1, 'sink'), (0, 1))
-    """
-    span: dict[End, NodeLayers] = {held.node: held for held in layers}
-
-    def usable(sender: End, receiver: End) -> bool:
-        if sender != SOURCE and sender not in span:
-            return False
-        reached = 0 if sender == SOURCE else span[sender].end_layer
-        if receiver == SINK:
-            return reached == model_layers
-        if receiver not in span:
-            return False
-        held = span[receiver]
-        later = partial_inference and sender != SOURCE and held.first_layer < reached < held.end_layer
-        return reached == held.first_layer or later
-
-    return tuple((link.sender, link.receiver) for link in cluster.links if usable(link.sender, link.receiver))
-
-
-def held_by(layers: Iterable[NodeLayers], model_layers: int) -> list[list[int]]:
-    """``[layer]``: the nodes that hold it, in the order of `layers`.
-
-    Examples
-    --------
-    >>> held_by([NodeLayers(4, 0, 2), NodeLayers(7, 1, 3)], 3)
-    [[4], [4, 7], [7]]
-    """
-    nodes: list[list[int]] = [[] for _ in range(model_layers)]
-    for held in layers:
-        for layer in range(held.first_layer, min(held.end_layer, model_layers)):
-            nodes[layer].append(held.node)
-    return nodes

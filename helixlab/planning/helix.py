@@ -84,11 +84,12 @@ def plan_helix(
     Returns
     -------
     Placement
-        With all links that can be used. For flow its report says ``"optimal"`` where the bound is met (to
-        0.01%), ``"time limit"`` or ``"feasible"`` where it is not. For throughput it says ``"heuristic"`` or
-        ``"time limit"``, and its objective is in decode tokens/s, of simulations that a tight time limit
-        makes shorter and less certain; no bound is known. Ctrl-C ends either with the best so far, and
-        ``"interrupted"``; with no objective where nothing was simulated yet.
+        With all links that can be used, or all inside of groups of nodes that each serve the model. For flow
+        its report says ``"optimal"`` where the bound is met (to 0.01%), ``"time limit"`` or ``"feasible"``
+        where it is not. For throughput it says ``"heuristic"`` or ``"time limit"``, and its objective is in
+        decode tokens/s, of simulations that a tight time limit makes shorter and less certain; no bound is
+        known. Ctrl-C ends either with the best so far, and ``"interrupted"``; with no objective where nothing
+        was simulated yet.
 
     Raises
     ------
@@ -103,9 +104,10 @@ def plan_helix(
     Where they do, placements that are best for a simpler network (`helixlab.planning.regions`) are improved
     by annealing on the maximum flow itself.
 
-    For throughput (`helixlab.planning.throughput`) these and those of the simpler planners are varied: what
-    a queueing model foretells (`predict`) proposes, and short simulations decide, with other queries than
-    those of the seeds 0, 1, 2 ... that studies use.
+    For throughput (`helixlab.planning.throughput`) these and those of the simpler planners are varied, and so
+    are chains of all nodes of a group, for many ways to divide the cluster into groups
+    (`helixlab.planning.divisions`). What a queueing model foretells (`predict`) proposes, and simulations
+    decide, with other queries than those of the seeds 0, 1, 2 ... that studies use.
 
     Examples
     --------

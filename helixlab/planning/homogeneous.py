@@ -6,7 +6,8 @@ import numpy as np
 
 from helixlab.cluster import Cluster
 from helixlab.model import Model
-from helixlab.placement.placement import NodeLayers, Placement, usable_links
+from helixlab.placement.placement import NodeLayers, Placement
+from helixlab.placement.reach import usable_links
 from helixlab.planning.common import nodes_by_machine, placed, planning_throughput, require_room
 
 __all__ = ["plan_homogeneous"]

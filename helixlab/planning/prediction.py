@@ -91,8 +91,12 @@ def predict(
     the part of the decodes that do grows from node to node by the chance to meet one. A link sends
     prompts one by one (an M/G/1 queue).
 
-    It leaves out that the scheduler turns away from full nodes, and how queries differ in length but for
-    the mean and what the variance of prompts does to links.
+    Parts of the flow that share no node each fill their own caches. Where queries may be let into one that
+    find no room further on, they are held and all others behind them: then every part serves in proportion
+    to its flow, and no more than the one with such dead ends.
+
+    It leaves out that the scheduler turns away from full nodes inside of a part, and how queries differ in
+    length but for the mean and what the variance of prompts does to links.
 
     Examples
     --------

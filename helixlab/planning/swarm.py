@@ -7,7 +7,8 @@ import numpy as np
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model
-from helixlab.placement.placement import NodeLayers, Placement, usable_links
+from helixlab.placement.placement import NodeLayers, Placement
+from helixlab.placement.reach import usable_links
 from helixlab.planning.common import placed, planning_throughput, require_room
 
 __all__ = ["plan_swarm"]

@@ -4,7 +4,9 @@ Every function that draws takes ``ax=None``, returns the Axes, and never shows o
 inside these functions and inside ``with style():`` only.
 """
 
+from helixlab.plotting.ablation import congestion_picture, search_quality
 from helixlab.plotting.clusters import topology_picture
+from helixlab.plotting.evaluation import evaluation_bars, mark_loads, saturation_curves
 from helixlab.plotting.execution import batch_strip, rate_curves, throughput_latency_frontier
 from helixlab.plotting.flows import link_flow_picture
 from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
@@ -35,6 +37,8 @@ __all__ = [
     "PAGE_WIDTH_IN",
     "batch_strip",
     "comparison_table",
+    "congestion_picture",
+    "evaluation_bars",
     "kv_capacity_curves",
     "latency_boxes",
     "latency_cdf",
@@ -42,6 +46,7 @@ __all__ = [
     "layer_time_curves",
     "legend_above",
     "link_flow_picture",
+    "mark_loads",
     "name_panels",
     "node_use_picture",
     "panels",
@@ -49,9 +54,11 @@ __all__ = [
     "predicted_against_simulated",
     "rate_curves",
     "resampled",
+    "saturation_curves",
     "save_figure",
     "save_table",
     "search_progress",
+    "search_quality",
     "style",
     "throughput_bars",
     "throughput_curves",

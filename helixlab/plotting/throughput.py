@@ -62,13 +62,15 @@ def label_platforms(ax: Axes, platforms: Iterable[str], *, legend: bool) -> None
 
 
 @styled
-def legend_above(figure: Figure) -> Figure:
+def legend_above(figure: Figure, *, columns: int | None = None) -> Figure:
     """Draw one legend above all panels of a figure, each entry once.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
         Of panels drawn with ``legend=False``.
+    columns : int, optional
+        Of the legend; by default it is one line.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def legend_above(figure: Figure) -> Figure:
             list(entries.values()),
             list(entries),
             loc="outside upper right",
-            ncols=len(entries),
+            ncols=columns or len(entries),
             handlelength=1,
         )
     return figure

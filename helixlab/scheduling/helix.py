@@ -12,7 +12,7 @@ from helixlab.jit import compiled, inlined
 from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_START, Scheduler
 from helixlab.scheduling.state import NONE
 
-__all__ = ["helix"]
+__all__ = ["MIN_FLOW_SHARE", "helix"]
 
 MIN_FLOW_SHARE = 0.05
 """Links with less of their sender's flow are not used."""

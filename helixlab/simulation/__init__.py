@@ -1,6 +1,7 @@
 """Simulation: the event engine, what it records, and the Result."""
 
+from helixlab.simulation.estimate import Estimate, estimate
 from helixlab.simulation.result import Result, load_result
 from helixlab.simulation.run import simulate
 
-__all__ = ["Result", "load_result", "simulate"]
+__all__ = ["Estimate", "Result", "estimate", "load_result", "simulate"]

@@ -15,6 +15,7 @@ import pandas as pd
 
 from helixlab.errors import FileFormatError, SimulationError
 from helixlab.files import content_hash, json_ready, read_json, write_text
+from helixlab.html import card
 
 __all__ = ["Result", "check_target", "load_result"]
 
@@ -95,6 +96,17 @@ class Result:
     timeline: pd.DataFrame
     node_timeline: pd.DataFrame
     provenance: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        row = self.summary.iloc[0]
+        shown = (
+            "placement", "placement_hash", "scheduler", "execution", "mode", "seed", "partial",
+            "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "queries_finished",
+            "queries_in_flight", "queries_waited", "max_flow_tokens_per_s", "upper_bound_tokens_per_s",
+        )  # fmt: skip
+        columns = ["node", "machine", "busy_fraction", "kv_used_fraction", "tokens"]
+        heading = "Partial result" if row["partial"] else "Result"
+        return card(heading, {name: row[name] for name in shown}, self.nodes[columns], self.origin)
 
     def __repr__(self) -> str:
         row = self.summary.iloc[0]

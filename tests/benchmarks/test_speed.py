@@ -6,8 +6,11 @@ Nothing here asserts a time; the table at the end puts what was measured beside 
 import os
 import subprocess
 import sys
+import time
+from statistics import median
 
 import pytest
+from test_estimate import SETTINGS
 
 import helixlab as hx
 
@@ -39,6 +42,11 @@ RUNS = {
 }
 IMPORT_S, PEAK_MB, FIRST_CALL_S = 0.5, 400.0, 45.0
 SWEEP_RUNS, SWEEP_S = 200, 180.0
+
+KEEPING = {
+    "timeline at 1 s": ({"sample_step_s": 0}, {"sample_step_s": 1.0}, 1.1),
+    "breakdown": ({}, {"keep_breakdown": True}, 2.0),
+}
 
 every_run = pytest.mark.parametrize("name", RUNS)
 
@@ -72,6 +80,26 @@ def test_simulate(name, benchmark, table):
     table.append((name, benchmark.stats["median"], aim_s, "s"))
 
 
+@pytest.mark.parametrize("name", KEEPING)
+def test_keeping_more(name, benchmark, table):
+    without, with_it, aim = KEEPING[name]
+    system = (
+        hx.load_cluster("single24"),
+        hx.load_model("llama-2-70b"),
+        hx.load_placement(SINGLE24["placement"]),
+    )
+    taken_s = {0: [], 1: []}
+
+    def run():
+        for which, how in enumerate((without, with_it)):
+            start_s = time.process_time()
+            hx.simulate(*system, workload=hx.offline(warmup_s=60, duration_s=620, rng=0), **how)
+            taken_s[which].append(time.process_time() - start_s)
+
+    benchmark.pedantic(run, rounds=9, warmup_rounds=1)
+    table.append((f"{name}, over without", median(taken_s[1]) / median(taken_s[0]), aim, "times"))
+
+
 @every_run
 def test_peak_memory(name, benchmark, table):
     how, _ = RUNS[name]
@@ -99,3 +127,15 @@ def test_first_call_with_an_empty_cache(benchmark, table, tmp_path):
     benchmark.pedantic(python, args=(code,), kwargs={"HELIXLAB_CACHE_DIR": str(tmp_path)}, rounds=1)
     assert any(tmp_path.rglob("*.nbc")), "compiled code is kept for the next process"
     table.append(("first call, nothing compiled", benchmark.stats["median"], FIRST_CALL_S, "s"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_estimate(name, benchmark, table):
+    names, how = SETTINGS[name]
+    system = hx.load_cluster(names[0]), hx.load_model(names[1]), hx.load_placement(names[2])
+    hx.simulate(*system, **how | {"workload": hx.offline(duration_s=1)})
+    foretold = hx.estimate(*system, **how)
+    benchmark.pedantic(lambda: hx.simulate(*system, **how), rounds=1)
+    table.append(
+        (f"estimate over wall time: {name}", foretold.wall_s / benchmark.stats["median"], 2.0, "times")
+    )

@@ -1,8 +1,14 @@
 """Running the notebooks: order, parameters, interpreter, what is written, and how it fails."""
 
+import fcntl
 import importlib
+import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -11,13 +17,14 @@ import pytest
 from helixlab import cli
 from helixlab.errors import HelixlabError
 from helixlab.experiments import NotebookError, numbered_notebooks, reproduce
+from helixlab.experiments.records import data_digest, take_over
 
 PARAMETERS = 'scale = "full"\nseed = 7\noutput = "nowhere"'
 WRITES = """\
 import sys
 from pathlib import Path
 Path(output).mkdir(parents=True, exist_ok=True)
-with open(Path(output, "log.txt"), "a") as log:
+with open(Path(output, "{name}.txt"), "a") as log:
     print({name!r}, scale, seed, sys.executable, Path.cwd().name, file=log)
 """
 
@@ -60,15 +67,16 @@ def test_notebooks_run_in_order_with_their_parameters(folder, tmp_path, monkeypa
 
     table = reproduce(folder, scale="smoke", seed=3, output=output)
 
-    ran = (output / "log.txt").read_text().splitlines()
-    assert ran == [f"{name} smoke 3 {sys.executable} notebooks" for name in ("02_first", "10_last")]
+    for name in ("02_first", "10_last"):
+        assert (output / f"{name}.txt").read_text() == f"{name} smoke 3 {sys.executable} notebooks\n"
     assert list(table["notebook"]) == ["02_first", "10_last"]
     assert (table["wall_s"] > 0).all()
-    copies = sorted((output / "executed").iterdir())
+    copies = sorted((output / "executed").glob("*.ipynb"))
     assert [str(path) for path in copies] == list(table["executed"])
     for path in copies:
         executed = nbformat.read(path, as_version=4)
         assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+        assert repr(str(output)) in path.read_text().replace('\\"', "'")  # where its files are in the end
     for path in folder.iterdir():
         assert not any(cell.get("execution_count") for cell in nbformat.read(path, as_version=4).cells)
     assert os.environ["JUPYTER_PATH"] == str(tmp_path / "data")
@@ -79,7 +87,7 @@ def test_a_notebook_that_fails(folder, tmp_path, capsys, monkeypatch):
     write(folder, "1_bad.ipynb", PARAMETERS, "raise ValueError('first line\\nsecond line')")
     write(folder, "2_never.ipynb", PARAMETERS, WRITES.format(name="2_never"))
     output = tmp_path / "figures"
-    arguments = ["--scale", "smoke", "--notebooks", str(folder), "--output", str(output)]
+    arguments = ["--scale", "smoke", "--jobs", "1", "--notebooks", str(folder), "--output", str(output)]
     assert cli.main(["reproduce", *arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -87,7 +95,7 @@ def test_a_notebook_that_fails(folder, tmp_path, capsys, monkeypatch):
     copy = output / "executed" / "1_bad.ipynb"
     assert str(copy) in lines[0]
     assert "second line" in copy.read_text()
-    assert [path for path in output.rglob("*") if path.is_file()] == [copy]
+    assert sorted(contents(output)) == ["executed/1_bad.ipynb"]
     assert "JUPYTER_PATH" not in os.environ
 
 
@@ -134,9 +142,209 @@ def test_without_the_packages_for_notebooks(folder, monkeypatch, missing):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return importlib.import_module(name)
 
-    module = sys.modules[reproduce.__module__]
-    monkeypatch.setattr(module, "import_module", import_module)
+    monkeypatch.setattr("helixlab.experiments.kernel.import_module", import_module)
     with pytest.raises(
         NotebookError, match=rf"without the package {missing}; pip install 'helixlab\[notebooks\]'"
     ):
         reproduce(folder)
+
+
+COUNTS = """\
+from pathlib import Path
+import json
+Path(output, "{name}.json").write_text(json.dumps([scale, seed]))
+with open({log!r}, "a") as log:
+    print({name!r}, file=log)
+"""
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Where the notebooks say that they ran."""
+    path = tmp_path / "log.txt"
+    path.touch()
+    return path
+
+
+def write_counting(folder, log, *names, parameters=PARAMETERS):
+    for name in names:
+        write(folder, f"{name}.ipynb", parameters, COUNTS.format(name=name, log=str(log)))
+
+
+def ran(log):
+    """Which notebooks ran since this was last asked."""
+    names = sorted(log.read_text().split())
+    log.write_text("")
+    return names
+
+
+def contents(output):
+    files = [path for path in output.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Names of the notebooks that were run since this was last asked; nothing is run, files are made."""
+    ran = []
+
+    def run_all(jobs, target, *_):
+        records = {}
+        for job in jobs:
+            made = target / ".parts" / job.notebook.name
+            (made / "executed").mkdir(parents=True)
+            (made / "executed" / job.notebook.path.name).write_text("{}")
+            (made / f"{job.notebook.name}.json").write_text(json.dumps(job.parameters))
+            ran.append(job.notebook.name)
+            records[job.notebook.name] = take_over(made, target, job.notebook.name, job.key, 1.5)
+        shutil.rmtree(target / ".parts")
+        return records
+
+    monkeypatch.setattr(sys.modules[reproduce.__module__], "_run_all", run_all)
+
+    def since():
+        names, ran[:] = sorted(ran), []
+        return names
+
+    return since
+
+
+def test_what_is_finished_is_not_run_again(folder, tmp_path, pretended):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    write(folder, "2_two.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    first = reproduce(folder, scale="smoke", jobs=2, output=output)
+    assert pretended() == ["1_one", "2_two"]
+    assert first["fresh"].all()
+    before = contents(output)
+    assert "REPORT.md" in before
+    again = reproduce(folder, scale="smoke", output=output)
+    assert pretended() == []
+    assert not again["fresh"].any()
+    assert again["wall_s"].tolist() == [1.5, 1.5]
+    assert contents(output) == before
+
+
+def test_nothing_stale_is_taken_for_fresh(folder, tmp_path, pretended, monkeypatch):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    write(folder, "2_two.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+
+    def reproduced(**changes):
+        reproduce(folder, **{"scale": "full", "seed": 1, "output": output, **changes})
+        return pretended()
+
+    assert reproduced(scale="smoke", seed=0) == ["1_one", "2_two"]
+    assert reproduced(scale="smoke") == ["1_one", "2_two"]
+    assert reproduced() == ["1_one", "2_two"]
+    assert json.loads((output / "1_one.json").read_text()) == {"scale": "full", "seed": 1}
+    assert reproduced() == []
+    # A figure that somebody changed, or removed; a record that is not whole, or points elsewhere.
+    (output / "1_one.json").write_text("made up")
+    assert reproduced() == ["1_one"]
+    (output / "2_two.json").unlink()
+    assert reproduced() == ["2_two"]
+    record = output / "executed" / "1_one.json"
+    record.write_text("{")
+    assert reproduced() == ["1_one"]
+    precious = tmp_path / "precious"
+    precious.touch()
+    record.write_text(record.read_text().replace("1_one.json", "../precious"))
+    assert reproduced() == ["1_one"]
+    assert precious.exists()
+    # The notebook, the library, the data, the versions.
+    write(folder, "2_two.ipynb", PARAMETERS + "\n")
+    assert reproduced() == ["2_two"]
+    for what in ("library_digest", "data_digest", "_versions"):
+        monkeypatch.setattr(f"helixlab.experiments.records.{what}", lambda: "another")
+        assert reproduced() == ["1_one", "2_two"]
+    assert reproduced() == []
+
+
+def test_a_changed_data_file_is_other_data(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.csv", "sub/b.json"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr("helixlab.experiments.records.data_file", lambda: tmp_path)
+    digests = [data_digest.__wrapped__()]
+    for name, text in (("a.csv", "2"), ("sub/b.json", "2"), ("sub/c.json", "")):
+        (tmp_path / name).write_text(text)
+        digests.append(data_digest.__wrapped__())
+    assert len(set(digests)) == 4
+    (tmp_path / "sub" / "c.json").unlink()
+    assert data_digest.__wrapped__() == digests[2]
+
+
+def test_what_is_stale_is_gone_before_it_is_made_anew(folder, tmp_path, pretended, monkeypatch):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    reproduce(folder, output=output)
+    assert (output / "1_one.json").exists()
+
+    def fails(*_):
+        assert contents(output) == {}
+        raise NotebookError("no")
+
+    monkeypatch.setattr(sys.modules[reproduce.__module__], "_run_all", fails)
+    write(folder, "1_one.ipynb", PARAMETERS, "1 / 0")
+    with pytest.raises(NotebookError, match="no"):
+        reproduce(folder, output=output)
+
+
+def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
+    write_counting(folder, log, "1_quick")
+    slow = "import time\ntime.sleep(60 if not Path(output).parents[1].joinpath('go').exists() else 0)"
+    write(folder, "2_slow.ipynb", PARAMETERS, COUNTS.format(name="2_slow", log=str(log)), slow)
+    output = tmp_path / "figures"
+    arguments = f"{str(folder)!r}, jobs=2, output={str(output)!r}"
+    call = f"from helixlab.experiments import reproduce; reproduce({arguments})"
+    child = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (output / "executed" / "1_quick.json").exists() and "2_slow" in log.read_text():
+            break
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert ran(log) == ["1_quick", "2_slow"]
+    assert not (output / "2_slow.json").exists()  # it had written it, but had not ended
+    assert not (output / "REPORT.md").exists()
+    (output / "go").touch()
+    table = reproduce(folder, output=output)
+    assert ran(log) == ["2_slow"]
+    assert table["fresh"].tolist() == [False, True]
+    assert (output / "2_slow.json").exists()
+    assert not (output / ".parts").exists()
+
+
+def test_notebooks_are_chosen_by_figure(folder, log, tmp_path):
+    figures = PARAMETERS + "\nfigures = {}\nseeds = 5\nstore = 'nowhere'"
+    shows = "from pathlib import Path\nPath(output, f'{figures} {seeds}.txt').write_text(store)"
+    write(folder, "1_five.ipynb", figures.format(["5a", "5b"]), shows)
+    write(folder, "2_eight.ipynb", figures.format(["8a"]), shows)
+    write_counting(folder, log, "3_other")
+    output = tmp_path / "figures"
+    table = reproduce(folder, figures=["5b", "8"], seeds=3, output=output)
+    assert table["notebook"].tolist() == ["1_five", "2_eight"]
+    assert (output / "['5b'] 3.txt").read_text() == str(output / "runs")
+    assert (output / "['8a'] 3.txt").exists()
+    with pytest.raises(NotebookError, match=r"no notebook makes figure '6'; give any of 5a, 5b, 8a"):
+        reproduce(folder, figures=["6"], output=output)
+
+
+def test_two_calls_do_not_write_to_one_folder(folder, tmp_path, pretended):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    output.mkdir()
+    with (output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(NotebookError, match="another call of reproduce is writing to"):
+            reproduce(folder, output=output)
+    reproduce(folder, output=output)
+    assert pretended() == ["1_one"]
+
+
+@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"seeds": 0}, {"jobs": True}, {"seeds": 2.5}])
+def test_numbers_that_make_no_sense(folder, wrong):
+    with pytest.raises(NotebookError, match="give a whole number from 1 up"):
+        reproduce(folder, **wrong)

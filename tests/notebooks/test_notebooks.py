@@ -10,6 +10,8 @@ import pandas as pd
 import papermill
 import pytest
 
+from helixlab.experiments.published import published_results
+
 NAMES = (
     "01_topology",
     "02_profiles",
@@ -17,8 +19,21 @@ NAMES = (
     "04_flow_and_scheduling",
     "05_offline_simulation",
     "06_online_and_comparison",
+    "07_single_cluster",
+    "08_geo_distributed",
+    "09_high_heterogeneity",
+    "10_deep_dives",
+    "11_ablations",
+    "12_beyond_the_paper",
+    "13_reading_a_result",
     "14_execution",
 )
+EVALUATIONS = {
+    "07_single_cluster": ("5", "single_cluster", 96),
+    "08_geo_distributed": ("7", "geo_distributed", 72),
+    "09_high_heterogeneity": ("8", "high_heterogeneity", 48),
+}
+"""Number of the figures, beginning of the names of files, and how many numbers are published."""
 WITH_A_FUNCTION = {"04_flow_and_scheduling", "05_offline_simulation"}
 """A scheduler is a function, and so is an execution policy: writing one is what these notebooks show."""
 
@@ -287,6 +302,77 @@ def test_06_online_and_comparison(notebooks: dict[str, Path], folder: Path) -> N
         assert (percentiles.diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
 
 
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_07_to_09_the_published_evaluation(notebooks: dict[str, Path], folder: Path, name: str) -> None:
+    figure, start, published = EVALUATIONS[name]
+    assert all(each.startswith(figure) for each in parameters_of(notebooks[name])["figures"])
+    run(notebooks, name, folder, store=str(folder / "runs"))
+    assert_figures(folder, f"{start}_throughput", f"{start}_latency")
+    numbers = table(folder, f"numbers_{start}")
+    assert len(numbers) == len(published_results([figure])) == published
+    assert set(numbers["seeds"]) == {2}
+    assert (numbers["ours"] > 0).all()
+    checks = table(folder, f"{start}_checks")
+    assert set(checks.loc[checks["mode"] == "online", "load"].dropna()) <= {
+        "stable",
+        "backlogged",
+        "overloaded",
+    }
+
+
+def test_07_some_of_its_figures(notebooks: dict[str, Path], tmp_path: Path, folder: Path) -> None:
+    run(notebooks, "07_single_cluster", tmp_path, figures=["5e"], store=str(folder / "runs"))
+    assert set(table(tmp_path, "numbers_single_cluster")["figure"]) == {"5e"}
+    assert_figures(tmp_path, "single_cluster_latency")
+    assert not (tmp_path / "single_cluster_throughput.png").exists()
+
+
+def test_10_deep_dives(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "10_deep_dives", folder, store=str(folder / "runs"))
+    assert_figures(folder, *(f"deep_dives_{name}" for name in ("throughput", "placements", "congestion")))
+    numbers = table(folder, "numbers_deep_dives")
+    assert numbers.groupby(["figure", "cluster"]).size().to_dict() == {
+        ("10a", "geo24"): 4,
+        ("10a", "single24"): 3,
+        ("9a", "geo24"): 3,
+        ("9a", "single24"): 3,
+    }
+    waiting = table(folder, "deep_dives_congestion")
+    assert (waiting["run_s"] > 0).all()
+    assert (waiting["wait_s"] >= 0).all()
+    assert set(waiting["method"]) == {"helix", "swarm", "random", "shortest-queue"}
+
+
+def test_11_ablations(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "11_ablations", folder, store=str(folder / "runs"))
+    assert_figures(folder, "ablation_pruning", "ablation_searches")
+    numbers = table(folder, "numbers_ablations")
+    solved = numbers[numbers["platform"] == "solver"]
+    assert len(solved) == 6
+    assert solved["met"].astype(bool).all()
+    sizes = table(folder, "ablation_problem_sizes")
+    for what in ("rows", "columns", "nonzeros"):
+        assert sizes[what].tolist() == sizes[f"{what}_published"].tolist()
+    ends = table(folder, "ablation_searches").groupby("run")["incumbent_tokens_per_s"].max()
+    assert ends.to_dict() == pytest.approx({"Gurobi": 286.58741, "helixlab": 286.58741})
+
+
+def test_12_beyond_the_paper(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "12_beyond_the_paper", folder, store=str(folder / "runs"))
+    assert_figures(folder, *(f"beyond_{name}" for name in ("throughput", "latency", "online")))
+    plans = table(folder, "beyond_plans").set_index("plan")
+    assert list(plans.index) == ["published", "for-greedy", "for-chunked"]
+    assert plans.loc["published", "max_flow_tokens_per_s"] == pytest.approx(1289.5557702751464)
+    assert (plans.loc[["for-greedy", "for-chunked"], "search_s"] > 0).all()
+    served = table(folder, "beyond_offline").set_index(["plan", "policy"])["decode_tokens_per_s"]
+    assert len(served) == 6
+    assert served["for-chunked", "chunked"] > served["published", "chunked"]
+    online = table(folder, "beyond_online")
+    assert len(online) == 8
+    assert set(online["load"]) <= {"stable", "backlogged", "overloaded"}
+    assert len(table(folder, "findings_beyond")) == 2
+
+
 def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     run(notebooks, "14_execution", folder)
     pictures = (
@@ -340,3 +426,22 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     assert list(goodput.index) == ["helix", "petals", "swarm"]
     assert (goodput[["chunked 64", "chunked 128"]].min(axis=1) > 1.5 * goodput["greedy"]).all()
     assert goodput.loc["helix", "chunked 128"] > 2 * goodput.loc["helix", "greedy"] > 0
+
+
+# 13
+
+
+def test_reading_a_result(notebooks: dict[str, Path], folder: Path) -> None:
+    run(notebooks, "13_reading_a_result", folder)
+    assert_figures(folder, "reading_timeline")
+    two = table(folder, "reading_two_runs")
+    assert two["placement"].tolist() == ["single24/llama-2-70b/example-ilp", "single24/llama-2-70b/petals"]
+    assert two["placement_hash"].nunique() == 2
+    times = table(folder, "reading_times").set_index("phase")
+    parts = times.drop(columns=["iterations", "latency_s"]).sum(axis=1)
+    assert parts.tolist() == pytest.approx(times["latency_s"].tolist())
+    assert table(folder, "reading_idle")["cause"].tolist() == ["no way through"]
+    lost = table(folder, "reading_losses")
+    assert lost["tokens_per_s"].is_monotonic_decreasing
+    steps = table(folder, "reading_steps")
+    assert "@" in steps["placement"].iloc[-1], "a plan is not the published placement of that name"

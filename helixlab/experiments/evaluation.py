@@ -1,0 +1,151 @@
+"""The published evaluation, run again, and what the published way of running it hides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from helixlab.errors import UnknownNameError
+from helixlab.experiments.pooled import pooled_runs
+from helixlab.experiments.problems import SweepError
+from helixlab.experiments.published import DRAWS, RUN
+from helixlab.workload import Workload, offline, online
+
+__all__ = ["evaluate"]
+
+FAVOURED: Final = 0.02
+"""Part by which dropping may move the mean input of the queries that are let in, before it has to be said."""
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """Windows in seconds: warm-up and duration."""
+
+    offline: tuple[float, float]
+    online: tuple[float, float]
+    long_offline: tuple[float, float]
+    long_online: tuple[float, float]
+
+
+SPANS: Final = {
+    "full": _Spans((60, 600), (0, 1800), (900, 900), (900, 1800)),
+    "smoke": _Spans((10, 30), (0, 60), (40, 40), (30, 60)),
+}
+"""``full`` is what was published; the long window starts after 15 minutes."""
+
+
+def evaluate(
+    table: pd.DataFrame,
+    *,
+    scale: str = "full",
+    seeds: int | Sequence[int] = 5,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run published scenarios, and once more what the published way of running them hides.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `helixlab.experiments.published.scenarios`; those of one run all or not at all.
+    scale : str
+        ``"full"``, as published, or ``"smoke"``, the same in little.
+    seeds, n_jobs, store, progress
+        As for `sweep`. Seed 0 draws the requests of the published runs.
+
+    Returns
+    -------
+    DataFrame
+        One row a run, seed and variant: the columns of `scenarios` that the rows of a run share, variant,
+        seed, and the columns of `pooled_figures`. Variants: ``"published"``, queries that fit nowhere
+        are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
+        whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
+        they wait; ``"long"``, where the window had not settled: they wait, and it starts after 15 minutes.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such scale.
+    SweepError
+        As for `sweep`, and if a run fails.
+    """
+    if scale not in SPANS:
+        raise UnknownNameError("scale", scale, list(SPANS))
+    names = ["|".join(key) for key in table[RUN].to_numpy().tolist()]
+    table = table.assign(group=names)
+    shared = table.groupby("group", sort=False).agg(
+        {name: "first" for name in (*RUN, "scheduler", "published")}
+        | {"placement": " + ".join, "queries_in_flight_or_initial": "sum", "rate_tokens_per_s": "sum"}
+    )
+    settings: dict[str, Any] = {"seeds": seeds, "n_jobs": n_jobs, "store": store, "progress": progress}
+
+    def ran(variant: str, groups: Iterable[str]) -> pd.DataFrame:
+        points = {
+            str(name): [_point(row, SPANS[scale], variant) for _, row in rows.iterrows()]
+            for name, rows in table[table["group"].isin(list(groups))].groupby("group", sort=False)
+        }
+        runs = pooled_runs(points, **settings).assign(variant=variant)
+        for _, failed in runs[runs["error"].notna()].iterrows():
+            raise SweepError(f"run {failed['group']} with seed {failed['seed']} failed: {failed['error']}")
+        return runs.drop(columns="error")
+
+    first = ran("published", shared.index)
+    known_requests = shared.index[(shared["mode"] == "online") & shared["scheduler"].isin(DRAWS)]
+    others: dict[str, Iterable[str]] = {
+        "same-requests": known_requests,
+        "wait": _favoured(first),
+        "long": _unsettled(first),
+    }
+    runs = pd.concat([first, *(ran(variant, groups) for variant, groups in others.items() if list(groups))])
+    order = {name: at for at, name in enumerate(shared.index)}
+    runs = shared.reset_index().merge(runs, on="group").drop(columns="group")
+    keys = ["|".join(key) for key in runs[RUN].to_numpy().tolist()]
+    return runs.iloc[np.argsort([order[key] for key in keys], kind="stable")].reset_index(drop=True)
+
+
+def _point(row: pd.Series, spans: _Spans, variant: str) -> dict[str, Any]:
+    workload = _workload(row, spans, long=variant == "long")
+    if variant == "same-requests":
+        columns = ["arrival_s", "input_tokens", "output_tokens"]
+        requests = pd.DataFrame(next(workload.batches()), columns=columns)
+        if len(requests):  # there may be none in a short time
+            requests = requests.astype(dict.fromkeys(columns[1:], int))
+            workload = online(requests=requests, warmup_s=workload.warmup_s, duration_s=workload.duration_s)
+    measured_s = workload.duration_s - (workload.warmup_s if workload.online else 0)
+    return {
+        "cluster": row["cluster"],
+        "model": row["model"],
+        "placement": row["placement"],
+        "scheduler": row["scheduler"],
+        "workload": workload,
+        "on_full": "wait" if variant in ("wait", "long") else "drop",
+        "sample_step_s": measured_s / 120,
+    }
+
+
+def _workload(row: pd.Series, spans: _Spans, *, long: bool) -> Workload:
+    if row["mode"] == "online":
+        warmup_s, duration_s = spans.long_online if long else spans.online
+        rate = float(row["rate_tokens_per_s"])
+        return online(rate_tokens_per_s=rate, warmup_s=warmup_s, duration_s=duration_s)
+    warmup_s, duration_s = spans.long_offline if long else spans.offline
+    initial = int(row["queries_in_flight_or_initial"])
+    return offline(initial_queries=initial, warmup_s=warmup_s, duration_s=duration_s)
+
+
+def _favoured(runs: pd.DataFrame) -> list[str]:
+    """Groups in which those let in are not those that asked."""
+    inputs = runs.groupby("group")[["input_tokens_mean_accepted", "input_tokens_mean_asked"]].mean()
+    moved = inputs["input_tokens_mean_accepted"] / inputs["input_tokens_mean_asked"] - 1
+    return list(moved.index[moved.abs() > FAVOURED])
+
+
+def _unsettled(runs: pd.DataFrame) -> list[str]:
+    settled = runs.groupby("group")["settled"].mean()
+    return list(settled.index[settled < 0.5])

@@ -1,0 +1,122 @@
+"""Running one notebook, in a process of its own: what `reproduce` starts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from helixlab.experiments.notebooks import NotebookError
+from helixlab.files import replacing
+
+__all__ = ["main", "papermill_or_error", "run_notebook"]
+
+KERNEL: Final = "python3"
+
+
+def papermill_or_error() -> ModuleType:
+    """Papermill, which comes with the extra packages for notebooks, so it is looked for when it is needed.
+
+    Raises
+    ------
+    NotebookError
+        It is not installed, or Jupyter's kernel is not.
+    """
+    try:
+        import_module("ipykernel")
+        return import_module("papermill")
+    except ModuleNotFoundError as error:
+        raise NotebookError(
+            f"notebooks cannot be run without the package {error.name}; pip install 'helixlab[notebooks]'"
+        ) from None
+
+
+def run_notebook(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook from start to end in the folder it is in, by the Python that runs this.
+
+    Raises
+    ------
+    NotebookError
+        It fails; the copy shows where.
+    """
+    papermill, failure = papermill_or_error(), ""
+    with _this_python(), replacing(executed) as beside:
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(beside),
+                parameters=parameters,
+                kernel_name=KERNEL,
+                language="python",
+                cwd=str(path.parent),
+                progress_bar=False,
+            )
+        except papermill.PapermillExecutionError as error:  # the copy is whole and shows the traceback
+            failure = f"{error.ename}: {_first_line(error.evalue)}; {executed} shows where"
+        except (RuntimeError, ValueError, LookupError) as error:  # what Jupyter raises has no base of its own
+            raise NotebookError(f"{path} cannot be run: {_first_line(error)}; write it again") from None
+    if failure:
+        raise NotebookError(f"{path.name} failed with {failure}")
+
+
+@contextlib.contextmanager
+def _this_python() -> Iterator[None]:
+    """Let the kernel be this interpreter, whatever kernels the user has installed under the same name."""
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory(prefix="helixlab-kernel-") as folder:
+        kernel = Path(folder, "kernels", KERNEL)
+        kernel.mkdir(parents=True)
+        content = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
+        (kernel / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
+        os.environ["JUPYTER_PATH"] = folder if before is None else f"{folder}{os.pathsep}{before}"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended; so does the kernel."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="helixlab-watch").start()
+
+
+def main() -> int:
+    """Run the notebook that stdin names; the last line of stdout says what went wrong, if anything did."""
+    job = json.loads(sys.stdin.read())
+    _end_with(job["parent"])
+    error = None
+    try:
+        run_notebook(Path(job["path"]), Path(job["executed"]), job["parameters"])
+    except NotebookError as failed:
+        error = str(failed)
+    except OSError as failed:
+        error = f"{job['path']} cannot be run: {failed.strerror or failed}"
+    print(json.dumps({"error": error}), flush=True)
+    return 0 if error is None else 2
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Runs that belong together: systems side by side that are reported as one.
+
+Separate pipelines are placements on parts of a cluster, each a run of its own. Their throughputs add up, and
+their latencies are those of one pool, so that its percentiles need all iterations of all runs at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from helixlab.contents import digest, library_digest
+from helixlab.experiments.grid import grid_points
+from helixlab.experiments.runs import Outcome, Run, carried_out, described
+from helixlab.experiments.steadiness import drift, load_of, window_blocks
+from helixlab.experiments.store import Store
+from helixlab.experiments.sweep import runs_of, seeds_of
+from helixlab.experiments.workers import finished
+from helixlab.files import json_ready
+from helixlab.simulation import Result
+from helixlab.simulation.metrics import latency_figures
+
+__all__ = ["pooled_figures", "pooled_runs"]
+
+SUMS: Final = (
+    "decode_tokens_per_s",
+    "max_flow_tokens_per_s",
+    "queries_fed",
+    "queries_finished",
+    "queries_in_flight",
+    "queries_dropped",
+    "queries_refused",
+    "queries_waited",
+    "events",
+    "wall_s",
+)
+LOADS: Final = ("stable", "backlogged", "overloaded")
+"""From best to worst: several runs are as their worst."""
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All that a worker needs for the runs of one group with one seed."""
+
+    key: str
+    runs: tuple[Run, ...]
+
+
+def pooled_runs(
+    groups: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    seeds: int | Iterable[int] = 1,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Simulate groups of runs with every seed, and take the figures of each group as a whole.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of mappings
+        Points of a grid, as for `sweep`, by the name of the group. Each needs a ``sample_step_s`` that gives
+        a dozen samples or more, for what is said of the trend.
+    seeds, n_jobs, store, progress
+        As for `sweep`; the store keeps a group as it keeps a run.
+
+    Returns
+    -------
+    DataFrame
+        One row a group and seed: group, seed, the columns of `pooled_figures`, and error.
+
+    Raises
+    ------
+    SweepError, UnknownNameError, FileFormatError
+        As for `sweep`.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> point = {"placement": "small10/llama-1-30b/helix", "sample_step_s": 2.0,
+    ...          "workload": hx.offline(warmup_s=10, duration_s=60)}
+    >>> table = pooled_runs({"one": [point], "two": [point, point]}, progress=False)
+    >>> one, two = table["decode_tokens_per_s"]
+    >>> bool(two == 2 * one), bool(table["prompt_latency_p50_s"].nunique() == 1)
+    (True, True)
+    """
+    numbers, kept = seeds_of(seeds), Store(store)
+    points = {name: grid_points([*members])[0] for name, members in groups.items()}
+    rows: list[tuple[str, int, str]] = []
+    outcomes: dict[str, Outcome] = {}
+    tasks: dict[str, _Pool] = {}
+    labels: dict[str, dict[str, Any]] = {}
+    for name, members in points.items():
+        error = next((point.error for point in members if point.error is not None), None)
+        for seed in numbers:
+            key = digest([library_digest(), "pooled", [point.digest for point in members], seed])
+            rows.append((name, seed, key))
+            if error is not None:
+                outcomes[key] = Outcome(error=error)
+            elif key not in outcomes and key not in tasks:
+                figures = kept.kept(key)
+                if figures is not None:
+                    outcomes[key] = Outcome(figures)
+                else:
+                    runs = runs_of({f"{key}-{at}": (point, seed) for at, point in enumerate(members)})
+                    tasks[key] = _Pool(key, tuple(runs))
+                    labels[key] = {"group": name, "seed": seed, "runs": len(members)}
+    known = sum(key not in tasks for _, _, key in rows)
+    outcomes |= finished(
+        list(tasks.values()), labels, kept, work=_carry_out, n_jobs=n_jobs, total=known + len(tasks),
+        failed=sum(each.error is not None for each in outcomes.values()), progress=progress, what="runs",
+    )  # fmt: skip
+    frame = pd.DataFrame(
+        [{"group": name, "seed": seed, **(outcomes[key].figures or {})} for name, seed, key in rows]
+    )
+    frame["error"] = pd.Series([outcomes[key].error for _, _, key in rows], dtype=object)
+    return frame
+
+
+def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
+    """What runs side by side come to.
+
+    Returns
+    -------
+    dict
+        Sums: decode_tokens_per_s, max_flow_tokens_per_s, counts of queries, events, wall_s. Of the pooled
+        iterations of the window: prompt and decode latencies, as in `Result.summary`. Means over all queries:
+        input_tokens_mean_accepted, and input_tokens_mean_asked, which counts dropped ones too. Of the window:
+        in_flight_mean, in_flight_drift, throughput_drift, settled (whether neither moved), busy_fraction_mean
+        and kv_used_fraction_mean (at the end) over the nodes that hold layers. Online: load, growth_per_s,
+        arrivals_per_s.
+    """
+    summaries = [result.summary.iloc[0] for result in results]
+    figures: dict[str, Any] = {name: sum(summary[name].item() for summary in summaries) for name in SUMS}
+    for phase, latency_s in zip(("prompt", "decode"), _window_latencies(results), strict=True):
+        figures |= latency_figures(latency_s, phase)
+    figures |= _inputs(results)
+    blocks = sum(window_blocks(result) for result in results)
+    assert isinstance(blocks, pd.DataFrame), "there is a result"
+    in_flight, throughput = drift(blocks["in_flight"]), drift(blocks["decode_tokens_per_s"])
+    figures |= {
+        "in_flight_mean": float(blocks["in_flight"].mean()),
+        "in_flight_drift": in_flight.relative,
+        "throughput_drift": throughput.relative,
+        "settled": in_flight.settled and throughput.settled,
+    }
+    nodes = pd.concat([result.nodes for result in results])
+    nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
+    for what in ("busy_fraction", "kv_used_fraction"):
+        figures[f"{what}_mean"] = float(nodes[what].mean())
+    if all(summary["mode"] == "online" for summary in summaries):
+        loads = [load_of(result) for result in results]
+        figures |= {
+            "load": max((each.label for each in loads), key=LOADS.index),
+            "growth_per_s": sum(each.growth_per_s for each in loads),
+            "arrivals_per_s": sum(each.arrivals_per_s for each in loads),
+        }
+    return figures
+
+
+def _carry_out(pool: _Pool) -> tuple[str, Outcome]:
+    try:
+        figures = pooled_figures([carried_out(run) for run in pool.runs])
+    except Exception as error:
+        return pool.key, Outcome(error=described(error))
+    return pool.key, Outcome(figures=json_ready(figures))
+
+
+def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
+    """Latencies of the prompts and of the decodes that ended in the windows."""
+    prompts, decodes = [], []
+    for result in results:
+        summary, iterations = result.summary.iloc[0], result.iterations
+        inside = iterations["end_s"].between(summary["window_start_s"], summary["window_end_s"]).to_numpy()
+        is_prompt = (iterations["iteration"] == 0).to_numpy()
+        latency_s = iterations["latency_s"].to_numpy()
+        prompts.append(latency_s[inside & is_prompt])
+        decodes.append(latency_s[inside & ~is_prompt])
+    return np.concatenate(prompts), np.concatenate(decodes)
+
+
+def _inputs(results: Sequence[Result]) -> dict[str, float]:
+    """Mean input of the queries that were let in, and of all that asked."""
+    accepted = tokens = asked = tokens_asked = 0.0
+    for result in results:
+        summary, queries = result.summary.iloc[0], result.queries
+        number = float(summary["queries_finished"] + summary["queries_in_flight"])
+        of_them = number * float(summary["input_tokens_mean_accepted"]) if number else 0.0
+        turned_away = queries.loc[queries["outcome"] != "finished", "input_tokens"]
+        accepted, tokens = accepted + number, tokens + of_them
+        asked, tokens_asked = asked + number + len(turned_away), tokens_asked + of_them + turned_away.sum()
+    return {
+        "input_tokens_mean_accepted": tokens / accepted if accepted else float("nan"),
+        "input_tokens_mean_asked": tokens_asked / asked if asked else float("nan"),
+    }

@@ -1,0 +1,234 @@
+"""Whether a run had settled in its window, and whether it could have gone on like that.
+
+Both are read off the queries in flight and the tokens decoded in blocks of equal length, so that runs side by
+side, such as separate pipelines, are judged by their sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from helixlab.errors import SimulationError
+from helixlab.simulation import Result
+
+__all__ = ["BLOCKS", "Drift", "Load", "drift", "load", "load_of", "window_blocks"]
+
+BLOCKS: Final = 12
+"""Into so many a window is cut."""
+POINTS: Final = 20
+"""In each of them, at which the queries in flight are looked up."""
+TOLERATED: Final = 0.05
+"""Part of its mean by which a settled value may differ between the halves of a window."""
+STUDENT_T: Final = 2.23
+"""The 97.5th percentile of Student's t with `BLOCKS` - 2 degrees of freedom."""
+FILLING: Final = 1 / 3
+"""Part of an online run in which the system fills up, whatever it is asked."""
+GROWING: Final = 0.02
+"""Part of the arriving queries that stays, from which on the queue grows."""
+OVERLOADED: Final = 0.10
+"""The same, from which on it runs away."""
+CHANCE: Final = 3.0
+"""Standard deviations of a Poisson count that the queries in flight may have grown by chance."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a value moved from the first half of a window to the second.
+
+    Parameters
+    ----------
+    relative : float
+        Difference of the two halves as a part of the mean; 0 where there is nothing.
+    error : float
+        Its standard error, from the scatter of the blocks within each half.
+    """
+
+    relative: float
+    error: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether it moved by no more than 5 %, or than its scatter explains."""
+        return abs(self.relative) <= max(TOLERATED, STUDENT_T * self.error)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the queue of an online run did.
+
+    Parameters
+    ----------
+    label : str
+        ``"stable"``; ``"backlogged"``: the queue grows; or ``"overloaded"``: of ten queries that arrive, one
+        or more is left to the queue, so that latencies say how long the run was and not how the system is.
+    growth_per_s : float
+        Queries in flight gained per second, once the system has filled up.
+    arrivals_per_s : float
+        Queries that arrived per second.
+    """
+
+    label: str
+    growth_per_s: float
+    arrivals_per_s: float
+
+
+def drift(blocks: ArrayLike) -> Drift:
+    """Drift of a value over a window that is cut into blocks of equal length.
+
+    Parameters
+    ----------
+    blocks : array, shape (blocks,)
+        Mean of each block, four or more.
+
+    Raises
+    ------
+    SimulationError
+        There are too few of them.
+
+    Examples
+    --------
+    >>> drift([5, 5, 5, 5]).settled
+    True
+    >>> drift(np.linspace(50, 100, 12)).settled
+    False
+    >>> round(drift(np.linspace(50, 100, 12)).relative, 2)
+    0.36
+    """
+    means = np.asarray(blocks, dtype=float)
+    if means.ndim != 1 or len(means) < 4 or not np.isfinite(means).all():
+        raise SimulationError(f"blocks must be four or more numbers, got {blocks!r:.80}")
+    first, second = means[: len(means) // 2], means[len(means) // 2 :]
+    scale = abs(float(means.mean()))
+    if scale == 0:
+        return Drift(0.0, 0.0)
+    error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
+    return Drift(float(second.mean() - first.mean()) / scale, float(error) / scale)
+
+
+def load(in_flight: ArrayLike, *, span_s: float, arrivals_per_s: float) -> Load:
+    """Label a run by the trend of its queries in flight.
+
+    The first third is left out, in which the system fills up. What is left grows if a straight line through
+    it gains more than 2 % of the arriving queries, and more than chance explains: in a stable system that
+    queries enter at random, their number varies like a Poisson count, by the square root of its mean.
+
+    Parameters
+    ----------
+    in_flight : array, shape (blocks,)
+        Mean queries in flight in blocks of equal length, from the first arrival to the last; six or more.
+    span_s : float
+        Length of all blocks together.
+    arrivals_per_s : float
+        Queries that arrived per second.
+
+    Raises
+    ------
+    SimulationError
+        There are too few blocks, or no time.
+
+    Examples
+    --------
+    >>> load([20] * 12, span_s=1800, arrivals_per_s=1).label
+    'stable'
+    >>> load(np.arange(12) * 15, span_s=1800, arrivals_per_s=1).label
+    'backlogged'
+    >>> load(np.arange(12) * 75, span_s=1800, arrivals_per_s=1).label
+    'overloaded'
+    """
+    means = np.asarray(in_flight, dtype=float)
+    if means.ndim != 1 or len(means) < 6 or not np.isfinite(means).all() or not span_s > 0:
+        raise SimulationError(f"in_flight must be six or more numbers over some time, got {in_flight!r:.80}")
+    settled = means[round(FILLING * len(means)) :]
+    block_s = span_s / len(means)
+    slope, _ = np.polyfit(np.arange(len(settled)) * block_s, settled, 1)
+    gained = slope * block_s * (len(settled) - 1)
+    by_chance = CHANCE * np.sqrt(max(float(settled[: len(settled) // 2].mean()), 1.0))
+    share = slope / arrivals_per_s if arrivals_per_s > 0 else 0.0
+    label = "stable"
+    if gained > by_chance and share > GROWING:
+        label = "overloaded" if share > OVERLOADED else "backlogged"
+    return Load(label, float(slope), float(arrivals_per_s))
+
+
+def load_of(result: Result) -> Load:
+    """Load of an online run, see `load`.
+
+    Raises
+    ------
+    SimulationError
+        The run is not online, or has no timeline.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
+    ...           hx.load_placement("small10/llama-1-30b/helix"))
+    >>> load_of(hx.simulate(*system, workload=hx.online(rate_tokens_per_s=50, duration_s=300))).label
+    'stable'
+    >>> load_of(hx.simulate(*system, workload=hx.online(rate_tokens_per_s=900, duration_s=300))).label
+    'overloaded'
+    """
+    summary = result.summary.iloc[0]
+    if summary["mode"] != "online":
+        raise SimulationError(f"{result!r} is not online: its queue is what it was set to be")
+    start_s, end_s = float(summary["start_s"]), float(summary["window_end_s"])
+    blocks = _blocks(result, start_s, end_s)["in_flight"]
+    arrivals = (int(summary["queries_fed"]) + int(summary["queries_refused"])) / (end_s - start_s)
+    return load(blocks, span_s=end_s - start_s, arrivals_per_s=arrivals)
+
+
+def window_blocks(result: Result) -> pd.DataFrame:
+    """The measured window of a run in blocks of equal length.
+
+    Returns
+    -------
+    DataFrame
+        One row a block: in_flight (mean number of queries), decode_tokens_per_s.
+
+    Raises
+    ------
+    SimulationError
+        The run has no timeline, or one with fewer samples than blocks.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
+    ...           hx.load_placement("small10/llama-1-30b/helix"))
+    >>> blocks = window_blocks(hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300)))
+    >>> len(blocks), drift(blocks["decode_tokens_per_s"]).settled
+    (12, True)
+    """
+    summary = result.summary.iloc[0]
+    return _blocks(result, float(summary["window_start_s"]), float(summary["window_end_s"]))
+
+
+def _blocks(result: Result, start_s: float, end_s: float) -> pd.DataFrame:
+    timeline, block_s = result.timeline, (end_s - start_s) / BLOCKS
+    time_s = timeline["time_s"].to_numpy(float)
+    step_s = float(result.provenance["settings"]["sample_step_s"])
+    if not 0 < step_s <= block_s:
+        raise SimulationError(
+            f"{result!r} has no samples, or fewer than {BLOCKS} in its window; simulate with a smaller"
+            " sample_step_s, above 0"
+        )
+    if not len(time_s):  # no query came
+        return pd.DataFrame({"in_flight": np.zeros(BLOCKS), "decode_tokens_per_s": np.zeros(BLOCKS)})
+    # An online run ends with its last query, which may be before the window does: then nothing is in flight.
+    points = start_s + (end_s - start_s) * (np.arange(BLOCKS * POINTS) + 0.5) / (BLOCKS * POINTS)
+    last_before = np.maximum(np.searchsorted(time_s, points, side="right") - 1, 0)
+    in_flight = timeline["in_flight"].to_numpy(float)[last_before]
+    in_flight[points > time_s[-1] + block_s] = 0.0
+    edges = np.linspace(start_s, end_s, BLOCKS + 1)
+    decoded = np.interp(edges, time_s, timeline["decode_tokens"].to_numpy(float))
+    return pd.DataFrame(
+        {
+            "in_flight": in_flight.reshape(BLOCKS, POINTS).mean(axis=1),
+            "decode_tokens_per_s": np.diff(decoded) / block_s,
+        }
+    )

@@ -1,0 +1,152 @@
+"""Tasks done side by side by worker processes, each outcome kept as soon as it is there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from helixlab.experiments.problems import SweepError
+from helixlab.experiments.runs import Outcome, described
+from helixlab.experiments.store import Store
+
+__all__ = ["Stopped", "check_jobs", "finished"]
+
+
+def check_jobs(n_jobs: Any) -> int:
+    """The number of runs at a time, as joblib takes it.
+
+    Raises
+    ------
+    SweepError
+        It makes no sense.
+
+    Examples
+    --------
+    >>> check_jobs(2)
+    2
+    """
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
+    return int(n_jobs)
+
+
+class Keyed(Protocol):
+    """What is sent to a worker, under the key of its outcome."""
+
+    @property
+    def key(self) -> str:
+        """A hash of all that determines the outcome."""
+
+
+Task = TypeVar("Task", bound=Keyed)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, with the outcomes that there are."""
+
+    def __init__(self, said: str, outcomes: dict[str, Outcome]) -> None:
+        super().__init__(said)
+        self.outcomes = outcomes
+
+
+class _WorkersStopped(Exception):
+    """What joblib raised, in a sentence."""
+
+
+def finished(
+    tasks: Sequence[Task],
+    labels: Mapping[str, dict[str, Any]],
+    kept: Store,
+    *,
+    work: Callable[[Task], tuple[str, Outcome]],
+    n_jobs: int = 1,
+    total: int | None = None,
+    failed: int = 0,
+    progress: bool = True,
+    what: str = "sweep",
+) -> dict[str, Outcome]:
+    """Outcomes of tasks by their keys, each kept in the store when it is done.
+
+    Parameters
+    ----------
+    tasks : sequence of Run or the like
+        What a worker needs, under a ``key``.
+    labels : mapping
+        What the file of each key says to readers.
+    kept : Store
+    work : callable
+        A function of a module: the key and the outcome of a task.
+    n_jobs : int
+        Tasks at a time, as for `sweep`.
+    total, failed : int
+        For the progress bar: tasks in all, those known already included, and how many of them failed.
+    progress : bool
+    what : str
+        What the progress bar and errors call it.
+
+    Raises
+    ------
+    SweepError
+        `n_jobs` makes no sense, or workers cannot be kept going.
+    Stopped
+        After Ctrl-C, with how far it came.
+    """
+    total = len(tasks) if total is None else total
+    done = total - len(tasks)
+    outcomes: dict[str, Outcome] = {}
+    with tqdm(total=total, initial=done, unit="run", desc=what, disable=not progress) as bar:
+        bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
+        try:
+            with closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming:
+                for key, outcome in coming:
+                    if outcome.figures is not None:
+                        kept.keep(key, outcome.figures, labels[key])
+                    outcomes[key] = outcome
+                    done, failed = done + 1, failed + (outcome.error is not None)
+                    bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
+                    bar.update()
+        except KeyboardInterrupt:
+            said = f"{what} interrupted; {_way_on(done - failed, total, kept)}"
+            raise Stopped(said, outcomes) from None
+        except _WorkersStopped as stopped:
+            raise SweepError(f"{stopped}; {_way_on(done - failed, total, kept)}") from stopped.__cause__
+    return outcomes
+
+
+def _carried_out(
+    tasks: Sequence[Task], work: Callable[[Task], tuple[str, Outcome]], n_jobs: int
+) -> Generator[tuple[str, Outcome]]:
+    """Outcomes as they come. Where they are made is joblib's business."""
+    if not tasks:
+        return
+    try:
+        n_jobs = min(n_jobs, len(tasks))
+        # One run a task, so that each is kept as soon as it is done.
+        parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
+        outcomes = parallel(delayed(work)(task) for task in tasks)
+        try:
+            for each in outcomes:  # noqa: UP028, `yield from` would close it by itself
+                yield each
+        finally:
+            with warnings.catch_warnings():  # that runs are dropped when it ends early is meant
+                warnings.simplefilter("ignore", UserWarning)
+                outcomes.close()
+    except Exception as error:  # runs bring their own errors as outcomes
+        raise _WorkersStopped(
+            f"the workers stopped ({described(error)}); if memory ran out, try a smaller n_jobs"
+        ) from error
+
+
+def _way_on(finished: int, total: int, kept: Store) -> str:
+    if kept.folder is None:
+        return "nothing was kept: give a store to be able to go on"
+    return (
+        f"{finished} of {total} runs are kept in {kept.folder}, call it again with store={str(kept.folder)!r}"
+        " to go on"
+    )

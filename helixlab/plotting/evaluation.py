@@ -1,0 +1,232 @@
+"""The published evaluation beside ours: bars with intervals and published values, and what the load was."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from helixlab.plotting.style import (
+    axes_or_new,
+    in_order,
+    ink_on,
+    method_colours,
+    method_label,
+    method_ticks,
+    styled,
+)
+from helixlab.plotting.throughput import hollow, label_platforms
+
+__all__ = ["evaluation_bars", "mark_loads", "saturation_curves"]
+
+_SIDE: Final = {"simulation": -0.17, "prototype": 0.17}
+_HATCHES: Final = {"backlogged": "////", "overloaded": "xxxx"}
+_SPLIT: Final = {"backlogged": "back-\nlogged", "overloaded": "over-\nloaded"}
+_OTHER_WINDOWS: Final = {
+    "wait": ("nothing dropped", (0, (1.2, 0.8))),
+    "long": ("nothing dropped, settled", "-"),
+}
+_LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+_HALO: Final = withStroke(linewidth=1.8, foreground="white")
+
+
+@styled
+def evaluation_bars(
+    numbers: pd.DataFrame, *, label: str = "decode tokens/s", legend: bool = True, ax: Axes | None = None
+) -> Axes:
+    """One bar a method: our mean with its interval, published values as hollow markers beside it.
+
+    Parameters
+    ----------
+    numbers : DataFrame
+        Rows of `helixlab.experiments.comparison.beside_published` of one metric and run mode: method,
+        platform, published, mean, low, high; and optionally wait_mean and long_mean, drawn as lines across
+        the bar, and load, by which bars are hatched.
+    label : str
+        What is drawn, with its unit.
+    legend : bool, default True
+        Say what markers, lines and hatches mean.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> numbers = pd.DataFrame({"method": ["swarm", "helix"], "platform": "simulation", "low": [95, 190],
+    ...                         "published": [99.0, 201.0], "mean": [100.0, 200.0], "high": [105, 210]})
+    >>> ax = evaluation_bars(numbers)
+    >>> [text.get_text() for text in ax.texts]
+    ['200', '100']
+    """
+    ax = axes_or_new(ax, height_in=2.0)
+    ours = numbers.drop_duplicates("method").set_index("method")
+    methods = in_order(ours.index)
+    colours = method_colours(methods)
+    drawn = ours[["mean", "high", *(name for name in ("wait_mean", "long_mean") if name in ours)]]
+    top = float(np.nanmax([*drawn.to_numpy(float).ravel(), *numbers["published"]], initial=0.0)) or 1.0
+    for place, method in enumerate(methods):
+        row: dict[Any, Any] = ours.loc[method].to_dict()
+        colour, mean, load = colours[method], float(row["mean"]), row.get("load", "")
+        ax.bar(
+            place, mean, width=0.68, color=colour, edgecolor="black", linewidth=0.4,
+            hatch=_HATCHES.get(load if isinstance(load, str) else ""),
+        )  # fmt: skip
+        if np.isfinite(row["low"]):
+            reach = [[mean - row["low"]], [row["high"] - mean]]
+            whisker: ErrorbarContainer = ax.errorbar(
+                place, mean, yerr=reach, color="black", linewidth=0.8, capsize=2.5, capthick=0.8, zorder=4
+            )
+            for line in whisker[2]:
+                line.set_path_effects([_HALO])
+        for name, (_, dashes) in _OTHER_WINDOWS.items():
+            value = row.get(f"{name}_mean", np.nan)
+            if np.isfinite(value):
+                across: dict[str, Any] = {
+                    "color": "black",
+                    "linestyle": dashes,
+                    "linewidth": 1.1,
+                    "zorder": 3,
+                }
+                ax.plot([place - 0.34, place + 0.34], [value] * 2, path_effects=[_HALO], **across)
+        inside = mean > 0.3 * top
+        text = ax.annotate(
+            f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}",
+            (place, 0.04 * top if inside else max(mean, *_heights(numbers, method))),
+            xytext=(0, 0 if inside else 4), textcoords="offset points", ha="center", va="bottom",
+            color=ink_on(colour) if inside else "black",
+        )  # fmt: skip
+        if inside and _HATCHES.get(load if isinstance(load, str) else ""):
+            text.set_bbox({"facecolor": colour, "edgecolor": "none", "pad": 0.8})
+    platforms = [name for name in _SIDE if name in set(numbers["platform"])]
+    for platform in platforms:
+        rows = numbers[numbers["platform"] == platform]
+        shift = _SIDE[platform]
+        places = [methods.index(method) + shift for method in rows["method"]]
+        ax.plot(places, rows["published"].astype(float), **hollow(platform))
+    method_ticks(ax, methods)
+    ax.set_xlim(-0.6, len(methods) - 0.4)
+    ax.set_ylim(0, 1.1 * top)
+    ax.set(xlabel="", ylabel=label)
+    _label(ax, ours)
+    label_platforms(ax, platforms, legend=legend)
+    return ax
+
+
+@styled
+def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
+    """Write above each method whose queue grows that it does.
+
+    Parameters
+    ----------
+    ax : Axes
+        With one place a method, in the fixed order, as `evaluation_bars` and `latency_boxes` draw them.
+    loads : Series
+        Label of the load (``"stable"``, ``"backlogged"``, ``"overloaded"``) by method.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> ax = axes_or_new(None)
+    >>> loads = pd.Series({"swarm": "overloaded", "helix": "stable"})
+    >>> len(mark_loads(ax, loads).texts)
+    1
+    """
+    for place, method in enumerate(in_order(loads.index)):
+        if loads[method] in _SPLIT:
+            ax.annotate(
+                _SPLIT[loads[method]], (place, 1.0), xycoords=ax.get_xaxis_transform(), ha="center",
+                va="bottom", fontsize=5.5, style="italic",
+            )  # fmt: skip
+    return ax
+
+
+@styled
+def saturation_curves(
+    table: pd.DataFrame,
+    y: str = "decode_tokens_per_s",
+    *,
+    label: str = "decode tokens/s",
+    log: bool = False,
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """A figure of online runs over the rate that was asked, one line a method; crosses where the queue grows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns method, rate_tokens_per_s, load (``"stable"``, ``"backlogged"``, ``"overloaded"``) and `y`.
+    y, label : str
+        The column to draw, and what it is called on the axis, with its unit.
+    log : bool, default False
+        Draw it on a logarithmic axis.
+    legend : bool, default True
+        Say which line is which.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"method": "helix", "rate_tokens_per_s": [100, 200],
+    ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
+    >>> ax = saturation_curves(table)
+    >>> [str(line.get_marker()) for line in ax.get_lines()]
+    ['None', 'o', 'X']
+    """
+    ax = axes_or_new(ax, height_in=2.0)
+    methods = in_order(table["method"])
+    colours = method_colours(methods)
+    for number, method in enumerate(methods):
+        rows = table[table["method"] == method].sort_values("rate_tokens_per_s")
+        x, values = rows["rate_tokens_per_s"].astype(float), rows[y].astype(float)
+        name = method_label(method).replace("\n", " ")
+        ax.plot(x, values, color=colours[method], linestyle=_LINES[number % len(_LINES)], label=name)
+        stable = (rows["load"] == "stable").to_numpy()
+        dots: dict[str, Any] = {"linestyle": "none", "color": colours[method], "zorder": 4}
+        ax.plot(x[stable], values[stable], marker="o", markersize=3, **dots)
+        dots |= {"marker": "X", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
+        ax.plot(x[~stable], values[~stable], **dots)
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set_xlim(left=0)
+    ax.set(xlabel="asked (prompt + decode tokens/s)", ylabel=label)
+    if legend:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.2)
+    return ax
+
+
+def _heights(numbers: pd.DataFrame, method: str) -> list[float]:
+    """Everything that stands above a low bar."""
+    rows = numbers[numbers["method"] == method]
+    columns = [name for name in ("published", "high", "wait_mean", "long_mean") if name in rows]
+    return [float(value) for value in rows[columns].to_numpy(float).ravel() if np.isfinite(value)] or [0.0]
+
+
+def _label(ax: Axes, ours: pd.DataFrame) -> None:
+    """Entries of the legend for what is not a published value."""
+    for name, (words, dashes) in _OTHER_WINDOWS.items():
+        if f"{name}_mean" in ours and ours[f"{name}_mean"].notna().any():
+            ax.plot([], [], color="black", linestyle=dashes, linewidth=1.1, label=words)
+    for name, hatch in _HATCHES.items():
+        if "load" in ours and (ours["load"] == name).any():
+            ax.bar([0], [0], facecolor="white", edgecolor="black", linewidth=0.4, hatch=hatch, label=name)

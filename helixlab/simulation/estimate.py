@@ -1,0 +1,212 @@
+"""What a simulation will take, before it is run."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from helixlab.cluster import Cluster
+from helixlab.model import Model
+from helixlab.placement import Placement
+from helixlab.simulation.metrics import peak_rss_mb
+from helixlab.simulation.result import Result
+from helixlab.simulation.run import simulate
+from helixlab.workload import Workload
+from helixlab.workload import offline as offline_workload
+
+__all__ = ["Estimate", "estimate"]
+
+PILOT_S: Final = 30.0
+PILOT_GROWS: Final = 4.0
+PILOT_WALL_S: Final = 0.35
+"""The pilot starts with so many simulated seconds, and grows until it takes so long, or is the whole run."""
+BYTES_AN_ITERATION: Final = 130
+BYTES_AN_ITERATION_BREAKDOWN: Final = 150
+BYTES_A_NODE_SAMPLE: Final = 130
+BYTES_A_BATCH: Final = 100
+BATCHES_AN_ITERATION: Final = 4.0
+"""What the tables and the work on them take at the most, measured."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a simulation will take.
+
+    Parameters
+    ----------
+    wall_s : float
+        Seconds, on this machine, compiling left aside.
+    memory_mb : float
+        The most memory that the process will have.
+    iterations : float
+        Prompts and decodes that will be simulated.
+    free_memory_mb : float
+        What this machine has left, with what the process has already; NaN if it does not tell.
+    fits : bool
+        Whether the memory is there.
+
+    Examples
+    --------
+    >>> print(Estimate(1.23, 310.0, 1e5, 8000.0, True))
+    about 1.2 s and 310 MB for 100000 iterations; 8000 MB are free, it fits
+    """
+
+    wall_s: float
+    memory_mb: float
+    iterations: float
+    free_memory_mb: float
+    fits: bool
+
+    def __str__(self) -> str:
+        wall = f"{self.wall_s:.1f} s" if self.wall_s < 120 else f"{self.wall_s / 60:.0f} min"
+        verdict = "it fits" if self.fits else "it does NOT fit: simulate less, or with keep_iterations=False"
+        return (
+            f"about {wall} and {self.memory_mb:.0f} MB for {self.iterations:.0f} iterations;"
+            f" {self.free_memory_mb:.0f} MB are free, {verdict}"
+        )
+
+
+def estimate(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    *,
+    workload: Workload | None = None,
+    sample_step_s: float = 5.0,
+    keep_iterations: bool = True,
+    keep_batches: bool = False,
+    keep_breakdown: bool = False,
+    **how: Any,
+) -> Estimate:
+    """Wall time and memory of `simulate` with the same arguments, from a short simulation.
+
+    Both are meant to be right within a factor of two. Online the iterations to come are known; offline
+    they go on as in the second half of the pilot.
+
+    Parameters
+    ----------
+    cluster, model, placement, workload, sample_step_s, keep_iterations, keep_batches, keep_breakdown
+        As for `simulate`.
+    **how
+        Its other arguments.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    PlacementError, SchedulingError, SimulationError, UnknownNameError
+        As `simulate` would.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> hx.estimate(cluster, model, placement, workload=hx.offline(duration_s=86_400)).iterations > 1e5
+    True
+    """
+    workload = offline_workload() if workload is None else workload
+    how = {name: value for name, value in how.items() if name not in ("progress", "watch_step_s", "partial")}
+    span_s = _span_s(workload)
+    pilot_s, runs = PILOT_S, [(0.0, 0.0)]
+    while True:
+        part = workload if pilot_s >= span_s else _first(workload, pilot_s)
+        started = time.perf_counter()
+        result = simulate(
+            cluster,
+            model,
+            placement,
+            workload=part,
+            sample_step_s=pilot_s / 20,
+            keep_iterations=keep_iterations,
+            keep_batches=keep_batches,
+            keep_breakdown=keep_breakdown,
+            partial=False,
+            **how,
+        )
+        taken_s = time.perf_counter() - started
+        runs.append((taken_s, _iterations(result, 0.0)))
+        if pilot_s >= span_s or (taken_s >= PILOT_WALL_S and len(runs) > 2):
+            break
+        pilot_s *= PILOT_GROWS
+    done = runs[-1][1]
+    if part is workload:
+        whole = done
+    elif workload.online:
+        whole = _asked(workload)
+    else:
+        whole = done + (done - _iterations(result, 0.5)) / (pilot_s / 2) * (span_s - pilot_s)
+    wall_s = taken_s + max(whole - done, 0.0) * _each_s(runs)
+    bytes_ = span_s / sample_step_s * len(cluster.nodes) * BYTES_A_NODE_SAMPLE if sample_step_s > 0 else 0.0
+    if keep_iterations:
+        bytes_ += whole * (BYTES_AN_ITERATION + BYTES_AN_ITERATION_BREAKDOWN * keep_breakdown)
+    if keep_batches:
+        bytes_ += whole * BATCHES_AN_ITERATION * BYTES_A_BATCH
+    memory_mb = _rss_mb() + bytes_ / 1e6
+    free_mb = _free_mb() + _rss_mb()
+    fits = not memory_mb > free_mb
+    return Estimate(wall_s, max(memory_mb, _rss_mb()), whole, free_mb, fits)
+
+
+def _each_s(runs: list[tuple[float, float]]) -> float:
+    """Seconds an iteration takes: what the last pilot took more than the one before, which had fewer."""
+    (before_s, fewer), (last_s, more) = runs[-2:]
+    if more <= fewer:
+        return 0.0
+    # Short runs are noisy; never below a quarter of the mean.
+    return max((last_s - before_s) / (more - fewer), 0.25 * last_s / more)
+
+
+def _span_s(workload: Workload) -> float:
+    return workload.duration_s + (0.0 if workload.online else workload.warmup_s)
+
+
+def _first(workload: Workload, span_s: float) -> Workload:
+    """The beginning of it."""
+    if not workload.online:
+        return replace(workload, warmup_s=0.0, duration_s=span_s)
+    if workload.requests is None:
+        return replace(workload, warmup_s=0.0, duration_s=span_s)
+    requests = workload.requests[workload.requests["arrival_s"] < span_s]
+    return replace(workload, warmup_s=0.0, duration_s=span_s, requests=requests)
+
+
+def _asked(workload: Workload) -> float:
+    """Iterations of all queries that will arrive."""
+    return float(sum((batch[:, 2] + 1).sum() for batch in workload.batches()))
+
+
+def _iterations(result: Result, back: float) -> float:
+    """Iterations that had ended that part of the span before its end, by the timeline; all of them for 0."""
+    row, timeline = result.summary.iloc[0], result.timeline
+    if back == 0.0:
+        return float(row["queries_finished"] + row["queries_in_flight"] + timeline["decode_tokens"].iloc[-1])
+    until_s = row["window_end_s"] - back * (row["window_end_s"] - row["start_s"])
+    at = timeline[timeline["time_s"] <= until_s].iloc[-1]
+    return float(at["finished"] + at["in_flight"] + at["decode_tokens"])
+
+
+def _rss_mb() -> float:
+    """What this process has at the moment."""
+    status = Path("/proc/self/statm")
+    if status.is_file():
+        return int(status.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return peak_rss_mb()
+
+
+def _free_mb() -> float:
+    """What the machine could give."""
+    known = Path("/proc/meminfo")
+    if known.is_file():
+        for line in known.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024 / 1e6
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, ValueError, AttributeError):
+        return float("nan")

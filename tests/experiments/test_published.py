@@ -1,0 +1,250 @@
+"""The published evaluation: scenarios as data, pooled runs, comparison, report."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import helixlab as hx
+from helixlab.errors import UnknownNameError
+from helixlab.experiments.comparison import (
+    beside_published,
+    flows_beside_published,
+    rankings,
+    reference_error,
+)
+from helixlab.experiments.evaluation import evaluate
+from helixlab.experiments.pooled import pooled_figures, pooled_runs
+from helixlab.experiments.published import RUN, figure_names, published_results, published_wide, scenarios
+from helixlab.experiments.report import write_report
+from helixlab.experiments.sweep import SweepError
+from helixlab.simulation.metrics import latency_figures
+from helixlab.tables import read_table
+
+PIPELINES = [f"single24/llama-2-70b/separate-{machine}" for machine in ("a100", "l4", "t4")]
+
+
+def points(**changes):
+    workload = hx.offline(initial_queries=5, warmup_s=10, duration_s=40)
+    common = {"cluster": "single24", "model": "llama-2-70b", "workload": workload, "sample_step_s": 1.0}
+    return [{**common, "placement": name, "scheduler": "random", **changes} for name in PIPELINES]
+
+
+class TestData:
+    def test_every_simulated_number_has_its_scenario(self):
+        results = published_results()
+        simulated = results[results["platform"] == "simulation"]
+        runs = scenarios().query("published")[RUN].drop_duplicates()
+        assert len(simulated.merge(runs, on=RUN)) == len(simulated) == 201
+
+    def test_every_measured_number_is_compared_with_something(self):
+        results = published_results()
+        measured = results[results["platform"] == "prototype"]
+        assert len(measured.merge(scenarios()[RUN].drop_duplicates(), on=RUN)) == len(measured) == 30
+
+    def test_figures_are_chosen_by_name_or_number(self):
+        assert set(scenarios(["5e"])["figure"]) == {"5b"}  # latencies and throughput are of one run
+        assert set(scenarios(["7"])["figure"]) == {"7a", "7b"}
+        assert set(published_results(["5"])["figure"]) == set("5" + panel for panel in "abcdefgh")
+        assert set(figure_names()) == set(read_table("published/results.csv")["figure"])
+        with pytest.raises(UnknownNameError, match="6a"):
+            scenarios(["6a"])
+
+    def test_one_column_a_metric(self):
+        wide = published_wide(["8"])
+        assert len(wide) == 8
+        helix = wide.query("method == 'helix' and mode == 'online'").iloc[0]
+        assert helix["decode_tokens_per_s"] == 459.8
+        assert helix["prompt_latency_p95_s"] == 3.51
+
+
+class TestPooled:
+    def test_throughputs_add_up_and_latencies_are_of_one_pool(self):
+        each = points()
+        table = pooled_runs({"all": each, **{p["placement"]: [p] for p in each}}, seeds=2, progress=False)
+        sums = table[table["group"] != "all"].groupby("seed")["decode_tokens_per_s"].sum()
+        whole = table[table["group"] == "all"].set_index("seed")
+        assert whole["decode_tokens_per_s"].tolist() == pytest.approx(sums.tolist())
+        cluster, model = hx.load_cluster("single24"), hx.load_model("llama-2-70b")
+        results = [
+            hx.simulate(
+                cluster, model, hx.load_placement(p["placement"]), scheduler="random", workload=p["workload"],
+                sample_step_s=1.0,
+            )
+            for p in each
+        ]  # fmt: skip
+        latency_s = []
+        for result in results:
+            summary, rows = result.summary.iloc[0], result.iterations
+            inside = rows["end_s"].between(summary["window_start_s"], summary["window_end_s"])
+            latency_s.append(rows.loc[inside & (rows["iteration"] > 0), "latency_s"])
+        expected = latency_figures(np.concatenate(latency_s), "decode")
+        assert {name: whole.loc[0, name] for name in expected} == pytest.approx(expected)
+        assert pooled_figures(results)["decode_latency_p50_s"] == expected["decode_latency_p50_s"]
+
+    def test_the_store_keeps_groups(self, tmp_path, monkeypatch):
+        first = pooled_runs({"all": points()}, store=tmp_path, progress=False)
+        monkeypatch.setattr("helixlab.experiments.pooled.carried_out", None)
+        again = pooled_runs({"all": points()}, store=tmp_path, progress=False)
+        pd.testing.assert_frame_equal(first, again)
+        monkeypatch.undo()
+        monkeypatch.setattr("helixlab.experiments.pooled.library_digest", lambda: "another")
+        other = pooled_runs({"all": points()}, store=tmp_path, progress=False)
+        assert other["wall_s"].tolist() != first["wall_s"].tolist()
+
+    def test_those_let_in_and_those_that_asked(self):
+        crowded = hx.offline(initial_queries=400, warmup_s=10, duration_s=60)
+        one = {"placement": "small10/llama-1-30b/helix", "workload": crowded, "sample_step_s": 1.0}
+        table = pooled_runs({"drop": [one | {"on_full": "drop"}], "wait": [one]}, progress=False)
+        drop, wait = table.set_index("group").loc[["drop", "wait"]].to_dict("records")
+        assert drop["queries_dropped"] > 0
+        assert drop["input_tokens_mean_accepted"] < drop["input_tokens_mean_asked"]
+        assert wait["queries_dropped"] == 0
+
+    def test_a_run_that_fails_is_a_row(self):
+        wrong = {"placement": PIPELINES[0], "cluster": "small10", "sample_step_s": 1.0}
+        table = pooled_runs({"bad": [wrong]}, progress=False)
+        assert table["error"].notna().all()
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return evaluate(scenarios(["10a"]).query("published"), scale="smoke", seeds=2, progress=False)
+
+
+class TestEvaluation:
+    def test_every_run_with_every_seed(self, runs):
+        published = runs[runs["variant"] == "published"]
+        assert len(published) == 8
+        assert set(published["seed"]) == {0, 1}
+        assert published["method"].unique().tolist() == ["helix", "swarm", "random", "shortest-queue"]
+
+    def test_beside_the_published_numbers(self, runs):
+        numbers = beside_published(runs)
+        assert len(numbers) == 4  # measured ones are of another cluster
+        by_method = numbers.set_index("method")
+        first = runs[(runs["seed"] == 0) & (runs["variant"] == "published")].set_index("method")
+        # Where requests are known it is the run that has them, else the mean.
+        assert by_method.loc["helix", "ours"] == first.loc["helix", "decode_tokens_per_s"]
+        assert by_method.loc["random", "ours"] == by_method.loc["random", "mean"]
+        assert (numbers["low"] <= numbers["mean"]).all()
+        assert numbers["difference"].tolist() == pytest.approx(
+            (numbers["ours"] / numbers["published"] - 1).tolist()
+        )
+        assert not numbers["met"].any(), "half a minute is not ten"
+
+    def test_requests_are_kept_where_the_scheduler_draws(self):
+        table = scenarios(["5d"]).query("method == 'separate'")
+        runs = evaluate(table, scale="smoke", seeds=2, progress=False)
+        fed = runs.groupby("variant")["queries_fed"].nunique()
+        assert fed["same-requests"] == 1
+        assert fed["published"] == 2
+
+    def test_scales_have_names(self):
+        with pytest.raises(UnknownNameError, match="vast"):
+            evaluate(scenarios(["10a"]), scale="vast")
+
+    def test_a_failure_is_not_passed_over(self):
+        table = scenarios(["10a"]).query("method == 'swarm' and published").assign(cluster="single24")
+        table["placement"] = "small10/llama-1-30b/helix"
+        with pytest.raises(SweepError, match=r"10\|single24\|llama-2-70b\|swarm\|offline with seed 0 failed"):
+            evaluate(table, scale="smoke", seeds=1, progress=False)
+
+
+NUMBERS = """\
+method,scheduler,published,ours,mean,low,high,difference,met,wait_mean
+helix,helix,300,301,302,290,310,0.0033,True,250
+swarm,swarm,100,99,98,90,110,-0.01,False,
+separate,random,200,201,202,190,210,0.005,True,
+"""
+SHARED = {
+    "figure": "5a",
+    "cluster": "single24",
+    "model": "llama-1-30b",
+    "mode": "offline",
+    "platform": "simulation",
+    "metric": "decode_tokens_per_s",
+    "seeds": 5,
+    "tolerance": 0.005,
+    "long_mean": np.nan,
+    "load": "",
+    "settled": True,
+}
+
+
+def numbers_of(**columns):
+    return pd.read_csv(io.StringIO(NUMBERS)).assign(**SHARED).assign(**columns)
+
+
+class TestRankings:
+    def test_the_same(self):
+        (row,) = rankings(numbers_of()).to_dict("records")
+        assert row["published"] == row["ours"] == "helix > separate > swarm"
+        assert row["same"]
+
+    @pytest.mark.parametrize(("low", "high", "told"), [(0.0, 400.0, False), (199.0, 201.0, True)])
+    def test_changed_places(self, low, high, told):
+        ours = [190.0, 99.0, 201.0]
+        (row,) = rankings(
+            numbers_of(ours=ours, low=[min(low, 189.0), 0, low], high=[high if not told else 191.0, 0, high])
+        ).to_dict("records")
+        assert not row["same"]
+        assert row["told_apart"] == told
+
+    def test_equal_numbers_have_no_order(self):
+        assert rankings(numbers_of(published=100.0))["same"].all()
+
+
+def test_flows_are_the_solver_s():
+    flows = flows_beside_published()
+    assert len(flows) == 6
+    assert flows["met"].all()
+
+
+def test_how_far_the_reference_is_from_its_prototype():
+    error = reference_error()["difference"].abs()
+    assert len(error) == 12
+    assert error.mean() == pytest.approx(0.082, abs=5e-4)
+
+
+class TestReport:
+    @pytest.fixture
+    def written(self, tmp_path):
+        def write(numbers, scale="full"):
+            (tmp_path / "numbers_x.csv").write_text(numbers.to_csv(index=False))
+            (tmp_path / "findings_y.csv").write_text("finding\nPlans are better.\n")
+            records = {"07_x": {"files": {"numbers_x.csv": "", "findings_y.csv": "", "a.png": ""}}}
+            return write_report(tmp_path, ["07_x"], records, scale=scale, seeds=5).read_text()
+
+        return write
+
+    def test_every_number_is_there(self, written):
+        text = written(numbers_of())
+        assert "**2 of 3** published figures" in text
+        assert "rank as published in **1 of 1**" in text
+        assert "Plans are better." in text
+        assert (
+            "| 5a | single24, llama-1-30b, swarm, offline | decode_tokens_per_s | 100.0 | 99.0 | -1.0% |"
+            in text
+        )
+        assert "the published value is inside the interval over our seeds" in text
+        assert "| single24, llama-1-30b, helix, offline | 302.0 | 250.0 |" in text
+        assert text.count("| simulation |") == 3
+        assert "numba" in text
+
+    def test_the_same_tables_give_the_same_report(self, written):
+        assert written(numbers_of()) == written(numbers_of())
+
+    def test_of_flows_alone(self, written):
+        text = written(flows_beside_published(["12"]))
+        assert "**1 of 1** published figures" in text
+        assert "| 12 | small10, llama-1-30b, helix, gurobi-63min-optimal | solver |" in text
+
+    def test_small_is_said_to_be_small(self, written):
+        assert "No number here can be" in written(numbers_of(), scale="smoke")
+        assert "No number here can be" not in written(numbers_of())
+
+    def test_without_numbers(self, tmp_path):
+        text = write_report(tmp_path, ["01_x"], {"01_x": {"files": {}}}, scale="full", seeds=None).read_text()
+        assert "compare nothing with published numbers" in text

@@ -1,0 +1,135 @@
+"""Drift and load: constructed cases where the truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import helixlab as hx
+from helixlab.errors import SimulationError
+from helixlab.experiments.steadiness import BLOCKS, drift, load, load_of, window_blocks
+
+SYSTEM = ("small10", "llama-1-30b", "small10/llama-1-30b/helix")
+
+
+def simulated(workload, **settings):
+    cluster, model, placement = SYSTEM
+    return hx.simulate(
+        hx.load_cluster(cluster),
+        hx.load_model(model),
+        hx.load_placement(placement),
+        workload=workload,
+        **settings,
+    )
+
+
+class TestDrift:
+    @given(level=st.floats(0.1, 1e6), change=st.floats(-0.9, 0.9))
+    def test_a_step_is_what_it_is(self, level, change):
+        blocks = [level] * 6 + [level * (1 + change)] * 6
+        found = drift(blocks)
+        assert found.relative == pytest.approx(change / (1 + change / 2))
+        assert found.error == pytest.approx(0, abs=1e-9)
+        if abs(abs(found.relative) - 0.05) > 1e-9:
+            assert found.settled == (abs(found.relative) < 0.05)
+
+    @given(st.lists(st.floats(0.1, 1e3), min_size=4, max_size=40), st.floats(1e-3, 1e3))
+    def test_scale_does_not_matter(self, blocks, scale):
+        one, other = drift(blocks), drift(np.multiply(blocks, scale))
+        assert other.relative == pytest.approx(one.relative, abs=1e-9)
+        assert other.error == pytest.approx(one.error, abs=1e-9)
+
+    @given(st.lists(st.floats(0, 1e3), min_size=4, max_size=40).filter(lambda blocks: len(blocks) % 2 == 0))
+    def test_backwards_it_is_the_other_way(self, blocks):
+        assert drift(blocks[::-1]).relative == pytest.approx(-drift(blocks).relative, abs=1e-9)
+
+    def test_noise_is_no_drift(self):
+        rng = np.random.default_rng(0)
+        settled = [drift(100 + 20 * rng.standard_normal(BLOCKS)).settled for _ in range(400)]
+        assert np.mean(settled) > 0.9
+
+    def test_filling_is_a_drift(self):
+        rng = np.random.default_rng(0)
+        filling = 100 * (1 - np.exp(-np.arange(BLOCKS) / 4))
+        assert not any(drift(filling + 3 * rng.standard_normal(BLOCKS)).settled for _ in range(400))
+
+    def test_nothing_does_not_move(self):
+        assert drift([0, 0, 0, 0]).settled
+
+    @pytest.mark.parametrize("blocks", [[1, 2, 3], [[1, 2], [3, 4]], [1, 2, 3, np.nan]])
+    def test_what_cannot_be_judged(self, blocks):
+        with pytest.raises(SimulationError, match="four or more numbers"):
+            drift(blocks)
+
+
+class TestLoad:
+    @given(
+        share=st.sampled_from([0.0, 0.01, 0.04, 0.08, 0.15, 0.9]),
+        arrivals_per_s=st.floats(0.5, 20),
+        start=st.floats(0, 20),
+    )
+    def test_what_stays_of_what_arrives(self, share, arrivals_per_s, start):
+        span_s = 36000.0
+        middles = (np.arange(BLOCKS) + 0.5) * span_s / BLOCKS
+        found = load(start + share * arrivals_per_s * middles, span_s=span_s, arrivals_per_s=arrivals_per_s)
+        assert found.growth_per_s == pytest.approx(share * arrivals_per_s, abs=1e-6)
+        assert found.label == ("overloaded" if share > 0.1 else "backlogged" if share > 0.02 else "stable")
+
+    def test_filling_up_is_not_growing(self):
+        filled = [0, 20, 35, 40, *[40] * 8]
+        assert load(filled, span_s=1800, arrivals_per_s=0.1).label == "stable"
+
+    def test_chance_is_not_growing(self):
+        """A stable system that queries enter at random: their number is a Poisson count."""
+        rng = np.random.default_rng(0)
+        labels = [load(rng.poisson(30, BLOCKS), span_s=600, arrivals_per_s=0.5).label for _ in range(400)]
+        assert labels.count("stable") >= 396
+
+    def test_two_queries_are_no_trend(self):
+        assert load([0] * 10 + [1, 1], span_s=1800, arrivals_per_s=0.001).label == "stable"
+
+    @pytest.mark.parametrize(("blocks", "span_s"), [([1, 2], 10), ([1] * 12, 0)])
+    def test_what_cannot_be_judged(self, blocks, span_s):
+        with pytest.raises(SimulationError, match="six or more numbers"):
+            load(blocks, span_s=span_s, arrivals_per_s=1)
+
+
+class TestOfResults:
+    def test_the_rate_decides(self):
+        labels = [
+            load_of(simulated(hx.online(rate_tokens_per_s=rate, duration_s=900))).label for rate in (60, 2000)
+        ]
+        assert labels == ["stable", "overloaded"]
+
+    @settings(max_examples=5, deadline=None)
+    @given(seed=st.integers(0, 100))
+    def test_blocks_are_of_the_window(self, seed):
+        result = simulated(hx.offline(warmup_s=30, duration_s=60, rng=seed), sample_step_s=0.5)
+        blocks = window_blocks(result)
+        assert len(blocks) == BLOCKS
+        summary = result.summary.iloc[0]
+        assert blocks["decode_tokens_per_s"].mean() == pytest.approx(summary["decode_tokens_per_s"], rel=0.05)
+        inside = result.timeline["time_s"].between(summary["window_start_s"], summary["window_end_s"])
+        assert blocks["in_flight"].mean() == pytest.approx(
+            result.timeline.loc[inside, "in_flight"].mean(), rel=0.05
+        )
+
+    def test_nothing_is_in_flight_after_the_end(self):
+        request = pd.DataFrame({"arrival_s": [1.0], "input_tokens": [100], "output_tokens": [20]})
+        blocks = window_blocks(simulated(hx.online(requests=request, duration_s=600)))
+        assert blocks["in_flight"].iloc[-1] == 0
+        assert blocks["in_flight"].iloc[0] > 0
+
+    def test_nothing_comes(self):
+        rare = simulated(hx.online(rate_tokens_per_s=1, duration_s=60), sample_step_s=1.0)
+        assert rare.summary["queries_fed"].item() == 0
+        assert (window_blocks(rare) == 0).all(axis=None)
+        assert load_of(rare).label == "stable"
+
+    def test_what_is_missing_is_said(self):
+        offline = simulated(hx.offline(warmup_s=0, duration_s=20), sample_step_s=0)
+        with pytest.raises(SimulationError, match="sample_step_s"):
+            window_blocks(offline)
+        with pytest.raises(SimulationError, match="not online"):
+            load_of(offline)

@@ -1,0 +1,91 @@
+"""What a simulation will take, foretold. Wall times are compared in the benchmarks."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import helixlab as hx
+from helixlab import cli
+from helixlab.errors import SimulationError
+
+SINGLE24 = ("single24", "llama-2-70b", "single24/llama-2-70b/example-ilp")
+SMALL10 = ("small10", "llama-1-30b", "small10/llama-1-30b/helix")
+HETERO42 = ("hetero42", "llama-2-70b", "hetero42/llama-2-70b/helix")
+REQUESTS = pd.DataFrame({"arrival_s": np.arange(400) * 1.5, "input_tokens": 300, "output_tokens": 120})
+SETTINGS = {
+    "seconds": (SMALL10, {"workload": hx.offline(warmup_s=0, duration_s=20)}),
+    "as published": (SMALL10, {"workload": hx.offline(warmup_s=60, duration_s=600)}),
+    "as published, 24 nodes": (SINGLE24, {"workload": hx.offline(warmup_s=60, duration_s=600)}),
+    "swarm": (SINGLE24, {"scheduler": "swarm", "workload": hx.offline(initial_queries=50)}),
+    "random, 1 s": (SINGLE24, {"scheduler": "random", "sample_step_s": 1.0}),
+    "chunked": (SINGLE24, {"execution": "chunked", "workload": hx.offline(duration_s=900)}),
+    "breakdown": (SINGLE24, {"keep_breakdown": True, "workload": hx.offline(duration_s=600)}),
+    "online": (SINGLE24, {"workload": hx.online(rate_tokens_per_s=600, duration_s=1200)}),
+    "online, 42 nodes": (HETERO42, {"workload": hx.online(rate_tokens_per_s=2000, duration_s=600)}),
+    "own requests": (SMALL10, {"workload": hx.online(requests=REQUESTS, duration_s=600)}),
+    "batches": (SMALL10, {"keep_batches": True, "workload": hx.offline(duration_s=1800)}),
+    "a day": (SMALL10, {"scheduler": "swarm", "workload": hx.offline(duration_s=86_400)}),
+}
+IN_A_PROCESS = """
+import helixlab as hx
+import sys
+sys.path.insert(0, {folder!r})
+from test_estimate import SETTINGS, loaded
+from helixlab.simulation.metrics import peak_rss_mb
+names, how = SETTINGS[{name!r}]
+foretold = hx.estimate(*loaded(names), **how)
+iterations = len(hx.simulate(*loaded(names), **how).iterations)
+print(foretold.memory_mb, peak_rss_mb(), foretold.iterations, iterations)
+"""
+
+
+def loaded(names):
+    return hx.load_cluster(names[0]), hx.load_model(names[1]), hx.load_placement(names[2])
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "a day"])
+def test_iterations(name):
+    names, how = SETTINGS[name]
+    foretold = hx.estimate(*loaded(names), **how)
+    iterations = len(hx.simulate(*loaded(names), **how).iterations)
+    assert foretold.iterations / 2 <= iterations <= foretold.iterations * 2
+    assert foretold.wall_s > 0
+    assert foretold.memory_mb > 0
+    assert foretold.fits == (foretold.memory_mb <= foretold.free_memory_mb)
+
+
+@pytest.mark.parametrize("name", ["breakdown", "a day"])
+def test_memory(name, root):
+    code = IN_A_PROCESS.format(folder=str(root / "tests" / "simulation"), name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    foretold_mb, peak_mb, foretold, iterations = map(float, done.stdout.split())
+    assert foretold_mb / 2 <= peak_mb <= foretold_mb * 2
+    assert foretold / 2 <= iterations <= foretold * 2
+
+
+def test_it_asks_for_what_simulate_takes():
+    with pytest.raises(SimulationError, match="on_full must be 'wait' or 'drop'"):
+        hx.estimate(*loaded(SMALL10), on_full="queue")
+
+
+def test_more_takes_more():
+    short, long = (
+        hx.estimate(*loaded(SMALL10), workload=hx.offline(duration_s=s)) for s in (3_000, 3_000_000)
+    )
+    assert long.wall_s > 20 * short.wall_s
+    assert long.memory_mb > 10 * short.memory_mb
+    assert "for" in str(long)
+    huge = hx.estimate(*loaded(SMALL10), workload=hx.offline(duration_s=900_000_000))
+    assert not huge.fits
+    assert "does NOT fit" in str(huge)
+
+
+def test_on_the_command_line(capsys):
+    names = ["--cluster", "small10", "--model", "llama-1-30b", "--placement", SMALL10[2]]
+    assert cli.main(["simulate", *names, "--duration", "40", "--estimate"]) == 0
+    assert capsys.readouterr().out.startswith("about ")
+    assert cli.main(["simulate", *names, "--duration", "40", "--estimate", "--json"]) == 0
+    assert '"fits": true' in capsys.readouterr().out
