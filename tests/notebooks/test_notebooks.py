@@ -405,14 +405,19 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     assert frontier["chunk_tokens"].nunique() == 2
     assert frontier["on_frontier"].any()
     # Everything gains, whatever the placement and the scheduler.
-    for name, by in (("placements", ["method", "policy"]), ("schedulers", ["scheduler", "execution"])):
-        gained = table(folder, f"execution_{name}").groupby(by)["decode_tokens_per_s"].mean().unstack()
+    for name, by in (("placements", "method"), ("schedulers", "scheduler")):
+        gained = (
+            table(folder, f"execution_{name}")
+            .groupby([by, "execution"])["decode_tokens_per_s"]
+            .mean()
+            .unstack()
+        )
         cured = gained.drop(columns="greedy")
         assert (cured.gt(1.1 * gained["greedy"], axis=0)).all(axis=None), name
     orders = table(folder, "execution_orders")
-    assert orders["by"].tolist() == ["planned flow", "greedy", "chunked 64", "chunked 128"]
+    assert orders["by"].tolist() == ["planned flow", "greedy", "chunked"]
     assert orders["order"].iloc[-1] == orders["order"].iloc[0] == "helix > petals > swarm"
-    assert orders["apart"].isna().tolist() == [True, False, False, False]
+    assert orders["apart"].isna().tolist() == [True, False, False]
     # Online too, decodes and prompts are quicker with every placement and scheduler.
     ratios = table(folder, "execution_online_ratios").set_index("value")["mean"]
     assert len(ratios["decode_latency_mean_s"]) == 6
@@ -424,6 +429,7 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
         index="method", columns="policy", values="goodput_requests_per_s"
     )
     assert list(goodput.index) == ["helix", "petals", "swarm"]
+<<<<<<< HEAD
     assert (goodput[["chunked 64", "chunked 128"]].min(axis=1) > 1.5 * goodput["greedy"]).all()
     assert goodput.loc["helix", "chunked 128"] > 2 * goodput.loc["helix", "greedy"] > 0
 
@@ -445,3 +451,7 @@ def test_reading_a_result(notebooks: dict[str, Path], folder: Path) -> None:
     assert lost["tokens_per_s"].is_monotonic_decreasing
     steps = table(folder, "reading_steps")
     assert "@" in steps["placement"].iloc[-1], "a plan is not the published placement of that name"
+=======
+    assert (goodput["chunked"] > 1.5 * goodput["greedy"]).all()
+    assert goodput.loc["helix", "chunked"] > 2 * goodput.loc["helix", "greedy"] > 0
+>>>>>>> runs
