@@ -41,7 +41,7 @@ def divisions(cluster: Cluster, model: Model) -> list[tuple[int, ...]]:
     >>> from helixlab.model import load_model
     >>> cluster, model = load_cluster("single24"), load_model("llama-1-30b")
     >>> len(divisions(cluster, model)), len(divisions(cluster, load_model("llama-2-70b")))
-    (5, 0)
+    (7, 0)
     """
     most = _most_layers(cluster, model)
     kinds = [

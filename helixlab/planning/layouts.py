@@ -43,7 +43,7 @@ def layout_of(placement: Placement, nodes: int) -> Layout:
     --------
     >>> from helixlab.placement import load_placement
     >>> layout_of(load_placement("small10/llama-1-30b/helix"), 10).start
-    (0, 6, 12, 20, 26, 32, 40, 46, 48, 54)
+    (42, 36, 6, 18, 54, 12, 30, 0, 24, 48)
     """
     start, end = np.zeros((2, nodes), dtype=np.int64)
     for held in placement.layers:
