@@ -374,7 +374,7 @@ def test_12_beyond_the_paper(notebooks: dict[str, Path], folder: Path) -> None:
 
 
 def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
-    run(notebooks, "14_execution", folder)
+    run(notebooks, "14_execution", folder, store=str(folder / "runs"))
     pictures = (
         "strip_greedy strip_chunked cures frontier placements schedulers"
         " online_placements online_schedulers rates"
