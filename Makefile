@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.helixlab-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test reproduce bench notebooks clean
+.PHONY: help setup test reproduce bench docs notebooks clean
 
 help:
 	@echo "make reproduce   make every figure and number of the study, into figures/"
 	@echo "make test        style, types, tests and doctests"
 	@echo "make bench       how long the slow parts take"
+	@echo "make docs        the documentation, into build/docs"
 	@echo "make notebooks   open the notebooks in JupyterLab"
 	@echo "make setup       only prepare $(VENV)"
 	@echo "make clean       remove caches and build outputs ($(VENV) and figures/ stay)"
@@ -43,9 +44,13 @@ bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-sort=name \
 	  --benchmark-columns=min,median,max,rounds
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html"
+
 notebooks: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 clean:
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find $(wildcard helixlab data tests notebooks) \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -19,6 +19,7 @@ TOP_LEVEL = {
     "helixlab",
     "notebooks",
     "data",
+    "docs",
     "figures",
     "tests",
     "environment.yml",
