@@ -47,7 +47,7 @@ LEVELS = [
     {"diagnosis"},
     {"experiments"},
     {"plotting"},
-    {"terminal", "cli", "__main__"},
+    {"terminal", "arguments", "cli", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
