@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A process started in the background of a script ignores Ctrl-C, and so would everything that tests press it in.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiling the engine takes longer than any deadline, and a failure must come back in the next run.
 hypothesis.settings.register_profile("helixlab", deadline=None, derandomize=True, print_blob=True)
