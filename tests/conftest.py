@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# A process started in the background of a script ignores Ctrl-C, and so would everything that tests press it in.
+# A process that a script starts in the background ignores Ctrl-C, and so would what the tests press it in.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiling the engine takes longer than any deadline, and a failure must come back in the next run.
