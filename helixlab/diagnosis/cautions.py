@@ -8,20 +8,15 @@ import numpy as np
 
 from helixlab.diagnosis.facts import Facts
 from helixlab.diagnosis.finding import Finding
+from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
 from helixlab.diagnosis.wording import number
 from helixlab.simulation import Result
 
 __all__ = ["cautions"]
 
-UNSTEADY_ABOVE = 0.1
-"""Change from the first to the second half of the window, as part of the mean."""
-BLOCKS = 10
-SIGMAS = 3.0
-SATURATED_BELOW = 0.9
-"""Part of the tokens asked for that is served in the window."""
-PILES_UP_ABOVE = 1.7
-"""Queries at the end over those at half time; twice as many if they only come, as many if all is steady."""
+ENOUGH = 10 * BLOCKS
+"""Iterations from which on a window is worth cutting into blocks."""
 
 
 def cautions(result: Result, facts: Facts) -> Iterator[Finding]:
@@ -80,47 +75,47 @@ def _rejected(result: Result) -> Iterator[Finding]:
 def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
     """Whether tokens/s change over the window, by more than they vary from block to block."""
     ended = in_window(result) if len(result.iterations) else result.iterations
-    if len(ended) < 10 * BLOCKS:
+    if len(ended) < ENOUGH:
         return
     row = result.summary.iloc[0]
     edges = np.linspace(row["window_start_s"], row["window_end_s"], BLOCKS + 1)
     counted, _ = np.histogram(ended["end_s"], edges, weights=ended["tokens"].to_numpy(dtype=float))
     rates = counted / (facts.window_s / BLOCKS)
-    first, second = rates[: BLOCKS // 2], rates[BLOCKS // 2 :]
-    mean = float(rates.mean())
-    change = float(second.mean() - first.mean())
-    noise = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / (BLOCKS // 2)))
-    if mean <= 0 or abs(change) < UNSTEADY_ABOVE * mean or abs(change) < SIGMAS * noise:
+    moved = drift(rates)
+    if moved.settled:
         return
+    first, second = (float(half.mean()) for half in np.split(rates, 2))
     yield Finding(
         "unsteady",
-        min(abs(change) / mean, 1.0),
-        f"The run is not steady: {number(float(first.mean()))} tokens per second in the first half of the"
-        f" window, {number(float(second.mean()))} in the second.",
+        min(abs(moved.relative), 1.0),
+        f"The run is not steady: {number(first)} tokens per second in the first half of the window,"
+        f" {number(second)} in the second.",
         "Warm up for longer, or measure for longer, before comparing such figures.",
-        {"first_half_tokens_per_s": float(first.mean()), "second_half_tokens_per_s": float(second.mean())},
+        {"first_half_tokens_per_s": first, "second_half_tokens_per_s": second},
     )
 
 
 def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     """Whether more was asked for than was served, so that queries piled up."""
-    offered = facts.offered_tokens_per_s - facts.rejected_tokens_per_s
-    if not 0 < offered < float("inf") or facts.processed_tokens_per_s >= SATURATED_BELOW * offered:
-        return
     row = result.summary.iloc[0]
+    if row["mode"] != "online" or row["partial"] or result.queries.empty or facts.window_s <= 0:
+        return
+    load = load_of(result)
+    if load.label == "stable":
+        return
+    stay = min(load.growth_per_s / load.arrivals_per_s, 1.0)
     half, end = (_in_system(result, row["window_end_s"] - back * facts.window_s) for back in (0.5, 0.0))
-    if offered < facts.flow_tokens_per_s and end < PILES_UP_ABOVE * half:
-        return  # what is missing is under way: queries take their time
     behind_s = max(float(row["last_finish_s"] - row["window_end_s"]), 0.0)
     yield Finding(
         "saturated",
-        1 - facts.served_tokens_per_s / offered,
-        f"More is asked for than can be served: {number(offered)} tokens per second come,"
-        f" {number(facts.processed_tokens_per_s)} end, and queries pile up, {half} at half time, {end} at the"
-        f" end; the last one ended {number(behind_s)} seconds after the window.",
+        stay,
+        f"More is asked for than can be served: of a hundred queries that come, {number(100 * stay)} stay in"
+        f" the queue, {half} are in flight at half time, {end} at the end; the last one ended"
+        f" {number(behind_s)} seconds after the window.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {
-            "offered_tokens_per_s": offered,
+            "load": load.label,
+            "offered_tokens_per_s": facts.offered_tokens_per_s - facts.rejected_tokens_per_s,
             "served_tokens_per_s": facts.served_tokens_per_s,
             "queries_at_half_time": half,
             "queries_at_the_end": end,

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from helixlab.contents import digest, library_digest
+from helixlab.diagnosis.steadiness import drift, load_of, window_blocks
 from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
-from helixlab.experiments.steadiness import drift, load_of, window_blocks
 from helixlab.experiments.store import Store
 from helixlab.experiments.sweep import runs_of, seeds_of
 from helixlab.experiments.workers import finished

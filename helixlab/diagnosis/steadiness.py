@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
@@ -161,7 +161,7 @@ def load_of(result: Result) -> Load:
     Raises
     ------
     SimulationError
-        The run is not online, or has no timeline.
+        The run is not online, or was stopped: what was in flight then is not in its table of queries.
 
     Examples
     --------
@@ -173,13 +173,20 @@ def load_of(result: Result) -> Load:
     >>> load_of(hx.simulate(*system, workload=hx.online(rate_tokens_per_s=900, duration_s=300))).label
     'overloaded'
     """
-    summary = result.summary.iloc[0]
+    summary, queries = result.summary.iloc[0], result.queries
     if summary["mode"] != "online":
         raise SimulationError(f"{result!r} is not online: its queue is what it was set to be")
+    if summary["partial"]:
+        raise SimulationError(f"{result!r} was stopped; run it to its end to see what its queue does")
     start_s, end_s = float(summary["start_s"]), float(summary["window_end_s"])
-    blocks = _blocks(result, start_s, end_s)["in_flight"]
-    arrivals = (int(summary["queries_fed"]) + int(summary["queries_refused"])) / (end_s - start_s)
-    return load(blocks, span_s=end_s - start_s, arrivals_per_s=arrivals)
+    points = _points(start_s, end_s)
+    came, went = (np.sort(queries[column].to_numpy(float)) for column in ("arrival_s", "end_s"))
+    in_flight = np.searchsorted(came, points, side="right") - np.searchsorted(went, points, side="right")
+    return load(
+        in_flight.reshape(BLOCKS, POINTS).mean(axis=1),
+        span_s=end_s - start_s,
+        arrivals_per_s=len(queries) / (end_s - start_s),
+    )
 
 
 def window_blocks(result: Result) -> pd.DataFrame:
@@ -204,11 +211,7 @@ def window_blocks(result: Result) -> pd.DataFrame:
     >>> len(blocks), drift(blocks["decode_tokens_per_s"]).settled
     (12, True)
     """
-    summary = result.summary.iloc[0]
-    return _blocks(result, float(summary["window_start_s"]), float(summary["window_end_s"]))
-
-
-def _blocks(result: Result, start_s: float, end_s: float) -> pd.DataFrame:
+    start_s, end_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
     timeline, block_s = result.timeline, (end_s - start_s) / BLOCKS
     time_s = timeline["time_s"].to_numpy(float)
     step_s = float(result.provenance["settings"]["sample_step_s"])
@@ -220,7 +223,7 @@ def _blocks(result: Result, start_s: float, end_s: float) -> pd.DataFrame:
     if not len(time_s):  # no query came
         return pd.DataFrame({"in_flight": np.zeros(BLOCKS), "decode_tokens_per_s": np.zeros(BLOCKS)})
     # An online run ends with its last query, which may be before the window does: then nothing is in flight.
-    points = start_s + (end_s - start_s) * (np.arange(BLOCKS * POINTS) + 0.5) / (BLOCKS * POINTS)
+    points = _points(start_s, end_s)
     last_before = np.maximum(np.searchsorted(time_s, points, side="right") - 1, 0)
     in_flight = timeline["in_flight"].to_numpy(float)[last_before]
     in_flight[points > time_s[-1] + block_s] = 0.0
@@ -232,3 +235,8 @@ def _blocks(result: Result, start_s: float, end_s: float) -> pd.DataFrame:
             "decode_tokens_per_s": np.diff(decoded) / block_s,
         }
     )
+
+
+def _points(start_s: float, end_s: float) -> NDArray[np.float64]:
+    """Times, evenly spread, at which the queries in flight are looked up."""
+    return start_s + (end_s - start_s) * (np.arange(BLOCKS * POINTS) + 0.5) / (BLOCKS * POINTS)

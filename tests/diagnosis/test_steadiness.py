@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
+from helixlab.diagnosis.steadiness import BLOCKS, drift, load, load_of, window_blocks
 from helixlab.errors import SimulationError
-from helixlab.experiments.steadiness import BLOCKS, drift, load, load_of, window_blocks
 
 SYSTEM = ("small10", "llama-1-30b", "small10/llama-1-30b/helix")
 
