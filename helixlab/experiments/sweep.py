@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from helixlab.experiments.workers import Stopped, check_jobs, finished
 from helixlab.scheduling import Scheduler
 from helixlab.workload import offline
 
-__all__ = ["Interrupted", "SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
+__all__ = ["NOT_RUN", "Interrupted", "SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
 
 
 def sweep(
@@ -249,7 +248,6 @@ def _frame(
     return frame
 
 
-@cache
 def _figure_names(objective: Objective | None) -> list[str]:
     """Names of a run's figures, from a short run: asked for when none has finished."""
     [point], _ = grid_points(

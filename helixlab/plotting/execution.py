@@ -13,6 +13,8 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from helixlab.errors import SimulationError
 from helixlab.experiments.means import mean_interval
+from helixlab.experiments.sweep import NOT_RUN
+from helixlab.plotting.labels import mark_partial
 from helixlab.plotting.style import axes_or_new, method_colours, styled
 from helixlab.simulation import Result
 
@@ -150,7 +152,7 @@ def rate_curves(
     table : DataFrame
         Columns rate_tokens_per_s, saturated and `y`, as `helixlab.rate_sweep` gives them, and optionally
         method. Several seeds of a rate give their mean with its 95 % confidence interval; the rate
-        saturates if most of them do. Runs that failed are left out.
+        saturates if most of them do. Runs that failed are left out; a sweep that was stopped is marked.
     y, label : str
         The column to show, and what to call it.
     ax : Axes, optional
@@ -162,6 +164,8 @@ def rate_curves(
     """
     ax = axes_or_new(ax, height_in=2.2)
     if "error" in table:
+        if table["error"].eq(NOT_RUN).any():
+            mark_partial(ax)
         table = table[table["error"].isna()]
     methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
     colours = method_colours(methods)

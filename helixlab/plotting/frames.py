@@ -17,7 +17,7 @@ from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures
 
-__all__ = ["comparison_table", "latency_quantiles", "window_latencies"]
+__all__ = ["comparison_table", "latency_quantiles", "partial_methods", "window_latencies"]
 
 Runs = Mapping[str, Result | Sequence[Result]]
 _SUMS: Final = (
@@ -71,8 +71,9 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns: method, runs, decode_tokens_per_s, max_flow_tokens_per_s, queries_fed, queries_finished,
-        queries_waited, queries_dropped, and for prompt and decode latency the mean and percentiles, as in
+        Columns: method, runs, partial (whether one of them was stopped), decode_tokens_per_s,
+        max_flow_tokens_per_s, queries_fed, queries_finished, queries_waited, queries_dropped, and for prompt
+        and decode latency the mean and percentiles, as in
         `Result.summary`. Methods in the order in which figures show them.
 
     Examples
@@ -95,7 +96,8 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
             for phase in ("prompt", "decode")
             for name, value in latency_figures(window_latencies(several, phase).to_numpy(), phase).items()
         }
-        rows.append({"method": method, "runs": len(several), **sums, **figures})
+        partial = any(run.summary["partial"].item() for run in several)
+        rows.append({"method": method, "runs": len(several), "partial": partial, **sums, **figures})
     return pd.DataFrame(rows)
 
 
@@ -114,7 +116,7 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
     Returns
     -------
     DataFrame
-        Columns: method, quantile, latency_s. A method without a latency has no rows.
+        Columns: method, partial, quantile, latency_s. A method without a latency has no rows.
     """
     quantiles = np.linspace(0, 1, points)
     pieces = []
@@ -122,12 +124,19 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
         latency_s = window_latencies(runs[method], phase)
         if len(latency_s):
             values = np.quantile(latency_s.to_numpy(), quantiles)
-            pieces.append(pd.DataFrame({"method": method, "quantile": quantiles, "latency_s": values}))
-    return (
-        pd.concat(pieces, ignore_index=True)
-        if pieces
-        else pd.DataFrame(columns=["method", "quantile", "latency_s"])
-    )
+            partial = any(run.summary["partial"].item() for run in _listed(runs[method]))
+            pieces.append(
+                pd.DataFrame(
+                    {"method": method, "partial": partial, "quantile": quantiles, "latency_s": values}
+                )
+            )
+    columns = ["method", "partial", "quantile", "latency_s"]
+    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
+
+
+def partial_methods(table: pd.DataFrame) -> set[str]:
+    """The methods of a table of which a run was stopped; none where the table does not say."""
+    return set(table.loc[table["partial"].eq(True), "method"]) if "partial" in table else set()
 
 
 def _listed(result: Result | Sequence[Result]) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Names at the ends of lines, which need no legend, moved apart where ends are close."""
+"""Words in a picture: names at the ends of lines, moved apart where ends are close, and a mark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from helixlab.plotting.style import legible
 
-__all__ = ["name_lines"]
+__all__ = ["mark_partial", "name_lines"]
 
 _LINE_HEIGHT_POINTS: Final = 7.5
 _LETTER_WIDTH_POINTS: Final = 5.0
@@ -49,3 +49,8 @@ def name_lines(ax: Axes, lines: Sequence[Line2D], *, below: bool = False) -> Non
             fontweight="bold", annotation_clip=False, zorder=6,
         )  # fmt: skip
         text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+
+
+def mark_partial(ax: Axes) -> None:
+    """Say that a run was stopped, wherever it is drawn."""
+    ax.text(0.01, 0.97, "partial run", transform=ax.transAxes, va="top", fontsize=6, color="#bb5566")

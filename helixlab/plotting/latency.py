@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from helixlab.plotting.frames import partial_methods
 from helixlab.plotting.style import (
     axes_or_new,
     in_order,
@@ -92,7 +93,7 @@ def latency_boxes(
         mean = float(rows.loc[method, f"{phase}_latency_mean_s"])  # type: ignore[arg-type]
         ax.plot(place, mean, label="mean of the box" if place == 0 else None, **_MEAN)
     platforms = _published_latencies(ax, methods, phase, published) if published is not None else []
-    method_ticks(ax, methods)
+    method_ticks(ax, methods, partial_methods(table))
     ax.set_xlim(-0.55, len(methods) - 0.35)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"{phase} latency (s)")
@@ -136,7 +137,7 @@ def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | No
     Axes
     """
     ax = axes_or_new(ax, height_in=2.0)
-    methods = in_order(quantiles["method"])
+    methods, stopped = in_order(quantiles["method"]), partial_methods(quantiles)
     if methods:
         # The table holds the distribution already; an ecdfplot would take its rows for the latencies.
         sns.lineplot(
@@ -147,7 +148,10 @@ def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | No
         # Above the axes, since no corner is free of lines for all distributions.
         ax.legend(
             list(ax.get_lines())[-len(methods) :],
-            [method_label(method).replace("\n", " ") for method in methods],
+            [
+                method_label(method).replace("\n", " ") + " (partial)" * (method in stopped)
+                for method in methods
+            ],
             loc="lower left", bbox_to_anchor=(0, 1), ncols=4 if len(methods) < 5 else 3, columnspacing=0.9,
         )  # fmt: skip
     ax.set_xscale("log")

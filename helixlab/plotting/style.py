@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -258,9 +258,9 @@ def method_label(method: str) -> str:
     return METHOD_LABELS.get(method, method)
 
 
-def method_ticks(ax: Axes, methods: Sequence[str]) -> None:
+def method_ticks(ax: Axes, methods: Sequence[str], partial: Collection[str] = ()) -> None:
     """Name the methods below an axis, one at each of 0, 1, ...; aslant where they have little room."""
-    labels = [method_label(method) for method in methods]
+    labels = [method_label(method) + "\n(partial)" * (method in partial) for method in methods]
     room_points = 72 * ax.get_window_extent().width / ax.figure.dpi / len(methods)
     if room_points < _ROOM_FOR_A_LABEL_POINTS:
         labels = [label.replace("\n", " ") for label in labels]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from helixlab.plotting.frames import partial_methods
 from helixlab.plotting.style import (
     BOUND_COLOUR,
     axes_or_new,
@@ -122,7 +123,8 @@ def throughput_bars(
     ----------
     table : DataFrame
         ``method`` and the column `value`. Several rows of a method, such as those of several seeds, give
-        their mean, with an error bar of one standard deviation to each side.
+        their mean, with an error bar of one standard deviation to each side. Where it has a column
+        ``partial``, methods with a run that was stopped are marked.
     published : DataFrame, optional
         Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"``, ``"solver"``, or ``"planned"``)
         and `value`; only the methods of `table` are drawn.
@@ -196,7 +198,7 @@ def throughput_bars(
             textcoords="offset points", ha="right", va="bottom", fontsize=6.5, color=BOUND_COLOUR,
         )  # fmt: skip
         tallest = max(tallest, 1.06 * bound)
-    method_ticks(ax, methods)
+    method_ticks(ax, methods, partial_methods(table))
     ax.set_xlim(-0.6, len(methods) - 0.4)
     ax.set_ylim(0, 1.08 * tallest if tallest > 0 else 1)
     ax.set(xlabel="", ylabel=label)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from helixlab.errors import SimulationError
-from helixlab.plotting.labels import name_lines
+from helixlab.plotting.labels import mark_partial, name_lines
 from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, styled
 from helixlab.simulation import Result
 
@@ -85,7 +85,8 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
     ax.set_xlim(0, last_s - origin_s)
     ax.set_ylim(0, 1.08 * max(bound, float(np.nanmax(rates.to_numpy()))))
     ax.set(xlabel="time since the model is loaded (s)", ylabel="tokens/s")
-    _mark_partial(ax, result)
+    if result.summary["partial"].item():
+        mark_partial(ax)
     name_lines(ax, lines)
     thin = Line2D([], [], color="#444444", linewidth=0.4, label=f"every {step_s:g} s")
     thick = Line2D([], [], color="#444444", label=f"mean over {samples * step_s:g} s")
@@ -153,15 +154,10 @@ def node_use_picture(
     )
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("time since the model is loaded (s)")
-    _mark_partial(ax, result)
+    if result.summary["partial"].item():
+        mark_partial(ax)
     if colourbar:
         bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02, aspect=30)
         bar.set_label(_USES[what])
         bar.outline.set_linewidth(0.4)
     return ax
-
-
-def _mark_partial(ax: Axes, result: Result) -> None:
-    """A run that was stopped says so wherever it is drawn."""
-    if result.summary["partial"].item():
-        ax.text(0.01, 0.97, "partial run", transform=ax.transAxes, va="top", fontsize=6, color="#bb5566")

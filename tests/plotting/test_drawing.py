@@ -1,6 +1,7 @@
 """Each function draws what it says, where it is told to."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -250,6 +251,18 @@ def test_no_latency_no_line() -> None:
 
 
 # Runs
+
+
+def test_a_run_that_was_stopped_is_marked(result: hx.Result) -> None:
+    stopped = replace(result, summary=result.summary.assign(partial=True))
+    runs = {"helix": result, "separate": [result, stopped]}
+    table = comparison_table(runs)
+    assert table.set_index("method")["partial"].to_dict() == {"helix": False, "separate": True}
+    for ax in (throughput_bars(table), latency_boxes(table, phase="prompt")):
+        assert ["partial" in tick.get_text() for tick in ax.get_xticklabels()] == [False, True]
+    quantiles = latency_quantiles(runs, "decode")
+    labels = [text.get_text() for text in latency_cdf(quantiles, phase="decode").get_legend().get_texts()]
+    assert ["partial" in label for label in labels] == [False, True]
 
 
 def test_comparison_sums_throughput_and_pools_latencies(result: hx.Result) -> None:
