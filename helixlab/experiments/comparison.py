@@ -40,10 +40,11 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
     Returns
     -------
     DataFrame
-        One row a number: figure, cluster, model, method, mode, platform, metric, published; ours; mean, low
-        and high, the mean over seeds and its 95 % interval; seeds; difference, ours / published - 1;
-        tolerance, and met, where the published number was simulated; wait_mean and long_mean, the means of
-        those variants where they were run; load and settled: what holds for most seeds.
+        One row a number: figure, cluster, model, method, mode, scheduler, platform, metric, placement and
+        placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
+        interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
+        simulated; wait_mean and long_mean, the means of those variants where they were run; load and
+        settled: what holds for most seeds.
         Ours is what has the requests of the published run: the run of seed 0, or the mean of
         ``"same-requests"``. It is the mean over seeds where that run's requests are not known, and beside
         measurements on the prototype.
@@ -65,6 +66,7 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         elif simulated and not draws and (published["seed"] == 0).any():
             ours = float(published.loc[published["seed"] == 0, metric].iloc[0])
         row = {name: number[name] for name in ("figure", *RUN[1:], "scheduler", "platform", "metric")}
+        row |= {name: published[name].iloc[0] for name in ("placement", "placement_hash")}
         row |= {"published": number["value"], "ours": ours, "mean": mean, "low": low, "high": high}
         row |= {"seeds": int(of_seeds["runs"]), "difference": ours / number["value"] - 1}
         if simulated:

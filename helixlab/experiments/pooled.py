@@ -128,15 +128,17 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Sums: decode_tokens_per_s, max_flow_tokens_per_s, counts of queries, events, wall_s. Of the pooled
-        iterations of the window: prompt and decode latencies, as in `Result.summary`. Means over all queries:
-        input_tokens_mean_accepted, and input_tokens_mean_asked, which counts dropped ones too. Of the window:
-        in_flight_mean, in_flight_drift, throughput_drift, settled (whether neither moved), busy_fraction_mean
+        placement_hash, joined by plus signs. Sums: decode_tokens_per_s, max_flow_tokens_per_s, counts of
+        queries, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
+        `Result.summary`. Means over all queries: input_tokens_mean_accepted, and input_tokens_mean_asked,
+        which counts dropped ones too. Of the window: in_flight_mean, in_flight_drift, throughput_drift,
+        settled (whether neither moved), busy_fraction_mean
         and kv_used_fraction_mean (at the end) over the nodes that hold layers. Online: load, growth_per_s,
         arrivals_per_s.
     """
     summaries = [result.summary.iloc[0] for result in results]
-    figures: dict[str, Any] = {name: sum(summary[name].item() for summary in summaries) for name in SUMS}
+    figures: dict[str, Any] = {"placement_hash": " + ".join(each["placement_hash"] for each in summaries)}
+    figures |= {name: sum(summary[name].item() for summary in summaries) for name in SUMS}
     for phase, latency_s in zip(("prompt", "decode"), _window_latencies(results), strict=True):
         figures |= latency_figures(latency_s, phase)
     figures |= _inputs(results)

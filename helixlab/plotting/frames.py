@@ -6,8 +6,8 @@ own. Their throughputs add up, and their latencies are those of one pool.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from helixlab.simulation.metrics import latency_figures
 __all__ = ["comparison_table", "latency_quantiles", "partial_methods", "window_latencies"]
 
 Runs = Mapping[str, Result | Sequence[Result]]
+_NAMES: Final = ("placement", "placement_hash", "scheduler", "seed")
 _SUMS: Final = (
     "decode_tokens_per_s",
     "max_flow_tokens_per_s",
@@ -71,7 +72,8 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns: method, runs, partial (whether one of them was stopped), decode_tokens_per_s,
+        Columns: method, placement, placement_hash, scheduler, seed (of several runs: each once, with a plus
+        between), runs, partial (whether one of them was stopped), decode_tokens_per_s,
         max_flow_tokens_per_s, queries_fed, queries_finished, queries_waited, queries_dropped, and for prompt
         and decode latency the mean and percentiles, as in
         `Result.summary`. Methods in the order in which figures show them.
@@ -97,7 +99,8 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
             for name, value in latency_figures(window_latencies(several, phase).to_numpy(), phase).items()
         }
         partial = any(run.summary["partial"].item() for run in several)
-        rows.append({"method": method, "runs": len(several), "partial": partial, **sums, **figures})
+        named = {name: _joined(run.summary[name].item() for run in several) for name in _NAMES}
+        rows.append({"method": method, **named, "runs": len(several), "partial": partial, **sums, **figures})
     return pd.DataFrame(rows)
 
 
@@ -137,6 +140,12 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
 def partial_methods(table: pd.DataFrame) -> set[str]:
     """The methods of a table of which a run was stopped; none where the table does not say."""
     return set(table.loc[table["partial"].eq(True), "method"]) if "partial" in table else set()
+
+
+def _joined(values: Iterable[Any]) -> Any:
+    """The value of all, or each of them once."""
+    once = list(dict.fromkeys(values))
+    return once[0] if len(once) == 1 else " + ".join(map(str, once))
 
 
 def _listed(result: Result | Sequence[Result]) -> list[Result]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from helixlab.contents import library_digest
 from helixlab.errors import FileFormatError
 from helixlab.files import replacing
 from helixlab.plotting.style import styled
 from helixlab.simulation import Result
 
 __all__ = ["save_figure", "save_table"]
+
+_NAMED: Final = ("cluster", "model", "scheduler", "execution", "mode", "rate_tokens_per_s")
+"""Columns of a table of runs that say, with placement, its hash and seed, what ran."""
 
 
 @styled
@@ -24,7 +30,7 @@ def save_figure(
     folder: str | os.PathLike[str],
     table: pd.DataFrame,
     *,
-    results: Iterable[Result] = (),
+    results: Iterable[Result] | pd.DataFrame | None = None,
 ) -> dict[str, Path]:
     """Write ``name.png``, ``name.pdf`` and ``name.csv`` into a folder.
 
@@ -40,9 +46,10 @@ def save_figure(
         Made if it is not there.
     table : DataFrame
         What was drawn; its index is left out.
-    results : iterable of Result
-        The runs that the figure shows: their origins are written into the files, as ``Description`` (png)
-        and ``Subject`` (pdf).
+    results : iterable of Result, or DataFrame, optional
+        The runs that the figure shows, or a table of them with columns such as placement, placement_hash,
+        scheduler and seed; by default `table`. What ran is written into the files, with the version of
+        helixlab, as ``Description`` (png) and ``Subject`` (pdf).
 
     Returns
     -------
@@ -64,17 +71,16 @@ def save_figure(
     ['empty.png', 'empty.pdf', 'empty.csv']
     """
     files = {ending: _file(folder, name, ending) for ending in ("png", "pdf")}
-    origins = "\n".join(result.origin for result in results)
+    origins = "\n".join(_origins(table if results is None else results))
     engine = fig.get_layout_engine()
     fig.draw_without_rendering()
     # Laying out takes most of the time of drawing, and once is enough.
     fig.set_layout_engine("none")
     try:
         with replacing(files["png"]) as beside:
-            fig.savefig(beside, format="png", metadata={"Description": origins} if origins else None)
+            fig.savefig(beside, format="png", metadata={"Description": origins})
         with replacing(files["pdf"]) as beside:
-            subject = {"Subject": origins} if origins else {}
-            fig.savefig(beside, format="pdf", metadata={"CreationDate": None, **subject})
+            fig.savefig(beside, format="pdf", metadata={"CreationDate": None, "Subject": origins})
     except OSError as error:
         raise FileFormatError(
             f"cannot write figure {name!r} into {folder} ({error.strerror or error}); give another folder"
@@ -116,6 +122,26 @@ def save_table(table: pd.DataFrame, name: str, folder: str | os.PathLike[str]) -
             f"cannot write table {name!r} into {folder} ({error.strerror or error}); give another folder"
         ) from None
     return file
+
+
+def _origins(runs: Iterable[Result] | pd.DataFrame) -> list[str]:
+    """What ran, a line for each run, or for those rows of a table that differ in the seed alone."""
+    if not isinstance(runs, pd.DataFrame):
+        return [result.origin for result in runs]
+    library = f"helixlab {version('helixlab')} ({library_digest()[:8]})"
+    if "placement" not in runs:
+        return [library]
+    columns = [name for name in ("placement", "placement_hash", *_NAMED) if name in runs]
+    lines = []
+    for values, rows in runs.groupby(columns, sort=False, dropna=False):
+        told: dict[str, Any] = dict(zip(columns, values, strict=True))
+        hashed = told.pop("placement_hash", None)
+        parts = [f"placement {told.pop('placement')}" + (f" ({hashed})" if pd.notna(hashed) else "")]
+        parts += [f"{name} {value}" for name, value in told.items() if pd.notna(value)]
+        if "seed" in rows:
+            parts.append(f"seed {', '.join(str(seed) for seed in sorted(rows['seed'].dropna().unique()))}")
+        lines.append("; ".join([*parts, library]))
+    return lines
 
 
 def _file(folder: str | os.PathLike[str], name: str, ending: str) -> Path:

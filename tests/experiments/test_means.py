@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
@@ -95,6 +95,7 @@ def test_intervals(sample, shift, level):
     assert less_high - less_low <= high - low + size
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.integers(2, 6))
 def test_intervals_hold_as_often_as_they_say(seed, runs):
     """Of 300 samples of a normal distribution, about 80 % have its mean in their interval."""

@@ -82,7 +82,7 @@ class TestPlan:
 
     @pytest.mark.parametrize("method", sorted(METHODS))
     def test_progress_goes_to_stderr(self, method, capsys):
-        limits = {"time_limit_s": 0.5} if method == "paper-milp" else {}
+        limits = {"time_limit_s": 0.5} if method in ("helix", "paper-milp") else {}
         cluster = SINGLE24 if method == "separate" else SMALL10
         plan(cluster, LLAMA30, method=method, progress=True, **limits)
         assert capsys.readouterr().out == ""

@@ -76,3 +76,20 @@ def test_the_runs_behind_a_figure_are_written_into_it(tmp_path: Path) -> None:
         assert placement.content_hash[:8] in result.origin
         assert result.provenance["scheduler"]["name"] in result.origin
         assert "seed 0" in result.origin
+
+
+def test_a_table_of_runs_says_what_they_were(tmp_path: Path) -> None:
+    grid = {"placement": "small10/llama-1-30b/helix", "scheduler": ["helix", "swarm"]}
+    workload = hx.offline(warmup_s=0, duration_s=5)
+    runs = hx.sweep(grid | {"workload": workload}, seeds=2, progress=False)
+    figure, _ = panels()
+    for files in (
+        save_figure(figure, "itself", tmp_path, runs),
+        save_figure(figure, "apart", tmp_path, TABLE, results=runs),
+    ):
+        with Image.open(files["png"]) as picture:
+            told = picture.info["Description"].splitlines()
+        assert len(told) == 2
+        for line, scheduler in zip(told, ("helix", "swarm"), strict=True):
+            assert hx.load_placement(grid["placement"]).content_hash[:8] in line
+            assert f"scheduler {scheduler}; execution greedy; mode offline; seed 0, 1; helixlab" in line
