@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helixlab.diagnosis.steadiness import load_of
 from helixlab.errors import WorkloadError
 from helixlab.simulation import Result
 
 __all__ = ["Objective", "check_objective", "latency_figures", "query_latencies"]
-
-SATURATED_BELOW = 0.95
-"""A system is saturated when it decodes less than this part of what is asked of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +122,15 @@ def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
     attainment = float(in_time.mean()) if len(latencies) else math.nan
     arriving_s = float(summary["window_end_s"] - summary["start_s"])
     asked = result.queries["output_tokens"].sum() / arriving_s
-    decoded = float(summary["decode_tokens_per_s"])
     figures: dict[str, Any] = {
         "queries": len(latencies),
         "queries_in_time": int(in_time.sum()),
         "requests_per_s": len(latencies) / window_s,
         "attainment": attainment,
         "goodput_requests_per_s": float(in_time.sum()) / window_s,
-        "decode_tokens_per_s": decoded,
+        "decode_tokens_per_s": float(summary["decode_tokens_per_s"]),
         "asked_decode_tokens_per_s": float(asked),
-        "saturated": bool(decoded < SATURATED_BELOW * asked),
+        "saturated": load_of(result).label != "stable",
     }
     for what in ("ttft_s", "tpot_s"):
         values = latencies[what].to_numpy()

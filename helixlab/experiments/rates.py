@@ -84,9 +84,10 @@ def rate_sweep(
     DataFrame
         A row for each rate and seed: rate_tokens_per_s, seed, queries (that arrived in the window),
         queries_in_time, requests_per_s (asked), attainment, goodput_requests_per_s, decode_tokens_per_s,
-        asked_decode_tokens_per_s, saturated (less than 95 % of what is asked is decoded while it
-        arrives), ttft_mean_s, ttft_p95_s, tpot_mean_s, tpot_p95_s (infinite if queries are not served),
-        meets_objective; and ``error``: None, or what went wrong with this run, which then has no figures.
+        asked_decode_tokens_per_s, saturated (the queue grows for as long as queries come, see
+        `helixlab.diagnosis.steadiness.load`), ttft_mean_s, ttft_p95_s, tpot_mean_s, tpot_p95_s (infinite if
+        queries are not served), meets_objective; and ``error``: None, or what went wrong with this run,
+        which then has no figures.
 
     Raises
     ------

@@ -13,8 +13,7 @@ import json, time
 import helixlab as hx
 import numpy as np
 import pandas as pd
-from helixlab.placement import NodeLayers
-from helixlab.placement.placement import usable_links
+from helixlab.placement import NodeLayers, usable_links
 from helixlab.simulation.metrics import peak_rss_mb
 
 MACHINES = ("A100", "V100", "L4", "L4x2", "T4", "T4x2", "T4x4")

@@ -4,6 +4,7 @@ import fcntl
 import importlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -315,6 +316,33 @@ def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
     assert table["fresh"].tolist() == [False, True]
     assert (output / "2_slow.json").exists()
     assert not (output / ".parts").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_made(folder, log, tmp_path):
+    """No file may grow beyond a limit, as if the disk were full there; with room again, all is as ever."""
+    write_counting(folder, log, "1_small")
+    large = "Path(output, 'large.txt').write_text('x' * 50_000)"
+    write(folder, "2_large.ipynb", PARAMETERS, f"from pathlib import Path\n{large}")
+    usual, output = tmp_path / "usual", tmp_path / "figures"
+    reproduce(folder, output=usual)
+    for limit in (500, 20_000):
+        done = subprocess.run(
+            [sys.executable, "-m", "helixlab", "reproduce", "--notebooks", folder, "--output", output],
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("helixlab: ")
+        assert not {"REPORT.md", "large.txt", "executed/2_large.json"} & set(contents(output))
+    ran(log)
+    table = reproduce(folder, output=output)
+    assert ran(log) == []  # it was finished when only the large one found no room
+    assert table["fresh"].tolist() == [False, True]
+    assert set(contents(output)) == set(contents(usual))
+    for name in ("1_small.json", "large.txt"):
+        assert contents(output)[name] == contents(usual)[name]
 
 
 def test_notebooks_are_chosen_by_figure(folder, log, tmp_path):
