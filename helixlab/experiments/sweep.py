@@ -20,7 +20,7 @@ from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, p
 from helixlab.experiments.store import Store
 from helixlab.experiments.workers import Stopped, check_jobs, finished
 from helixlab.scheduling import Scheduler
-from helixlab.workload import offline
+from helixlab.workload import offline, online
 
 __all__ = ["NOT_RUN", "Interrupted", "SweepError", "carry_out_grid", "runs_of", "seeds_of", "sweep"]
 
@@ -250,8 +250,11 @@ def _frame(
 
 def _figure_names(objective: Objective | None) -> list[str]:
     """Names of a run's figures, from a short run: asked for when none has finished."""
-    [point], _ = grid_points(
-        {"placement": "small10/llama-1-30b/helix", "workload": offline(warmup_s=0, duration_s=1)}
+    workload = (
+        offline(warmup_s=0, duration_s=1)
+        if objective is None
+        else online(rate_tokens_per_s=100, duration_s=5)
     )
+    [point], _ = grid_points({"placement": "small10/llama-1-30b/helix", "workload": workload})
     [run] = runs_of({"": (point, 0)}, objective)
     return list(carry_out(run)[1].figures or ())

@@ -54,7 +54,7 @@ def refine(trials: Trials, families: Sequence[Iterable[Layout]], *, n_jobs: int)
     figure = 0.0
     with ThreadPoolExecutor(n_jobs) as executor:
         try:
-            _search(trials, families, executor)
+            _search(trials, families, executor, n_jobs)
             best = trials.best(trials.affordable(n_jobs))
             if best:
                 means = trials.means(best, executor)
@@ -71,24 +71,23 @@ def refine(trials: Trials, families: Sequence[Iterable[Layout]], *, n_jobs: int)
     return found, PlanReport(status, figure, None, watch.seconds, tuple(watch.trace))
 
 
-def _search(trials: Trials, families: Sequence[Iterable[Layout]], executor: Executor) -> None:
+def _search(trials: Trials, families: Sequence[Iterable[Layout]], executor: Executor, n_jobs: int) -> None:
     starts = _in_turn(trials, families)
     trials.fit_in(starts[0])
-    annealed = []
-    for layout in starts:
-        annealed.append(trials.anneal(layout, WARM, STEPS_A_NODE * len(layout.start))[0])
-        if trials.watch.late(FOR_ANNEALING):
-            break
+    annealed: list[Layout] = []
+    while len(annealed) < len(starts) and not (annealed and trials.watch.late(FOR_ANNEALING)):
+        several = starts[len(annealed) : len(annealed) + n_jobs]
+        walks = trials.anneal(several, [WARM] * len(several), STEPS_A_NODE * len(several[0].start), executor)
+        annealed += [best for best, _ in walks]
     for known, found in zip_longest(starts, annealed, fillvalue=annealed[0]):
         trials.simulate([known, found], executor)
         if trials.watch.late(FOR_SEARCH):
             return
     for _ in range(ROUNDS):
         # The last of a walk is another placement nearby that is not foretold to be much worse.
-        walks = [
-            trials.anneal(layout, WARM / (4 if number % 2 else 1), STEPS_A_VARIATION)
-            for number, layout in enumerate(trials.best(VARIED))
-        ]
+        best = trials.best(VARIED)
+        warm = [WARM / (4 if number % 2 else 1) for number in range(len(best))]
+        walks = trials.anneal(best, warm, STEPS_A_VARIATION, executor)
         fresh = [next((end for end in walk if end not in trials.simulated), walk[0]) for walk in walks]
         trials.simulate(fresh, executor)
         if trials.watch.late(FOR_SEARCH):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -16,10 +17,10 @@ from helixlab.execution import Execution
 from helixlab.model import Model
 from helixlab.planning.annealing import anneal_throughput, walk_from
 from helixlab.planning.layouts import Layout, placement_of
-from helixlab.planning.network import Network, flow_room, network_of, serve
+from helixlab.planning.network import Network, Room, flow_room, network_of, serve
 from helixlab.planning.prediction import serving_of
 from helixlab.planning.queueing import foretell
-from helixlab.planning.stations import Serving, stations_of
+from helixlab.planning.stations import Serving, Stations, stations_of
 from helixlab.planning.watch import Watch
 from helixlab.simulation import simulate
 from helixlab.workload import offline
@@ -65,8 +66,7 @@ class Trials:
         self.cluster, self.model, self.execution, self.rng = cluster, model, execution, rng
         self.watch = watch
         self.simulated: dict[Layout, float] = {}
-        size = len(cluster.nodes)
-        self._rooms = flow_room(size), flow_room(size), stations_of(size), np.zeros(4)
+        self._rooms = _rooms(len(cluster.nodes))
         self._whole = network_of(cluster, model), serving_of(cluster, model, execution)
         self._within: dict[tuple[int, ...], tuple[Network, Serving]] = {(): self._whole}
         self._foretold: dict[Layout, float] = {}
@@ -83,17 +83,34 @@ class Trials:
             self._foretold[layout] = foretell(serving, start, end, layers, *self._rooms)
         return self._foretold[layout]
 
-    def anneal(self, layout: Layout, warm: float, steps: int) -> tuple[Layout, Layout]:
-        """The best placement met on a walk from this one, and the last.
+    def anneal(
+        self, several: Sequence[Layout], warm: Sequence[float], steps: int, executor: Executor
+    ) -> list[tuple[Layout, Layout]]:
+        """The best placement met on a walk from each of these, and the last; the walks go side by side.
 
-        The temperature falls from `warm` as a part of what is foretold. Nodes stay in their groups.
+        The temperature falls from `warm`, one for each, as a part of what is foretold. Nodes stay in their
+        groups.
         """
-        worth, layers = self.foretold(layout), self.model.layers
-        walk = walk_from(*layout.arrays, layers, int(self.rng.integers(2**31)))
-        anneal_throughput(
-            *self._arrays(layout.group), *self._rooms, walk, layers, warm * worth, COLD * worth, steps
-        )
-        group = layout.group
+        foretold = [self.foretold(layout) for layout in several]
+        within = [self._arrays(layout.group) for layout in several]
+        seeds = self.rng.integers(2**31, size=len(several)).tolist()
+        walked = partial(self._walked, steps=steps)
+        return list(executor.map(walked, several, within, foretold, warm, seeds))
+
+    def _walked(
+        self,
+        layout: Layout,
+        within: tuple[Network, Serving],
+        worth: float,
+        warm: float,
+        seed: int,
+        *,
+        steps: int,
+    ) -> tuple[Layout, Layout]:
+        layers, group = self.model.layers, layout.group
+        walk = walk_from(*layout.arrays, layers, seed)
+        rooms = _rooms(len(layout.start))  # of its own: others walk meanwhile
+        anneal_throughput(*within, *rooms, walk, layers, warm * worth, COLD * worth, steps)
         return Layout.of(walk.best_start, walk.best_end, group), Layout.of(walk.start, walk.end, group)
 
     def _arrays(self, group: tuple[int, ...]) -> tuple[Network, Serving]:
@@ -173,3 +190,8 @@ class Trials:
     def best(self, count: int) -> list[Layout]:
         """The best of those simulated."""
         return sorted(self.simulated, key=lambda layout: -self.simulated[layout])[:count]
+
+
+def _rooms(nodes: int) -> tuple[Room, Room, Stations, NDArray[np.float64]]:
+    """Room for what is calculated to foretell a placement of so many nodes."""
+    return flow_room(nodes), flow_room(nodes), stations_of(nodes), np.zeros(4)

@@ -392,7 +392,7 @@ def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
     assert prompts["length_mean_s"] > 3 * decodes["length_mean_s"]
     assert prompts["decodes_in_next_batch_mean"] > 3 * decodes["decodes_in_next_batch_mean"]
     # Chunks are the cure; choosing who goes first and smaller batches are not.
-    cures = table(folder, "execution_cures").groupby("method").mean()
+    cures = table(folder, "execution_cures").groupby("method").mean(numeric_only=True)
     throughput = cures["decode_tokens_per_s"] / cures.loc["greedy", "decode_tokens_per_s"]
     assert set(cures.index[throughput > 1.3]) == {"chunks", "chunked"}
     assert cures.loc["chunked", "decode_latency_mean_s"] < 0.7 * cures.loc["greedy", "decode_latency_mean_s"]
@@ -453,3 +453,29 @@ def test_reading_a_result(notebooks: dict[str, Path], folder: Path) -> None:
     assert lost["tokens_per_s"].is_monotonic_decreasing
     steps = table(folder, "reading_steps")
     assert "@" in steps["placement"].iloc[-1], "a plan is not the published placement of that name"
+
+
+# Bars
+
+LONG_CALLS = """\
+import helixlab as hx
+cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+placement = hx.load_placement("small10/llama-1-30b/helix")
+workload = hx.offline(warmup_s=0, duration_s=20)
+result = hx.simulate(cluster, model, placement, workload=workload, progress=True)
+runs = hx.sweep({"placement": placement, "workload": workload}, seeds=3, progress=True)
+plan = hx.plan(cluster, model, objective="flow", progress=True)
+"""
+
+
+def test_bars_of_long_calls_leave_a_line_each(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LONG_CALLS)])
+    nbformat.write(notebook, tmp_path / "long.ipynb")
+    done = papermill.execute_notebook(
+        tmp_path / "long.ipynb", tmp_path / "done.ipynb", kernel_name="python3", progress_bar=False
+    )
+    (cell,) = done.cells[-1:]
+    assert not [output for output in cell.outputs if output.output_type == "stream"]
+    texts = [output.data["text/plain"] for output in cell.outputs if output.output_type == "display_data"]
+    assert len(texts) <= 3
+    assert all(len(text.splitlines()) == 1 for text in texts)

@@ -1,5 +1,6 @@
 """Planning for throughput: what is foretold, and that plans serve more than those they start from."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -158,12 +159,18 @@ class TestPlan:
         begin = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)._replace(group=group)
         if group:
             begin = chains(SMALL10, LLAMA30, group)
-        best, last = trials().anneal(begin, 0.1, 2000)
+        with ThreadPoolExecutor(2) as executor:
+            alone = trials().anneal([begin], [0.1], 2000, executor)
+            beside = trials().anneal([begin] * 4, [0.1] * 4, 2000, executor)
+            again = trials().anneal([begin] * 4, [0.1] * 4, 2000, executor)
+        (best, last), *others = beside
+        assert alone == [(best, last)]
+        assert others != [(best, last)] * 3, "each walks its own way"
+        assert again == beside
         assert trials().foretold(best) >= trials().foretold(begin)
         for layout in (best, last):
             assert layout.group == group
             hx.check_placement(placement_of(layout, SMALL10, LLAMA30), SMALL10, LLAMA30)
-        assert trials().anneal(begin, 0.1, 2000) == (best, last)
 
     def test_ctrl_c_keeps_the_best_so_far(self, monkeypatch):
         simulate, calls = Trials.simulate, []
