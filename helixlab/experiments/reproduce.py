@@ -36,19 +36,19 @@ SCALES: Final = ("smoke", "full")
 NEEDED: Final = ("scale", "seed", "output")
 TYPICAL_S: Final = {
     "full": {
-        "03_placement": 240.0,
-        "14_execution": 200.0,
-        "12_beyond_the_paper": 150.0,
-        "09_high_heterogeneity": 80.0,
-        "10_deep_dives": 50.0,
-        "07_single_cluster": 50.0,
-        "08_geo_distributed": 50.0,
+        "14_execution": 330.0,
+        "03_placement": 270.0,
+        "12_beyond_the_paper": 225.0,
+        "09_high_heterogeneity": 120.0,
+        "07_single_cluster": 80.0,
+        "08_geo_distributed": 60.0,
+        "10_deep_dives": 60.0,
         "11_ablations": 50.0,
     },
-    "smoke": {"03_placement": 40.0, "14_execution": 30.0, "12_beyond_the_paper": 20.0},
+    "smoke": {"03_placement": 60.0, "14_execution": 50.0},
 }
-"""How long some notebooks take on one core: the longest are begun first, and the time left is estimated."""
-OTHERWISE_S: Final = {"full": 25.0, "smoke": 10.0}
+"""How long some notebooks take, two at a time on two cores: the longest are begun first, and the time left is estimated."""
+OTHERWISE_S: Final = {"full": 18.0, "smoke": 16.0}
 LOOK_EVERY_S: Final = 0.1
 
 
