@@ -47,8 +47,8 @@ TYPICAL_S: Final = {
     },
     "smoke": {"03_placement": 60.0, "14_execution": 50.0},
 }
-"""How long some notebooks take, two at a time on two cores: the longest are begun first, and by it the time that
-is left is estimated."""
+"""How long some notebooks take, two at a time on two cores: the longest are begun first, and the bar says by
+this how much time is left."""
 OTHERWISE_S: Final = {"full": 18.0, "smoke": 16.0}
 LOOK_EVERY_S: Final = 0.1
 
