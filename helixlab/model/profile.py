@@ -111,6 +111,8 @@ class MachineProfile:
     --------
     >>> from helixlab.model import load_model
     >>> a100 = load_model("llama-2-70b").profile("A100")
+    >>> a100
+    MachineProfile('A100': up to 12 layers, batches of 11250 prompt and 800 decode tokens)
     >>> a100.max_layers, a100.kv_capacity_token_layers(12)
     (12, 3377472)
     >>> round(a100.layer_time_s(prompt_tokens=750, decode_tokens=4), 6)
@@ -150,6 +152,10 @@ class MachineProfile:
         for name in ("typical_layers", "typical_layers_when_tight"):
             check_whole(getattr(self, name), f"{name} of {self.machine}", self.max_layers)
         check_number(self.initial_relative_speed, f"initial_relative_speed of {self.machine}")
+
+    def __repr__(self) -> str:
+        tokens = f"{self.prompt_batch_tokens[-1]} prompt and {self.decode_batch_tokens[-1]} decode tokens"
+        return f"MachineProfile({self.machine!r}: up to {self.max_layers} layers, batches of {tokens})"
 
     @property
     def max_layers(self) -> int:
