@@ -6,11 +6,11 @@ from typing import Final
 
 from helixlab.diagnosis.causes import LOSS_CAUSES, tell
 from helixlab.diagnosis.cautions import cautions
-from helixlab.diagnosis.facts import facts_of
+from helixlab.diagnosis.facts import Facts, facts_of
 from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.idle import idle_nodes
 from helixlab.diagnosis.losses import losses
-from helixlab.diagnosis.wording import number, percent
+from helixlab.diagnosis.wording import node_names, number, percent
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 
@@ -57,7 +57,10 @@ def diagnose(result: Result) -> list[Finding]:
         raise SimulationError(f"diagnose needs a Result, got {result!r:.60}; load one with load_result")
     facts, idle = facts_of(result), idle_nodes(result)
     table = losses(result)
-    findings = []
+    findings: list[Finding] = []
+    if facts.bound_tokens_per_s <= 0:
+        findings.append(_without_bound(result, facts))
+        table = table.iloc[:0]
     for row in table.to_dict("records"):
         cost = row["tokens_per_s"] / facts.bound_tokens_per_s
         if cost < LEAST_COST:
@@ -76,3 +79,21 @@ def diagnose(result: Result) -> list[Finding]:
         text = f"{told.text}; this costs nothing here."
         findings.append(Finding(cause, 0.0, text, told.suggestion, told.evidence))
     return sorted(findings, key=lambda finding: -finding.cost)
+
+
+def _without_bound(result: Result, facts: Facts) -> Finding:
+    """Told in place of losses, which are parts of the bound, where the bound is 0."""
+    nodes = result.nodes
+    held = nodes["end_layer"] > nodes["first_layer"]
+    overfull = nodes.loc[held & (nodes["capacity_tokens_per_s"] <= 0), "node"].tolist()
+    who = node_names(overfull) if overfull else "the nodes"
+    hold = "holds" if len(overfull) == 1 else "hold"
+    return Finding(
+        "placement",
+        0.0,
+        f"The maximum flow and the upper bound are 0, because {who} {hold} more"
+        f" layers than were measured; {number(facts.served_tokens_per_s)} tokens per second were"
+        " served all the same, and no loss can be reckoned.",
+        "Judge such a run by its throughput, or use machines that hold the model in fewer layers a node.",
+        {"nodes": overfull, "served_tokens_per_s": facts.served_tokens_per_s},
+    )

@@ -351,6 +351,23 @@ def test_nothing_ended_in_the_window():
             check_finding(finding)
 
 
+def test_the_bound_is_nothing():
+    result = hx.simulate(
+        hx.load_cluster("geo24"),
+        hx.load_model("llama-2-70b"),
+        hx.load_placement("geo24/llama-2-70b/separate-a100"),
+        scheduler="swarm",
+        workload=hx.offline(duration_s=20, rng=0),
+    )
+    finding = hx.diagnose(result)[0]
+    assert finding.cause == "placement"
+    assert finding.evidence["nodes"] == [0, 1, 2, 3]
+    assert "because nodes 0, 1, 2 and 3 hold more layers than were measured" in finding.text
+    for each in hx.diagnose(result):
+        check_finding(each)
+    check_losses(result)
+
+
 def test_saved_results_tell_the_same(tmp_path):
     result = few_queries()
     again = hx.load_result(result.save(tmp_path / "run"))
