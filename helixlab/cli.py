@@ -26,6 +26,7 @@ from helixlab.placement import (
     read_placement_ini,
     save_placement,
 )
+from helixlab.placement.files import shown_name
 from helixlab.planning import METHODS, plan
 from helixlab.terminal import print_figures, print_findings, print_json, print_table
 from helixlab.workload import Workload, offline, online, trace_names
@@ -134,13 +135,16 @@ def _plan(asked: argparse.Namespace) -> None:
         bound = min(bound or math.inf, upper_bound(cluster, model))
     nodes = placement.to_frame(cluster)
     figures = {
-        "placement": placement.name,
+        "placement": shown_name(placement),
         "max_flow_tokens_per_s": value,
         "upper_bound_tokens_per_s": bound,
         "gap": bound / value - 1 if bound is not None and value > 0 else None,
         "status": report.status,
         "wall_s": report.wall_s,
     }
+    if report.status == "interrupted":
+        asked.stopped = True
+        warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)
     if asked.output:
         save_placement(placement, asked.output)
     if asked.json:

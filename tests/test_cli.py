@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 import helixlab as hx
 from helixlab import cli, simulation
 from helixlab.execution import EXECUTIONS
+from helixlab.placement import PlanReport
 from helixlab.planning import METHODS
 from helixlab.scheduling import SCHEDULERS
 
@@ -510,6 +512,27 @@ def test_broken_pipe_is_silent():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_plans_show_whose_they_are(answer, tmp_path):
+    path = tmp_path / "p.json"
+    subject = ["--cluster", "single24", "--model", "llama-2-70b"]
+    planned = answer("plan", *subject, "--method", "petals", "-o", str(path))
+    placement = hx.load_placement(path)
+    name = f"single24/llama-2-70b/petals@{placement.content_hash[:8]}"
+    assert planned["placement"] == name
+    assert answer("flow", *subject, "--placement", str(path))["placement"] == name
+
+
+@pytest.mark.filterwarnings("default:interrupted")
+def test_an_interrupted_plan(monkeypatch, capsys, tmp_path):
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    stopped = replace(placement, report=PlanReport("interrupted"))
+    monkeypatch.setattr(cli, "plan", lambda *subject, **how: stopped)
+    assert cli.main(["plan", *SUBJECT, "-o", str(tmp_path / "p.json")]) == 130
+    told = "helixlab: warning: interrupted; the placement is the best that was found so far"
+    assert told in capsys.readouterr().err
+    assert hx.load_placement(tmp_path / "p.json") == placement
 
 
 def test_interrupt(monkeypatch, capsys):

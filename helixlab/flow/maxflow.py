@@ -21,6 +21,7 @@ from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edg
 from helixlab.html import card
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
+from helixlab.placement.files import shown_name
 from helixlab.placement.placement import End
 
 __all__ = ["Flow", "max_flow"]
@@ -45,7 +46,7 @@ class Flow:
         The minimum cut nearest to the source: kind (``"compute"``, ``"link"``, ``"network card"``), sender,
         receiver, capacity_tokens_per_s. The capacities add up to the flow.
     placement : str
-        Name of the placement.
+        Name of the placement, with its hash where that is the name of another one that is published.
 
     Examples
     --------
@@ -150,7 +151,7 @@ def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
         bottlenecks=_frame(
             _minimum_cut(graph, edge_flow), ("kind", "sender", "receiver", "capacity_tokens_per_s")
         ),
-        placement=placement.name,
+        placement=shown_name(placement),
     )
 
 

@@ -152,13 +152,14 @@ def name_mismatches(placement: Placement, path: str) -> Iterator[str]:
     held = f"it holds {equals[0]!r}" if equals else "its content is none of the published ones"
     rename = "rename it, or results are taken for those of another placement"
     published = _published_hash(placement.name)
-    planned = placement.source == PLANNED
+    # Planners name what they find by its method; what they find is nobody else's.
+    planned = placement.source == PLANNED and not equals
     if not planned and published not in (None, placement.content_hash):
         yield f"{path} calls its placement {placement.name!r}, but {held}; {rename}"
     stem = os.path.basename(path).removesuffix(".json")
     like = f"{folder}/{stem}"
     named = like in placement_names() and like != placement.name
-    if named and stem != placement.method and _published_hash(like) != placement.content_hash:
+    if named and _published_hash(like) != placement.content_hash:
         yield f"{path} has the name of {like!r}, but {held} and is called {placement.name!r}; {rename}"
 
 

@@ -73,6 +73,26 @@ def test_planned_ones_share_names_and_are_told_apart(tmp_path):
     assert quietly(tmp_path / "petals.json") == planned
 
 
+def test_a_planned_one_is_no_published_one(tmp_path):
+    claimed = replace(HELIX, name=PETALS.name, source="planned by helixlab")
+    hx.save_placement(claimed, tmp_path / "mine.json")
+    with pytest.warns(UserWarning, match="calls its placement 'single24/llama-2-70b/petals', but it holds"):
+        hx.load_placement(tmp_path / "mine.json")
+
+
+def test_the_method_does_not_excuse_the_name_of_the_file(tmp_path):
+    hx.save_placement(replace(PETALS, name="mine", links=PETALS.links[:-1]), tmp_path / "petals.json")
+    with pytest.warns(UserWarning, match="has the name of 'single24/llama-2-70b/petals', but its content is"):
+        hx.load_placement(tmp_path / "petals.json")
+
+
+def test_flows_show_whose_they_are():
+    changed = replace(PETALS, links=PETALS.links[:-1])
+    subject = hx.load_cluster("single24"), hx.load_model("llama-2-70b")
+    assert hx.max_flow(*subject, PETALS).placement == PETALS.name
+    assert hx.max_flow(*subject, changed).placement == f"{PETALS.name}@{changed.content_hash[:8]}"
+
+
 def test_hash_is_of_the_content():
     assert replace(PETALS, name="mine", method="mine").content_hash == PETALS.content_hash
     assert replace(PETALS, links=PETALS.links[:-1]).content_hash != PETALS.content_hash
