@@ -45,6 +45,20 @@ def _little_asked_for(case: _Case) -> Told:
     )
 
 
+def _requests_ran_out(case: _Case) -> Told:
+    fraction, window_s = case.facts.asked_fraction, case.facts.window_s
+    ended = (
+        f"after {number(fraction * window_s)} of the {number(window_s)} seconds of the window"
+        if fraction > 0
+        else "before the window began"
+    )
+    return Told(
+        f"The given requests ran out {ended}, and nothing was left to do",
+        "Give more requests, or a shorter warm-up and window, before judging the placement.",
+        {"asked_s": fraction * window_s, "window_s": window_s},
+    )
+
+
 def _cut_words(cut: pd.DataFrame) -> str:
     words = []
     compute = cut.loc[cut["kind"] == "compute", "sender"].tolist()
@@ -81,9 +95,19 @@ def _filling_up(case: _Case) -> Told:
 
 
 def _rejected(case: _Case) -> Told:
+    row = case.result.summary.iloc[0]
+    dropped, refused = int(row["queries_dropped"]), int(row["queries_refused"])
+    text = f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away"
+    suggestion = "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node."
+    if refused:
+        outcomes = case.result.queries
+        why = outcomes.loc[outcomes["outcome"] == "refused", "reason"].mode().iloc[0]
+        text += f", {refused} of them for good: {why}"
+        if not dropped:
+            suggestion = "Give the nodes on their way fewer layers, or leave such queries out."
     return Told(
-        f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away",
-        "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
+        text,
+        suggestion,
         {"rejected_tokens_per_s": case.facts.rejected_tokens_per_s},
     )
 
@@ -209,6 +233,7 @@ def _waiting(case: _Case) -> Told:
 
 _TELL: Final[dict[str, Callable[[_Case], Told]]] = {
     "little asked for": _little_asked_for,
+    "requests ran out": _requests_ran_out,
     **dict.fromkeys(IDLE_CAUSES, lambda case: Told(*idle_words(case.idle, case.cause))),
     "placement": _placement,
     "filling up": _filling_up,

@@ -75,7 +75,7 @@ def _rejected(result: Result) -> Iterator[Finding]:
 def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
     """Whether tokens/s change over the window, by more than they vary from block to block."""
     ended = in_window(result) if len(result.iterations) else result.iterations
-    if len(ended) < ENOUGH:
+    if len(ended) < ENOUGH or facts.asked_fraction < 1:  # where requests ran out, that is what is told
         return
     row = result.summary.iloc[0]
     edges = np.linspace(row["window_start_s"], row["window_end_s"], BLOCKS + 1)

@@ -46,6 +46,8 @@ class Facts:
         Seconds of all iterations together, by part; empty unless the breakdown was kept.
     wait_at_saturated : float
         Part of the waiting for batches that took place at saturated nodes.
+    asked_fraction : float
+        Part of the window in which there were queries: below 1 offline where the given requests ran out.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -61,6 +63,7 @@ class Facts:
     active: int
     time: dict[str, float]
     wait_at_saturated: float
+    asked_fraction: float
     cut: pd.DataFrame
 
     @property
@@ -83,6 +86,7 @@ def facts_of(result: Result) -> Facts:
     with_decodes = (
         summary["decode_tokens_per_s"] * (1 + lengths[0] / lengths[1]) if lengths[1] > 0 else processed
     )
+    asked = _asked_fraction(summary)
     waits = nodes["batch_wait_s"].to_numpy(dtype=float)
     saturated = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
     whole_wait_s = float(np.nansum(waits))
@@ -98,20 +102,33 @@ def facts_of(result: Result) -> Facts:
         bound_tokens_per_s=summary["upper_bound_tokens_per_s"],
         offered_tokens_per_s=float(tokens.sum()) / span_s if online else float("inf"),
         rejected_tokens_per_s=float(tokens[arrived["outcome"] != "finished"].sum()) / span_s,
-        serving=_serving(result, time, span_s),
+        serving=_serving(result, time, asked * span_s),
         active=int((nodes["tokens"] > 0).sum()),
         time=time,
         wait_at_saturated=float(waits[saturated].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
+        asked_fraction=asked,
         cut=_cut(result),
     )
 
 
+def _asked_fraction(summary: dict[str, Any]) -> float:
+    """Offline queries never run out, unless they were given and the last one has ended."""
+    first_s, end_s = summary["window_start_s"], summary["window_end_s"]
+    done_s = summary["last_finish_s"]
+    if summary["mode"] == "online" or summary["partial"] or summary["queries_in_flight"] > 0:
+        return 1.0
+    if not (summary["queries_fed"] > 0 and done_s < end_s):
+        return 1.0
+    return float(max(done_s - first_s, 0.0) / (end_s - first_s))
+
+
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:
-    if time:
+    """Queries at a time, over the part of the window in which there were any."""
+    if time and span_s > 0:
         return (sum(time.values()) - time["held_s"]) / span_s
     timeline = result.timeline
     first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    inside = timeline[timeline["time_s"].between(first_s, last_s)]
+    inside = timeline[timeline["time_s"].between(first_s, min(last_s, first_s + span_s))]
     return float((inside["in_flight"] - inside["held"]).mean()) if len(inside) else float("nan")
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab.cluster import SOURCE
 from helixlab.scheduling.helix import MIN_FLOW_SHARE
 from helixlab.simulation import Result
 
@@ -20,6 +21,7 @@ IDLE_CAUSES: Final = (
     "batch too small",
     "never chosen",
     "nothing upstream",
+    "nothing sent",
 )
 
 
@@ -54,6 +56,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             The scheduler could have chosen it and did not.
         nothing upstream
             All nodes that could send to it were idle themselves.
+        nothing sent
+            The coordinator sent no query on in the window, so that there was nothing to choose.
 
     Examples
     --------
@@ -69,6 +73,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
     outbound = links.groupby("sender")["flow_tokens_per_s"].sum()
     follows_flow = bool(result.provenance["scheduler"].get("follows_flow", False))
     idle = nodes[nodes["tokens"] == 0]
+    sent_any = bool((links.loc[links["sender"] == SOURCE, "tokens_per_s"] > 0).any())
     idle_ones = set(idle["node"])
     rows: list[dict[str, Any]] = []
     for node in idle.to_dict("records"):
@@ -89,6 +94,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             cause = "KV cache masked"
         elif masked["batch_masked"] > 0:
             cause = "batch too small"
+        elif not sent_any:
+            cause = "nothing sent"
         elif set(allowed["sender"]) <= idle_ones:
             cause = "nothing upstream"
         else:

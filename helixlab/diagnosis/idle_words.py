@@ -46,6 +46,10 @@ _IDLE_TEXTS: Final = {
         "{nodes} {are} idle because all nodes that send to {them} are idle too",
         "Look at those nodes first.",
     ),
+    "nothing sent": (
+        "{nodes} {are} idle because the coordinator sent nothing in the window",
+        "Measure for longer, or ask for more, before judging the placement.",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ __all__ = ["losses"]
 
 FEED_STOPS_AT: Final = 0.7
 """Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
-KNOCK_ON: Final = ("no way through", "nothing upstream")
+KNOCK_ON: Final = ("no way through", "nothing upstream", "nothing sent")
 """Idle for reasons whose loss is counted elsewhere."""
 NEGLIGIBLE: Final = 1e-9
 
@@ -39,7 +39,8 @@ def losses(result: Result) -> pd.DataFrame:
     -----
     The steps, each with what it rests on:
 
-    1. *little asked for*: online, what arrived is below the bound.
+    1. *little asked for*: online, what arrived is below the bound. *requests ran out*: offline, the bound
+       for the part of the window after the last of the given requests; what follows is of the part before.
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
        between bound and maximum flow; the rest of that distance is *placement*.
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
@@ -70,7 +71,13 @@ def losses(result: Result) -> pd.DataFrame:
     facts = facts_of(result)
     idle = idle_nodes(result)
     amounts: dict[str, float] = {}
-    bound, flow, offered = facts.bound_tokens_per_s, facts.flow_tokens_per_s, facts.offered_tokens_per_s
+    asked = facts.asked_fraction
+    amounts["requests ran out"] = (1 - asked) * facts.bound_tokens_per_s
+    bound, flow, offered = (
+        asked * facts.bound_tokens_per_s,
+        asked * facts.flow_tokens_per_s,
+        facts.offered_tokens_per_s,
+    )
     amounts["little asked for"] = max(bound - offered, 0.0)
     left = min(bound, offered) - min(flow, offered)
     amounts |= _placement(result, idle, left)
@@ -86,7 +93,11 @@ def losses(result: Result) -> pd.DataFrame:
     amounts |= unused
     rest -= rejected + sum(unused.values())
     amounts |= _at_the_cut(result, facts, set(idle["node"]), rest)
-    rows = [(cause, amount) for cause, amount in amounts.items() if abs(amount) > NEGLIGIBLE * bound]
+    rows = [
+        (cause, amount)
+        for cause, amount in amounts.items()
+        if abs(amount) > NEGLIGIBLE * facts.bound_tokens_per_s
+    ]
     table = pd.DataFrame(rows, columns=["cause", "tokens_per_s"]).astype({"tokens_per_s": float})
     lost = float(table["tokens_per_s"].clip(lower=0).sum())
     table["share"] = table["tokens_per_s"] / lost if lost > 0 else 0.0
@@ -127,7 +138,7 @@ def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> di
     cut = facts.cut[~facts.cut["sender"].isin(idle)]
     capacity, busy = cut["capacity_tokens_per_s"], cut["busy_fraction"]
     worked = float((capacity * busy - cut["used_tokens_per_s"]).sum())
-    stood = float((capacity * (1 - busy)).sum())
+    stood = float((capacity * (facts.asked_fraction - busy)).sum())
     if rest <= 0:
         return {"costly batches": rest}  # served more than planned: batches cost less
     again = 0.0

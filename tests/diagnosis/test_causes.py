@@ -128,6 +128,10 @@ def little_asked_for():
     return run(system((A, 0, 4)), workload=hx.online(requests=table, duration_s=400))
 
 
+def requests_ran_out():
+    return run(system((A, 0, 4)), workload=offline(5, 100, 50, number=200, warmup_s=0, duration_s=5000))
+
+
 def placement():
     slow = profile("S", token_s=0.004)
     return run(system((A, 0, 1), (slow, 1, 4)), workload=offline(60))
@@ -247,6 +251,7 @@ CASES = {
     "batch too small": batch_too_small,
     "never chosen": never_chosen,
     "little asked for": little_asked_for,
+    "requests ran out": requests_ran_out,
     "placement": placement,
     "filling up": filling_up,
     "rejected": rejected,
@@ -300,8 +305,46 @@ def check_losses(result):
 
 
 def test_every_cause_has_a_case():
-    elsewhere = {"nothing upstream", "stopped early"}
+    elsewhere = {"nothing upstream", "nothing sent", "stopped early"}
     assert set(CASES) | elsewhere == set(CAUSES)
+
+
+@pytest.mark.parametrize("keep_breakdown", [True, False])
+@pytest.mark.parametrize("warmup_s", [0, 20, 1000])
+def test_requests_that_run_out(keep_breakdown, warmup_s):
+    workload = offline(20, 100, 50, number=200, warmup_s=warmup_s, duration_s=5000)
+    result = run(system((A, 0, 2), (A, 2, 4)), workload=workload, keep_breakdown=keep_breakdown)
+    row = result.summary.iloc[0]
+    assert row["queries_finished"] == 200
+    findings = hx.diagnose(result)
+    asked_s = max(row["last_finish_s"] - row["window_start_s"], 0)
+    assert findings[0].cause == "requests ran out"
+    assert findings[0].evidence["asked_s"] == pytest.approx(asked_s)
+    assert findings[0].cost == pytest.approx(1 - asked_s / 5000)
+    assert not {"unsteady", "never chosen"} & {finding.cause for finding in findings}
+    for finding in findings:
+        check_finding(finding)
+    check_losses(result)
+
+
+def test_nothing_sent():
+    # The prompts come in the warm-up, and the first one takes longer than the window.
+    case = system((A, 0, 4), (A, 0, 4))
+    result = run(case, workload=offline(1, 2000, 50, warmup_s=2, duration_s=2))
+    causes = {finding.cause: finding for finding in hx.diagnose(result)}
+    assert "never chosen" not in causes
+    assert "the coordinator sent nothing in the window" in causes["nothing sent"].text
+    check_losses(result)
+
+
+def test_refused_queries_cannot_wait():
+    tight = profile("T", kv_blocks=180)  # 2880 tokens
+    table = requests([200] * 20 + [3500] * 20, [50] * 40, np.arange(40) * 20.0)
+    result = run(system((tight, 0, 4)), workload=hx.online(requests=table, duration_s=800))
+    assert result.summary["queries_refused"].item() > 0
+    finding = next(finding for finding in hx.diagnose(result) if finding.cause == "rejected")
+    assert "for good" in finding.text
+    assert finding.suggestion == "Give the nodes on their way fewer layers, or leave such queries out."
 
 
 def test_what_follows_from_an_idle_node_costs_nothing_more():
