@@ -12,7 +12,7 @@ import pandas as pd
 from helixlab.diagnosis.facts import facts_of
 from helixlab.diagnosis.losses import losses
 from helixlab.diagnosis.settings import difference_in_words, differing_settings
-from helixlab.diagnosis.wording import number
+from helixlab.diagnosis.wording import listed, number
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 
@@ -39,7 +39,8 @@ class Comparison:
     settings : DataFrame
         One row a setting that is not the same in all, one column a run.
     figures : DataFrame
-        One row a run: what it is called, served_tokens_per_s and the main figures of its summary.
+        One row a run: what it is called, whether it is partial, served_tokens_per_s and the main figures of its
+        summary.
     causes : DataFrame
         One row a cause of lost tokens/s, one column a run, in tokens/s; the order is that of how much the
         runs differ in it.
@@ -82,7 +83,8 @@ def compare(results: Sequence[Result]) -> Comparison:
     Warns
     -----
     UserWarning
-        The runs differ in more than one setting, so that none alone explains the difference.
+        The runs differ in more than one setting, so that none alone explains the difference, or one was
+        stopped early.
 
     Examples
     --------
@@ -108,10 +110,13 @@ def compare(results: Sequence[Result]) -> Comparison:
     if len(runs) < 2 or not all(isinstance(run, Result) for run in runs):
         raise SimulationError("compare needs two or more results: compare([first, second])")
     differing = differing_settings(runs)
+    numbers = [str(at) for at in range(1, len(runs) + 1)]
+    stopped = [at for at, run in zip(numbers, runs, strict=True) if run.summary["partial"].item()]
+    if stopped:
+        warnings.warn(_stopped_in_words(stopped), stacklevel=2)
     sentence = difference_in_words(differing)
     if len(differing) > 1:
         warnings.warn(sentence, stacklevel=2)
-    numbers = [str(at) for at in range(1, len(runs) + 1)]
     settings = pd.DataFrame(differing, index=pd.Index(numbers), dtype=object).T.rename_axis("setting")
     figures = pd.DataFrame([_figures(run) for run in runs], index=pd.Index(numbers, name="run"))
     tables = [losses(run).set_index("cause")["tokens_per_s"] for run in runs]
@@ -119,15 +124,25 @@ def compare(results: Sequence[Result]) -> Comparison:
     spread = causes.max(axis=1) - causes.min(axis=1)
     causes = causes.loc[spread.sort_values(ascending=False, kind="stable").index]
     lines = [sentence, *_settings_in_words(differing)]
+    if stopped:
+        lines.append(_stopped_in_words(stopped))
     lines += [_in_words(figures, causes, other) for other in numbers[1:]]
     return Comparison(settings, figures, causes, "\n".join(lines))
 
 
 def _figures(result: Result) -> dict[str, Any]:
     row = result.summary.iloc[0]
-    named = {name: row[name] for name in ("placement", "scheduler")}
+    named = {name: row[name] for name in ("placement", "scheduler", "partial")}
     named["served_tokens_per_s"] = facts_of(result).served_tokens_per_s
     return named | {name: row[name] for name in FIGURES}
+
+
+def _stopped_in_words(stopped: list[str]) -> str:
+    one = len(stopped) == 1
+    return (
+        f"Run{'' if one else 's'} {listed(stopped)} {'was' if one else 'were'} stopped early, so that"
+        f" {'its' if one else 'their'} figures are of a part only."
+    )
 
 
 def _settings_in_words(differing: dict[str, list[Any]]) -> list[str]:

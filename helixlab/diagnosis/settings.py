@@ -47,6 +47,9 @@ def differing_settings(results: Sequence[Result]) -> dict[str, list[Any]]:
             if len(set(names)) < len({str(content) for content in contents}):
                 names = [_with_content(source[what]) for source in sources]
             differing[what] = list(names)
+    codes = [_code(source["versions"]) for source in sources]
+    if len(set(codes)) > 1:
+        differing["helixlab"] = list(codes)
     for what in _PLAIN:
         keys = [key for key in sources[0][what] if key not in _NOT_RESULTS]
         for key in keys:
@@ -59,6 +62,11 @@ def differing_settings(results: Sequence[Result]) -> dict[str, list[Any]]:
 def _content(part: Mapping[str, Any]) -> Any:
     """Of a thing with a name what makes it what it is: its hash, or its parameters."""
     return part["hash"] if "hash" in part else {key: part[key] for key in part}
+
+
+def _code(versions: Mapping[str, Any]) -> str:
+    """Which helixlab ran: two of one version can differ in their code."""
+    return f"{versions.get('helixlab')} ({str(versions.get('helixlab_code'))[:8]})"
 
 
 def _with_content(part: Mapping[str, Any]) -> str:

@@ -119,7 +119,7 @@ class Result:
 
     @property
     def origin(self) -> str:
-        """What ran, in one line: names with content hashes, workload, seed, versions.
+        """What ran, in one line: whether it is partial, names with content hashes, workload, seed, versions.
 
         Examples
         --------
@@ -131,7 +131,7 @@ class Result:
         'placement small10/llama-1-30b/helix (d65a6af2)'
         """
         source = self.provenance
-        parts = []
+        parts = ["partial"] if self.summary["partial"].item() else []
         for what in ("placement", "cluster", "model", "scheduler", "execution"):
             part = source[what]
             parts.append(f"{what} {part['name']} ({(part['hash'] or 'content unknown')[:8]})")
@@ -285,15 +285,31 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     return Result(**tables, provenance=content["provenance"])
 
 
+_STATED_TWICE = (
+    ("cluster", "cluster", "name"),
+    ("model", "model", "name"),
+    ("scheduler", "scheduler", "name"),
+    ("execution", "execution", "name"),
+    ("mode", "workload", "mode"),
+    ("seed", "workload", "seed"),
+)
+"""Column of the summary, and where in the provenance the same is said."""
+
+
 def _check_hash(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
-    """The placement it names must be the one it states."""
+    """What it names must be what it states: its placement by content, the rest by name."""
     placement = provenance.get("placement", {})
     keys = ("layers", "links", "kv_capacity_token_layers")
     stated = {content_hash({key: placement.get(key) for key in keys}), placement.get("hash")}
     stated |= set(summary.get("placement_hash", ()))
     names = {placement.get("name"), *summary.get("placement", ())}
-    if len(stated) > 1 or len(names) > 1:
+    differing = ["placement"] if len(stated) > 1 or len(names) > 1 else []
+    for what, part, key in _STATED_TWICE:
+        of_part = provenance.get(part, {})
+        if any(value != of_part.get(key) for value in summary.get(what, ())):
+            differing.append(what)
+    if differing:
         raise FileFormatError(
-            f"{folder} was changed after it was written: its placement is not the one it says it ran with;"
-            " simulate again"
+            f"{folder} was changed after it was written: its {differing[0]} is not the one it says it"
+            " ran with; simulate again"
         )

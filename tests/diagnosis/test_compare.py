@@ -110,3 +110,24 @@ def test_own_functions_of_one_name():
     runs = [run(scheduler=Scheduler("mine", function)) for function in (_first, _second)]
     names = hx.compare(runs).settings.loc["scheduler"].tolist()
     assert names[0] != names[1]
+
+
+def test_another_code():
+    first = run()
+    versions = {**first.provenance["versions"], "helixlab_code": "0123456789abcdef"}
+    second = replace(first, provenance={**first.provenance, "versions": versions})
+    comparison = hx.compare([first, second])
+    assert list(comparison.settings.index) == ["helixlab"]
+    assert "These runs differ in helixlab only." in comparison.text
+    assert "(01234567) in run 2" in comparison.text
+
+
+def test_partial_runs_are_marked():
+    first = run()
+    stopped = replace(first, summary=first.summary.assign(partial=True))
+    told = "Run 2 was stopped early, so that its figures are of a part only."
+    with pytest.warns(UserWarning, match=told):
+        comparison = hx.compare([first, stopped])
+    assert told in comparison.text
+    assert comparison.figures["partial"].tolist() == [False, True]
+    assert stopped.origin.startswith("partial; placement ")

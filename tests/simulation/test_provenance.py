@@ -89,3 +89,18 @@ def test_a_summary_changed_by_hand_is_refused(tmp_path):
     summary.assign(placement="another").to_parquet(folder / "summary.parquet")
     with pytest.raises(FileFormatError, match="was changed after it was written"):
         hx.load_result(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("scheduler", "name", "random"), ("workload", "seed", 7), ("cluster", "name", "geo24")],
+)
+def test_a_provenance_that_the_summary_contradicts_is_refused(tmp_path, part, key, value):
+    workload = hx.offline(duration_s=5, warmup_s=0)
+    folder = hx.simulate(*SYSTEM, scheduler="swarm", workload=workload).save(tmp_path / "run")
+    content = json.loads((folder / "result.json").read_text())
+    content["provenance"][part][key] = value
+    (folder / "result.json").write_text(json.dumps(content))
+    what = key if key == "seed" else part
+    with pytest.raises(FileFormatError, match=f"its {what} is not the one it says it ran with"):
+        hx.load_result(folder)
