@@ -39,8 +39,8 @@ class Comparison:
     settings : DataFrame
         One row a setting that is not the same in all, one column a run.
     figures : DataFrame
-        One row a run: what it is called, whether it is partial, served_tokens_per_s and the main figures of its
-        summary.
+        One row a run: what it is called, whether it is partial, served_tokens_per_s and the main figures of
+        its summary.
     causes : DataFrame
         One row a cause of lost tokens/s, one column a run, in tokens/s; the order is that of how much the
         runs differ in it.

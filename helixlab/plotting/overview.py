@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from helixlab.errors import SimulationError
 from helixlab.plotting.style import PAGE_WIDTH_IN, panels, styled
-from helixlab.plotting.timeline import node_use_picture
+from helixlab.plotting.timeline import check_timeline, node_use_picture
 from helixlab.simulation import Result
 
 __all__ = ["resampled", "timeline_picture"]
@@ -53,8 +54,10 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     """
     timeline = result.timeline
-    if len(timeline) < 2:
-        raise SimulationError("the run has no timeline to draw; simulate with sample_step_s above 0")
+    check_timeline(result)
+    number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
+    if not (step_s is None or (number and math.isfinite(step_s))):
+        raise SimulationError(f"step_s is {step_s!r}; give a number of seconds")
     own_s = float(timeline["time_s"].diff().median())
     every = 1 if step_s is None else round(step_s / own_s)
     if every < 1 or (step_s is not None and abs(every * own_s - step_s) > 1e-6 * own_s):
@@ -138,6 +141,12 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
         ax.set_xlim(0, end_s)
     row = result.summary.iloc[0]
     partial = "partial run: " if row["partial"] else ""
-    figure.suptitle(f"{partial}{row['placement']}, {row['scheduler']}, {row['execution']}", fontsize=8)
-    figure.supxlabel(result.origin.replace("; execution", ";\nexecution"), fontsize=4.5, color="#666666")
+    title = figure.suptitle(
+        f"{partial}{row['placement']}, {row['scheduler']}, {row['execution']}", fontsize=8
+    )
+    origin = figure.supxlabel(
+        result.origin.replace("; execution", ";\nexecution"), fontsize=4.5, color="#666666"
+    )
+    for text in (title, origin):
+        text.set_parse_math(False)  # a name is no formula, whatever dollar signs it has
     return figure

@@ -15,7 +15,7 @@ from helixlab.plotting.labels import mark_partial, name_lines
 from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, styled
 from helixlab.simulation import Result
 
-__all__ = ["node_use_picture", "tokens_over_time"]
+__all__ = ["check_timeline", "node_use_picture", "tokens_over_time"]
 
 _RATES: Final = {"prompt + decode": "#66a3d2", "decode": "#004488"}
 _MUCH_MORE: Final = 1.5
@@ -25,6 +25,24 @@ _USES: Final = {
     "kv_used_fraction": "part of the KV cache in use",
     "kv_expected_fraction": "part of the KV cache expected to be used",
 }
+
+
+def check_timeline(result: Result) -> None:
+    """A line over time takes two samples.
+
+    Raises
+    ------
+    SimulationError
+        The run has fewer.
+    """
+    samples, step_s = len(result.timeline), float(result.provenance["settings"]["sample_step_s"])
+    if samples == 0 and not step_s > 0:
+        raise SimulationError("the run has no timeline to draw; simulate with sample_step_s above 0")
+    if samples < 2:
+        raise SimulationError(
+            f"the run is too short for its timeline, which has {samples} of the two samples that a line"
+            f" takes; simulate for longer, or with sample_step_s below {step_s:g}"
+        )
 
 
 @styled
@@ -54,8 +72,7 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
         The run has no timeline.
     """
     timeline, summary = result.timeline, result.summary.iloc[0]
-    if len(timeline) < 2:
-        raise SimulationError("the run has no timeline to draw; simulate with sample_step_s above 0")
+    check_timeline(result)
     ax = axes_or_new(ax, height_in=2.0)
     start_s, last_s = float(summary["window_start_s"]), float(summary["window_end_s"])
     origin_s = float(summary["start_s"])
@@ -130,8 +147,7 @@ def node_use_picture(
     """
     if what not in _USES:
         raise SimulationError(f"what must be one of {', '.join(_USES)}, got {what!r}")
-    if len(result.timeline) < 2:
-        raise SimulationError("the run has no timeline to draw; simulate with sample_step_s above 0")
+    check_timeline(result)
     summary = result.summary.iloc[0]
     origin_s = float(summary["start_s"])
     samples = result.node_timeline

@@ -13,7 +13,7 @@ from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.simulation.metrics import peak_rss_mb
 from helixlab.simulation.result import Result
-from helixlab.simulation.run import simulate
+from helixlab.simulation.run import check_step, check_workload, simulate
 from helixlab.workload import Workload
 from helixlab.workload import offline as offline_workload
 
@@ -84,7 +84,7 @@ def estimate(
     """Wall time and memory of `simulate` with the same arguments, from a short simulation.
 
     Both are meant to be right within a factor of two. Online the iterations to come are known; offline
-    they go on as in the second half of the pilot.
+    they go on as in the second half of the pilot, as far as there are requests.
 
     Parameters
     ----------
@@ -111,9 +111,12 @@ def estimate(
     True
     """
     workload = offline_workload() if workload is None else workload
+    check_workload(workload)
+    check_step("sample_step_s", sample_step_s, "timeline")
     how = {name: value for name, value in how.items() if name not in ("progress", "watch_step_s", "partial")}
     span_s = _span_s(workload)
-    pilot_s, runs = PILOT_S, [(0.0, 0.0)]
+    # Where the first request comes late there is nothing to learn from what is before it.
+    pilot_s, runs = _first_arrival_s(workload) + PILOT_S, [(0.0, 0.0)]
     while True:
         part = workload if pilot_s >= span_s else _first(workload, pilot_s)
         started = time.perf_counter()
@@ -141,6 +144,8 @@ def estimate(
         whole = _asked(workload)
     else:
         whole = done + (done - _iterations(result, 0.5)) / (pilot_s / 2) * (span_s - pilot_s)
+        if workload.requests is not None:
+            whole = min(whole, _asked(workload))
     wall_s = taken_s + max(whole - done, 0.0) * _each_s(runs)
     bytes_ = span_s / sample_step_s * len(cluster.nodes) * BYTES_A_NODE_SAMPLE if sample_step_s > 0 else 0.0
     if keep_iterations:
@@ -174,6 +179,11 @@ def _first(workload: Workload, span_s: float) -> Workload:
         return replace(workload, warmup_s=0.0, duration_s=span_s)
     requests = workload.requests[workload.requests["arrival_s"] < span_s]
     return replace(workload, warmup_s=0.0, duration_s=span_s, requests=requests)
+
+
+def _first_arrival_s(workload: Workload) -> float:
+    first = next((batch[0, 0] for batch in workload.batches() if len(batch)), 0.0)
+    return float(first) if workload.online else 0.0
 
 
 def _asked(workload: Workload) -> float:

@@ -22,7 +22,7 @@ from helixlab.simulation.watch import Watch
 from helixlab.workload import Workload
 from helixlab.workload import offline as offline_workload
 
-__all__ = ["simulate"]
+__all__ = ["check_step", "check_workload", "simulate"]
 
 KV_RULES = {"offline": (0.85, 1.0), "online": (0.9, 0.6)}
 """The paper's part of a KV cache that may fill, and part of the mean output that is expected."""
@@ -106,8 +106,7 @@ def simulate(
     started = time.perf_counter()
     scheduler, execution = get_scheduler(scheduler), get_execution(execution)
     workload = offline_workload() if workload is None else workload
-    if not isinstance(workload, Workload):
-        raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
+    check_workload(workload)
     for thing, kind, loader in ((cluster, Cluster, "load_cluster"), (model, Model, "load_model")):
         if not isinstance(thing, kind):
             what = kind.__name__
@@ -122,9 +121,7 @@ def simulate(
         ("sample_step_s", sample_step_s, "timeline"),
         ("watch_step_s", watch_step_s, "table"),
     ):
-        number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
-        if not (number and 0 <= step_s < float("inf")):
-            raise SimulationError(f"{name} must be 0 (no {none}) or more, got {step_s!r}")
+        check_step(name, step_s, none)
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
     check_placement(placement, cluster, model)
@@ -183,3 +180,28 @@ def simulate(
     return build_result(
         recording, cluster, model, placement, flow, workload, source, start_s, time.perf_counter() - started
     )
+
+
+def check_workload(workload: Workload) -> None:
+    """Whether it is one.
+
+    Raises
+    ------
+    SimulationError
+        It is not.
+    """
+    if not isinstance(workload, Workload):
+        raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
+
+
+def check_step(name: str, step_s: float, none: str) -> None:
+    """Whether a step called `name` is 0, which stands for none, or more.
+
+    Raises
+    ------
+    SimulationError
+        It is not.
+    """
+    number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
+    if not (number and 0 <= step_s < float("inf")):
+        raise SimulationError(f"{name} must be 0 (no {none}) or more, got {step_s!r}")

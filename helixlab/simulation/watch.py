@@ -19,7 +19,7 @@ EXPLAINED = (
     " expected (fullest layer); part of the time busy (busiest node, mean)."
 )
 COLUMNS = {
-    "time_s": ("time", "{:.0f} s"),
+    "time_s": ("time", "{:.10g} s"),
     "in_flight": ("in flight", "{:d}"),
     "held": ("held", "{:d}"),
     "finished": ("finished", "{:d}"),
@@ -91,7 +91,7 @@ def watch_row(
     used = nodes["kv_used_token_layers"] / nodes["kv_capacity_token_layers"]
     busy = (counters[3] - before[3])[holding] / span_s
     return {
-        "time_s": counters[0] - start_s,
+        "time_s": round(counters[0] - start_s, 3),
         "in_flight": int(run["in_flight"]),
         "held": int(run["held"]),
         "finished": int(run["finished"]),

@@ -468,3 +468,28 @@ def test_no_timeline_to_draw() -> None:
     result = hx.simulate(cluster, model, placement, workload=workload, sample_step_s=0)
     with pytest.raises(SimulationError, match="no timeline to draw"):
         result.plot_timeline()
+
+
+@pytest.fixture(scope="module")
+def short_run():
+    subject = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = replace(hx.load_placement("small10/llama-1-30b/helix"), name="a$b_{$c")
+    return hx.simulate(*subject, placement, workload=hx.offline(warmup_s=0, duration_s=20, rng=0))
+
+
+def test_a_name_is_no_formula(short_run, tmp_path):
+    figure = short_run.plot_timeline()
+    figure.savefig(tmp_path / "run.png")
+    assert "a$b_{$c" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("step_s", [float("nan"), float("inf"), "5", True])
+def test_steps_that_are_none(short_run, step_s):
+    with pytest.raises(SimulationError, match="give a number of seconds"):
+        short_run.plot_timeline(step_s=step_s)
+
+
+def test_too_short_for_a_timeline(short_run):
+    shorter = replace(short_run, timeline=short_run.timeline.iloc[:1])
+    with pytest.raises(SimulationError, match="too short for its timeline, which has 1 of the two samples"):
+        shorter.plot_timeline()

@@ -89,3 +89,29 @@ def test_on_the_command_line(capsys):
     assert capsys.readouterr().out.startswith("about ")
     assert cli.main(["simulate", *names, "--duration", "40", "--estimate", "--json"]) == 0
     assert '"fits": true' in capsys.readouterr().out
+
+
+def test_the_first_request_comes_late():
+    table = REQUESTS.assign(arrival_s=REQUESTS["arrival_s"] + 3000.0)
+    workload = hx.online(requests=table, duration_s=4000)
+    foretold = hx.estimate(*loaded(SMALL10), workload=workload)
+    assert foretold.iterations == pytest.approx(400 * 121, rel=0.02)
+
+
+def test_given_requests_have_an_end():
+    table = REQUESTS.drop(columns="arrival_s")
+    foretold = hx.estimate(*loaded(SMALL10), workload=hx.offline(requests=table, duration_s=86_400))
+    assert foretold.iterations <= 400 * 121
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"workload": "x"}, "workload must come from offline"),
+        ({"sample_step_s": -1}, "sample_step_s must be 0"),
+        ({"sample_step_s": "5"}, "sample_step_s must be 0"),
+    ],
+)
+def test_what_simulate_refuses(wrong, told):
+    with pytest.raises(SimulationError, match=told):
+        hx.estimate(*loaded(SMALL10), **wrong)

@@ -179,3 +179,10 @@ def test_a_step_that_makes_no_sense():
     with pytest.raises(hx.errors.SimulationError, match="watch_step_s must be 0"):
         hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=-1)
     assert driving.EVENTS_A_CALL <= 1_000_000, "Ctrl-C is heard soon"
+
+
+def test_the_table_tells_parts_of_seconds(capsys):
+    workload = hx.offline(warmup_s=0, duration_s=2, rng=0)
+    hx.simulate(*SYSTEM, workload=workload, watch_step_s=0.5)
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["0.5", "1", "1.5", "2"]
