@@ -68,7 +68,7 @@ class TestEvaluationBars:
         named = [text.get_text() for text in ax.get_legend().get_texts()]
         assert set(named) == {
             "nothing dropped",
-            "nothing dropped, settled",
+            "nothing dropped, from 900 s",
             "published, simulated",
             "published, measured",
             "overloaded",
