@@ -111,10 +111,9 @@ class TestLoad:
         assert load(longer, NONE, **shape | {"span_s": 1800}).label == "stable"
 
     def test_bursts_are_not_growing(self):
-        assert load([20] * 8 + [60] * 4, NONE, span_s=1800, arrivals_per_s=0.3).label == "backlogged"
-        assert (
-            load([20] * 8 + [60] * 4, NONE, span_s=1800, arrivals_per_s=0.3, dispersion=9).label == "stable"
-        )
+        rising, shape = [20] * 8 + [40] * 4, {"span_s": 1800, "arrivals_per_s": 0.3}
+        assert load(rising, NONE, **shape).label == "backlogged"
+        assert load(rising, NONE, **shape, dispersion=9).label == "stable"
 
 
 class TestOfResults:
