@@ -186,7 +186,7 @@ def saturation_curves(
     ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
     >>> ax = saturation_curves(table)
     >>> [str(line.get_marker()) for line in ax.get_lines()]
-    ['None', 'o', 'X']
+    ['None', 'o', 'X', 'X']
     """
     ax = axes_or_new(ax, height_in=2.0)
     methods = in_order(table["method"])
@@ -201,6 +201,7 @@ def saturation_curves(
         ax.plot(x[stable], values[stable], marker="o", markersize=3, **dots)
         dots |= {"marker": "X", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
         ax.plot(x[~stable], values[~stable], **dots)
+    ax.plot([], [], linestyle="none", marker="X", markersize=4.5, color="0.3", label="queue grows")
     if log:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
