@@ -99,10 +99,12 @@ def _reproduce_options(option: Any) -> None:
         "--figure", nargs="+", metavar="N", help="only what makes these figures of the paper: 5, 7a, table8"
     )
     option("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
-    option("--seeds", type=int, help="seeds that means are taken over (default: 5)")
+    option(
+        "--seeds", type=int, help="seeds that means are taken over (default: as the notebook says, 3 or 5)"
+    )
     option("--replan", action="store_true", help="search anew for the plans that ship with helixlab")
     option("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
-    option("--output", metavar="DIR", default="figures", help="(default: figures)")
+    option("--output", metavar="DIR", help="(default: figures, at smoke scale figures/smoke)")
 
 
 def _subject_options(option: Any) -> None:

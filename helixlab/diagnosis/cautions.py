@@ -101,7 +101,7 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     if row["mode"] != "online" or row["partial"] or result.queries.empty or facts.window_s <= 0:
         return
     load = load_of(result)
-    if load.label == "stable":
+    if load.label in ("stable", "filling"):
         return
     stay = min(load.growth_per_s / load.arrivals_per_s, 1.0)
     half, end = (_in_system(result, row["window_end_s"] - back * facts.window_s) for back in (0.5, 0.0))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 
-__all__ = ["BLOCKS", "Drift", "Load", "drift", "load", "load_of", "window_blocks"]
+__all__ = ["BLOCKS", "TOLERATED", "Drift", "Load", "drift", "load", "load_of", "window_blocks"]
 
 BLOCKS: Final = 12
 """Into so many a window is cut."""
@@ -27,13 +27,17 @@ TOLERATED: Final = 0.05
 STUDENT_T: Final = 2.23
 """The 97.5th percentile of Student's t with `BLOCKS` - 2 degrees of freedom."""
 FILLING: Final = 1 / 3
-"""Part of an online run in which the system fills up, whatever it is asked."""
+"""Part of an online run that is left out, as the system fills up then ..."""
+LIVES: Final = 3.0
+"""... or as long as so many queries take one after the other, where their number still grows after that."""
+FEWEST: Final = 4
+"""Blocks that must be left after that, to say anything."""
 GROWING: Final = 0.02
 """Part of the arriving queries that stays, from which on the queue grows."""
 OVERLOADED: Final = 0.10
 """The same, from which on it runs away."""
 CHANCE: Final = 3.0
-"""Standard deviations of a Poisson count that the queries in flight may have grown by chance."""
+"""Standard deviations by which the queries in flight may have grown by chance."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ class Load:
     Parameters
     ----------
     label : str
-        ``"stable"``; ``"backlogged"``: the queue grows; or ``"overloaded"``: of ten queries that arrive, one
-        or more is left to the queue, so that latencies say how long the run was and not how the system is.
+        ``"stable"``; ``"filling"``: more and more queries are in flight, but they do not wait longer to
+        begin, and the run is too short to say whether that would end; ``"backlogged"``: the queue grows; or
+        ``"overloaded"``: of ten queries that arrive, one or more is left to the queue, so that latencies say
+        how long the run was and not how the system is.
     growth_per_s : float
         Queries in flight gained per second, once the system has filled up.
     arrivals_per_s : float
@@ -110,21 +116,38 @@ def drift(blocks: ArrayLike) -> Drift:
     return Drift(float(second.mean() - first.mean()) / scale, float(error) / scale)
 
 
-def load(in_flight: ArrayLike, *, span_s: float, arrivals_per_s: float) -> Load:
+def load(
+    in_flight: ArrayLike,
+    waiting: ArrayLike,
+    *,
+    span_s: float,
+    arrivals_per_s: float,
+    life_s: float = 0.0,
+    dispersion: float = 1.0,
+) -> Load:
     """Label a run by the trend of its queries in flight.
 
     The first third is left out, in which the system fills up. What is left grows if a straight line through
     it gains more than 2 % of the arriving queries, and more than chance explains: in a stable system that
     queries enter at random, their number varies like a Poisson count, by the square root of its mean.
 
+    A system fills up for as long as a few queries take. So where it seems to grow, the time of three is left
+    out; and if little remains, the queries that wait for their first token decide: they begin to pile up at
+    once where more come than can be served.
+
     Parameters
     ----------
-    in_flight : array, shape (blocks,)
-        Mean queries in flight in blocks of equal length, from the first arrival to the last; six or more.
+    in_flight, waiting : array, shape (blocks,)
+        Mean queries in flight, and those of them without a first token, in blocks of equal length, from the
+        first arrival to the last; six or more.
     span_s : float
         Length of all blocks together.
     arrivals_per_s : float
         Queries that arrived per second.
+    life_s : float
+        Mean time from the arrival of a query to its end.
+    dispersion : float
+        Variance of the arrivals in a block over their mean; 1 for a Poisson process.
 
     Raises
     ------
@@ -133,26 +156,45 @@ def load(in_flight: ArrayLike, *, span_s: float, arrivals_per_s: float) -> Load:
 
     Examples
     --------
-    >>> load([20] * 12, span_s=1800, arrivals_per_s=1).label
+    >>> none = [0] * 12
+    >>> load([20] * 12, none, span_s=1800, arrivals_per_s=1).label
     'stable'
-    >>> load(np.arange(12) * 15, span_s=1800, arrivals_per_s=1).label
+    >>> load(np.arange(12) * 15, none, span_s=1800, arrivals_per_s=1).label
     'backlogged'
-    >>> load(np.arange(12) * 75, span_s=1800, arrivals_per_s=1).label
+    >>> load(np.arange(12) * 75, none, span_s=1800, arrivals_per_s=1).label
     'overloaded'
+    >>> load(np.arange(12) * 75, none, span_s=1800, arrivals_per_s=1, life_s=900).label
+    'filling'
     """
-    means = np.asarray(in_flight, dtype=float)
-    if means.ndim != 1 or len(means) < 6 or not np.isfinite(means).all() or not span_s > 0:
-        raise SimulationError(f"in_flight must be six or more numbers over some time, got {in_flight!r:.80}")
-    settled = means[round(FILLING * len(means)) :]
-    block_s = span_s / len(means)
-    slope, _ = np.polyfit(np.arange(len(settled)) * block_s, settled, 1)
-    gained = slope * block_s * (len(settled) - 1)
-    by_chance = CHANCE * np.sqrt(max(float(settled[: len(settled) // 2].mean()), 1.0))
-    share = slope / arrivals_per_s if arrivals_per_s > 0 else 0.0
+    flying, held = np.asarray(in_flight, dtype=float), np.asarray(waiting, dtype=float)
+    for means in (flying, held):
+        if means.ndim != 1 or len(means) < 6 or not np.isfinite(means).all() or not span_s > 0:
+            raise SimulationError(
+                f"in_flight and waiting must be six or more numbers over some time, got {means!r:.80}"
+            )
+    block_s, filled = span_s / len(flying), round(FILLING * len(flying))
+    growth_per_s, grows = _growth(flying[filled:], block_s, arrivals_per_s, dispersion)
     label = "stable"
-    if gained > by_chance and share > GROWING:
-        label = "overloaded" if share > OVERLOADED else "backlogged"
-    return Load(label, float(slope), float(arrivals_per_s))
+    if grows:
+        lived = max(filled, int(np.ceil(LIVES * life_s / block_s)))
+        short = len(flying) - lived < FEWEST
+        judged = held[filled:] if short else flying[lived:]
+        growth_per_s, grows = _growth(judged, block_s, arrivals_per_s, dispersion)
+        if grows:
+            label = "overloaded" if growth_per_s > OVERLOADED * arrivals_per_s else "backlogged"
+        elif short:
+            label = "filling"
+    return Load(label, growth_per_s, float(arrivals_per_s))
+
+
+def _growth(
+    means: NDArray[np.float64], block_s: float, arrivals_per_s: float, dispersion: float
+) -> tuple[float, bool]:
+    """Queries gained per second, and whether these are many, and more than chance explains."""
+    slope, _ = np.polyfit(np.arange(len(means)) * block_s, means, 1)
+    gained = slope * block_s * (len(means) - 1)
+    by_chance = CHANCE * np.sqrt(dispersion * max(float(means[: len(means) // 2].mean()), 1.0))
+    return float(slope), bool(gained > by_chance and slope > GROWING * arrivals_per_s)
 
 
 def load_of(result: Result) -> Load:
@@ -179,13 +221,20 @@ def load_of(result: Result) -> Load:
     if summary["partial"]:
         raise SimulationError(f"{result!r} was stopped; run it to its end to see what its queue does")
     start_s, end_s = float(summary["start_s"]), float(summary["window_end_s"])
-    points = _points(start_s, end_s)
-    came, went = (np.sort(queries[column].to_numpy(float)) for column in ("arrival_s", "end_s"))
-    in_flight = np.searchsorted(came, points, side="right") - np.searchsorted(went, points, side="right")
+    span_s, points = end_s - start_s, _points(start_s, end_s)
+    end = queries["end_s"]
+    begun = queries["prompt_done_s"].fillna(end)  # some are refused
+    came, first, last = (np.sort(times.to_numpy(float)) for times in (queries["arrival_s"], begun, end))
+    arrived, answered, gone = (np.searchsorted(times, points, side="right") for times in (came, first, last))
+    in_flight, waiting = ((arrived - less).reshape(BLOCKS, POINTS).mean(axis=1) for less in (gone, answered))
+    counts, _ = np.histogram(came, np.linspace(start_s, end_s, BLOCKS + 1))
     return load(
-        in_flight.reshape(BLOCKS, POINTS).mean(axis=1),
-        span_s=end_s - start_s,
-        arrivals_per_s=len(queries) / (end_s - start_s),
+        in_flight,
+        waiting,
+        span_s=span_s,
+        arrivals_per_s=len(queries) / span_s,
+        life_s=float((end - queries["arrival_s"]).mean()) if len(queries) else 0.0,
+        dispersion=max(1.0, float(counts.var(ddof=1) / counts.mean())) if len(queries) else 1.0,
     )
 
 

@@ -43,8 +43,8 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         One row a number: figure, cluster, model, method, mode, scheduler, platform, metric, placement and
         placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
         interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
-        simulated; wait_mean and long_mean, the means of those variants where they were run; load and
-        settled: what holds for most seeds.
+        simulated; wait_mean and long_mean, the means of those variants where they were run; load and settled,
+        what holds for most seeds of ours, and long_settled.
         Ours is what has the requests of the published run: the run of seed 0, or the mean of
         ``"same-requests"``. It is the mean over seeds where that run's requests are not known, and beside
         measurements on the prototype.
@@ -78,7 +78,12 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         for variant in ("wait", "long"):
             there = (*run, variant) in by_run
             row[f"{variant}_mean"] = means.loc[(*run, variant, metric), "mean"] if there else np.nan
-        row["load"] = published["load"].mode().iloc[0] if number["mode"] == "online" else ""
+        row["long_settled"] = np.nan
+        if (*run, "long") in by_run:
+            row["long_settled"] = bool(by_run[*run, "long"]["settled"].mean() > 0.5)
+        same_requests = simulated and (*run, "same-requests") in by_run
+        labelled = by_run[*run, "same-requests"] if same_requests else published
+        row["load"] = labelled["load"].mode().iloc[0] if number["mode"] == "online" else ""
         row["settled"] = bool(published["settled"].mean() > 0.5)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -10,7 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from helixlab.diagnosis.steadiness import TOLERATED
 from helixlab.errors import UnknownNameError
+from helixlab.experiments.means import mean_interval
 from helixlab.experiments.pooled import pooled_runs
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.published import DRAWS, RUN
@@ -147,5 +149,14 @@ def _favoured(runs: pd.DataFrame) -> list[str]:
 
 
 def _unsettled(runs: pd.DataFrame) -> list[str]:
-    settled = runs.groupby("group")["settled"].mean()
-    return list(settled.index[settled < 0.5])
+    """Groups that moved from the first half of the window to the second.
+
+    A run alone may hide it in its scatter, so all seeds are taken together: a drift is one if it is more than
+    what is tolerated, and its interval over the seeds leaves out 0. A single seed is judged by its blocks.
+    """
+    moved = 1.0 - runs.groupby("group")["settled"].mean() > 0.5
+    for name in ("in_flight_drift", "throughput_drift"):
+        means = mean_interval(runs, by="group", values=name).set_index("group")
+        apart = (means["low"] > 0) | (means["high"] < 0)
+        moved |= apart & (means["mean"].abs() > TOLERATED)
+    return list(moved.index[moved])

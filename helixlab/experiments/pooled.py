@@ -39,7 +39,7 @@ SUMS: Final = (
     "events",
     "wall_s",
 )
-LOADS: Final = ("stable", "backlogged", "overloaded")
+LOADS: Final = ("stable", "filling", "backlogged", "overloaded")
 """From best to worst: several runs are as their worst."""
 
 

@@ -75,7 +75,7 @@ def reproduce(
     seeds: int | None = None,
     jobs: int = 1,
     replan: bool = False,
-    output: str | os.PathLike[str] = "figures",
+    output: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     """Run the numbered notebooks, which write figures and the tables behind them, and write ``REPORT.md``.
@@ -105,8 +105,9 @@ def reproduce(
         Notebooks at a time.
     replan : bool
         Search anew for the placements that ship with helixlab.
-    output : path
-        Folder for what they write; the notebooks as they were run are put into ``executed`` in it.
+    output : path, optional
+        Folder for what they write; the notebooks as they were run are put into ``executed`` in it. By default
+        ``figures``, at smoke scale ``figures/smoke``, since one folder has the results of one scale.
     progress : bool, optional
         Show a progress bar; by default if someone is looking.
 
@@ -128,6 +129,8 @@ def reproduce(
     for name, number in (("jobs", jobs), ("seeds", seeds)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
             raise NotebookError(f"{name} is {number!r}; give a whole number from 1 up")
+    if output is None:
+        output = Path("figures") if scale == "full" else Path("figures", scale)
     target = Path(output).resolve()
     found = [read_notebook(path.resolve(), NEEDED) for path in numbered_notebooks(notebooks)]
     chosen = [(each, each.figures) for each in found] if figures is None else with_figures(found, figures)

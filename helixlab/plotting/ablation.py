@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
@@ -51,16 +52,17 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
     """
     ax = axes_or_new(ax, height_in=2.0)
     ax.set(xscale="log", xlabel="time of the search (s)", ylabel="max flow (tokens/s)")
-    lines = []
-    for number, (run, rows) in enumerate(table.groupby("run", sort=False)):
+    lines, others = [], cycle(SEARCH_COLOURS[1:])
+    for run, rows in table.groupby("run", sort=False):
         rows = rows[rows["incumbent_tokens_per_s"] >= LEAST_TOKENS_PER_S]
         rows = rows.sort_values("seconds", kind="stable")
         if rows.empty:
             continue
         seconds = rows["seconds"].astype(float).clip(lower=FIRST_S)
         best = rows["incumbent_tokens_per_s"].astype(float).cummax()
-        dashes = PUBLISHED_DASHES if bool(rows["published"].iloc[0]) else "-"
-        colour = SEARCH_COLOURS[number % len(SEARCH_COLOURS)]
+        published = bool(rows["published"].iloc[0])
+        dashes = PUBLISHED_DASHES if published else "-"
+        colour = next(others) if published else SEARCH_COLOURS[0]
         (line,) = ax.plot(
             seconds, best, drawstyle="steps-post", color=colour, linestyle=dashes, label=str(run)
         )

@@ -25,11 +25,11 @@ from helixlab.plotting.throughput import hollow, label_platforms
 __all__ = ["evaluation_bars", "mark_loads", "saturation_curves"]
 
 _SIDE: Final = {"simulation": -0.17, "prototype": 0.17}
-_HATCHES: Final = {"backlogged": "////", "overloaded": "xxxx"}
-_SPLIT: Final = {"backlogged": "back-\nlogged", "overloaded": "over-\nloaded"}
+_HATCHES: Final = {"filling": "....", "backlogged": "////", "overloaded": "xxxx"}
+_SPLIT: Final = {"filling": "filling", "backlogged": "back-\nlogged", "overloaded": "over-\nloaded"}
 _OTHER_WINDOWS: Final = {
     "wait": ("nothing dropped", (0, (1.2, 0.8))),
-    "long": ("nothing dropped, settled", "-"),
+    "long": ("nothing dropped, from 900 s", "-"),
 }
 _LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
@@ -122,14 +122,14 @@ def evaluation_bars(
 
 @styled
 def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
-    """Write above each method whose queue grows that it does.
+    """Write above each method whose run is not stable what it is.
 
     Parameters
     ----------
     ax : Axes
         With one place a method, in the fixed order, as `evaluation_bars` and `latency_boxes` draw them.
     loads : Series
-        Label of the load (``"stable"``, ``"backlogged"``, ``"overloaded"``) by method.
+        Label of the load by method, see `helixlab.diagnosis.steadiness.Load`.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def saturation_curves(
     Parameters
     ----------
     table : DataFrame
-        Columns method, rate_tokens_per_s, load (``"stable"``, ``"backlogged"``, ``"overloaded"``) and `y`.
+        Columns method, rate_tokens_per_s, load (see `helixlab.diagnosis.steadiness.Load`) and `y`.
     y, label : str
         The column to draw, and what it is called on the axis, with its unit.
     log : bool, default False
@@ -186,7 +186,7 @@ def saturation_curves(
     ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
     >>> ax = saturation_curves(table)
     >>> [str(line.get_marker()) for line in ax.get_lines()]
-    ['None', 'o', 'X']
+    ['None', 'o', 'X', 'X']
     """
     ax = axes_or_new(ax, height_in=2.0)
     methods = in_order(table["method"])
@@ -196,11 +196,12 @@ def saturation_curves(
         x, values = rows["rate_tokens_per_s"].astype(float), rows[y].astype(float)
         name = method_label(method).replace("\n", " ")
         ax.plot(x, values, color=colours[method], linestyle=_LINES[number % len(_LINES)], label=name)
-        stable = (rows["load"] == "stable").to_numpy()
+        stable = rows["load"].isin(["stable", "filling"]).to_numpy()
         dots: dict[str, Any] = {"linestyle": "none", "color": colours[method], "zorder": 4}
         ax.plot(x[stable], values[stable], marker="o", markersize=3, **dots)
         dots |= {"marker": "X", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
         ax.plot(x[~stable], values[~stable], **dots)
+    ax.plot([], [], linestyle="none", marker="X", markersize=4.5, color="0.3", label="queue grows")
     if log:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from helixlab.plotting.frames import partial_methods
@@ -82,12 +83,13 @@ def legend_above(figure: Figure, *, columns: int | None = None) -> Figure:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
+        dashed = any(isinstance(handle, Line2D) and handle.is_dashed() for handle in entries.values())
         figure.legend(
             list(entries.values()),
             list(entries),
             loc="outside upper right",
             ncols=columns or len(entries),
-            handlelength=1,
+            handlelength=2.6 if dashed else 1,
         )
     return figure
 

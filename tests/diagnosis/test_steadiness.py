@@ -24,6 +24,9 @@ def simulated(workload, **settings):
     )
 
 
+NONE = [0] * BLOCKS
+
+
 class TestDrift:
     @given(level=st.floats(0.1, 1e6), change=st.floats(-0.9, 0.9))
     def test_a_step_is_what_it_is(self, level, change):
@@ -72,27 +75,45 @@ class TestLoad:
     def test_what_stays_of_what_arrives(self, share, arrivals_per_s, start):
         span_s = 36000.0
         middles = (np.arange(BLOCKS) + 0.5) * span_s / BLOCKS
-        found = load(start + share * arrivals_per_s * middles, span_s=span_s, arrivals_per_s=arrivals_per_s)
+        found = load(
+            start + share * arrivals_per_s * middles, NONE, span_s=span_s, arrivals_per_s=arrivals_per_s
+        )
         assert found.growth_per_s == pytest.approx(share * arrivals_per_s, abs=1e-6)
         assert found.label == ("overloaded" if share > 0.1 else "backlogged" if share > 0.02 else "stable")
 
     def test_filling_up_is_not_growing(self):
         filled = [0, 20, 35, 40, *[40] * 8]
-        assert load(filled, span_s=1800, arrivals_per_s=0.1).label == "stable"
+        assert load(filled, NONE, span_s=1800, arrivals_per_s=0.1).label == "stable"
 
     def test_chance_is_not_growing(self):
         """A stable system that queries enter at random: their number is a Poisson count."""
         rng = np.random.default_rng(0)
-        labels = [load(rng.poisson(30, BLOCKS), span_s=600, arrivals_per_s=0.5).label for _ in range(400)]
+        labels = [
+            load(rng.poisson(30, BLOCKS), NONE, span_s=600, arrivals_per_s=0.5).label for _ in range(400)
+        ]
         assert labels.count("stable") >= 396
 
     def test_two_queries_are_no_trend(self):
-        assert load([0] * 10 + [1, 1], span_s=1800, arrivals_per_s=0.001).label == "stable"
+        assert load([0] * 10 + [1, 1], NONE, span_s=1800, arrivals_per_s=0.001).label == "stable"
 
     @pytest.mark.parametrize(("blocks", "span_s"), [([1, 2], 10), ([1] * 12, 0)])
     def test_what_cannot_be_judged(self, blocks, span_s):
         with pytest.raises(SimulationError, match="six or more numbers"):
-            load(blocks, span_s=span_s, arrivals_per_s=1)
+            load(blocks, blocks, span_s=span_s, arrivals_per_s=1)
+
+    def test_filling_up_for_long_is_not_growing(self):
+        """Queries that take 200 s fill a system for 600 s; those that wait show whether that is all."""
+        rising = 100 * (1 - np.exp(-np.arange(BLOCKS) * 50 / 200))
+        shape = {"span_s": 600, "arrivals_per_s": 0.5, "life_s": 200}
+        assert load(rising, NONE, **shape).label == "filling"
+        assert load(rising, np.arange(BLOCKS) * 3, **shape).label == "overloaded"
+        longer = 100 * (1 - np.exp(-np.arange(BLOCKS) * 150 / 200))
+        assert load(longer, NONE, **shape | {"span_s": 1800}).label == "stable"
+
+    def test_bursts_are_not_growing(self):
+        rising, shape = [20] * 8 + [40] * 4, {"span_s": 1800, "arrivals_per_s": 0.3}
+        assert load(rising, NONE, **shape).label == "backlogged"
+        assert load(rising, NONE, **shape, dispersion=9).label == "stable"
 
 
 class TestOfResults:
@@ -101,6 +122,19 @@ class TestOfResults:
             load_of(simulated(hx.online(rate_tokens_per_s=rate, duration_s=900))).label for rate in (60, 2000)
         ]
         assert labels == ["stable", "overloaded"]
+
+    def test_the_length_of_a_run_does_not(self):
+        """A rate that the system bears for hours, in runs that end before all queries have come to theirs."""
+        system = [hx.load_cluster("geo24"), hx.load_model("llama-2-70b")]
+        placement = hx.load_placement("geo24/llama-2-70b/helix")
+        labels = [
+            load_of(
+                hx.simulate(*system, placement, workload=hx.online(rate_tokens_per_s=rate, duration_s=s))
+            ).label
+            for rate in (320, 900)
+            for s in (900, 3600)
+        ]
+        assert labels == ["filling", "stable", "overloaded", "overloaded"]
 
     @settings(max_examples=5, deadline=None)
     @given(seed=st.integers(0, 100))

@@ -226,6 +226,18 @@ def test_what_is_finished_is_not_run_again(folder, tmp_path, pretended):
     assert contents(output) == before
 
 
+def test_scales_have_folders_of_their_own(folder, tmp_path, pretended, monkeypatch):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    monkeypatch.chdir(tmp_path)
+    reproduce(folder)
+    full = contents(tmp_path / "figures")
+    reproduce(folder, scale="smoke")
+    assert (tmp_path / "figures" / "smoke" / "REPORT.md").exists()
+    assert full.items() <= contents(tmp_path / "figures").items()
+    assert pretended() == ["1_one", "1_one"]
+    assert not reproduce(folder)["fresh"].any()
+
+
 def test_nothing_stale_is_taken_for_fresh(folder, tmp_path, pretended, monkeypatch):
     write(folder, "1_one.ipynb", PARAMETERS)
     write(folder, "2_two.ipynb", PARAMETERS)

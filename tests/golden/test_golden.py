@@ -1,5 +1,6 @@
 """Figures of the reference simulator, for the same requests."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +157,23 @@ def test_a_seed_means_the_same_requests(rate, requests):
     assert rows > 1000
     for column in recorded.columns:
         np.testing.assert_allclose(drawn[column][:rows], recorded[column][:rows], atol=1e-9)
+
+
+def test_a_run_that_turns_on_ties():
+    """Figures 7c and 7d, swarm: the published percentiles are one of the ways in which near ties can fall."""
+    cluster, rng = hx.load_cluster("geo24"), np.random.default_rng(2)
+    moved = [replace(link, latency_s=link.latency_s * (1 + 1e-7 * rng.random())) for link in cluster.links]
+    result = hx.simulate(
+        replace(cluster, links=moved),
+        hx.load_model("llama-1-30b"),
+        hx.load_placement("geo24/llama-1-30b/swarm"),
+        scheduler="swarm",
+        workload=hx.online(rate_tokens_per_s=380, rng=0),
+        on_full="drop",
+    )
+    published = read_table("published/results.csv").query(
+        "figure in ['7c', '7d'] and model == 'llama-1-30b' and method == 'swarm'"
+    )
+    assert len(published) == 10
+    for metric, value in published[["metric", "value"]].itertuples(index=False):
+        assert round(result.summary[metric].item(), 2) == value, metric

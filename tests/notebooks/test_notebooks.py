@@ -318,6 +318,7 @@ def test_07_to_09_the_published_evaluation(notebooks: dict[str, Path], folder: P
     checks = table(folder, f"{start}_checks")
     assert set(checks.loc[checks["mode"] == "online", "load"].dropna()) <= {
         "stable",
+        "filling",
         "backlogged",
         "overloaded",
     }
@@ -372,7 +373,7 @@ def test_12_beyond_the_paper(notebooks: dict[str, Path], folder: Path) -> None:
     assert served["for-chunked", "chunked"] > served["published", "chunked"]
     online = table(folder, "beyond_online")
     assert len(online) == 8
-    assert set(online["load"]) <= {"stable", "backlogged", "overloaded"}
+    assert set(online["load"]) <= {"stable", "filling", "backlogged", "overloaded"}
     assert len(table(folder, "findings_beyond")) == 2
 
 

@@ -68,7 +68,7 @@ class TestEvaluationBars:
         named = [text.get_text() for text in ax.get_legend().get_texts()]
         assert set(named) == {
             "nothing dropped",
-            "nothing dropped, settled",
+            "nothing dropped, from 900 s",
             "published, simulated",
             "published, measured",
             "overloaded",
@@ -110,7 +110,7 @@ def test_crosses_where_the_queue_grows():
     assert ax.get_yscale() == "log"
     crosses = [line.get_xydata().tolist() for line in markers(ax, "X")]
     assert crosses == [[[200, 9]]]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Helix", "mine"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Helix", "mine", "queue grows"]
 
 
 class TestSearchQuality:
