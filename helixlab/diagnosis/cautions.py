@@ -104,18 +104,20 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     if load.label in ("stable", "filling"):
         return
     stay = min(load.growth_per_s / load.arrivals_per_s, 1.0)
+    offered = facts.offered_tokens_per_s - facts.rejected_tokens_per_s
+    late = 1 - facts.served_tokens_per_s / offered if offered > 0 else 0.0
     half, end = (_in_system(result, row["window_end_s"] - back * facts.window_s) for back in (0.5, 0.0))
     behind_s = max(float(row["last_finish_s"] - row["window_end_s"]), 0.0)
     yield Finding(
         "saturated",
-        stay,
+        max(stay, late),
         f"More is asked for than can be served: of a hundred queries that come, {number(100 * stay)} stay in"
         f" the queue, {half} are in flight at half time, {end} at the end; the last one ended"
         f" {number(behind_s)} seconds after the window.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {
             "load": load.label,
-            "offered_tokens_per_s": facts.offered_tokens_per_s - facts.rejected_tokens_per_s,
+            "offered_tokens_per_s": offered,
             "served_tokens_per_s": facts.served_tokens_per_s,
             "queries_at_half_time": half,
             "queries_at_the_end": end,
