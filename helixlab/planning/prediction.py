@@ -13,6 +13,7 @@ from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement
+from helixlab.placement.files import shown_name
 from helixlab.planning.layouts import layout_of
 from helixlab.planning.network import Network, flow_room, network_of
 from helixlab.planning.queueing import DECODE, IN_FLIGHT, PROMPT, THROUGHPUT, foretell
@@ -116,8 +117,8 @@ def predict(
         )
     if flow is None:
         flow = max_flow(cluster, model, placement)
-    elif not isinstance(flow, Flow) or flow.placement != placement.name:
-        raise PlacementError(f"flow is {flow!r}; give that of placement {placement.name!r}, or None")
+    elif not isinstance(flow, Flow) or flow.placement != shown_name(placement):
+        raise PlacementError(f"flow is {flow!r}; give that of placement {shown_name(placement)!r}, or None")
     cluster = placement.on(cluster)
     size = len(cluster.nodes)
     room = flow_room(size)
