@@ -94,19 +94,24 @@ def _filling_up(case: _Case) -> Told:
     )
 
 
+def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
+    """How many queries were refused for good, and why, to end a sentence; and what would have helped."""
+    queries, row = result.queries, result.summary.iloc[0]
+    refused = int(row["queries_refused"])
+    if not refused:
+        return "", for_dropped
+    why = queries.loc[queries["outcome"] == "refused", "reason"].mode().iloc[0]
+    for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
+    return f", {refused} of them for good: {why}", for_dropped if row["queries_dropped"] else for_refused
+
+
 def _rejected(case: _Case) -> Told:
-    row = case.result.summary.iloc[0]
-    dropped, refused = int(row["queries_dropped"]), int(row["queries_refused"])
-    text = f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away"
-    suggestion = "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node."
-    if refused:
-        outcomes = case.result.queries
-        why = outcomes.loc[outcomes["outcome"] == "refused", "reason"].mode().iloc[0]
-        text += f", {refused} of them for good: {why}"
-        if not dropped:
-            suggestion = "Give the nodes on their way fewer layers, or leave such queries out."
+    for_good, suggestion = refusals(
+        case.result,
+        "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
+    )
     return Told(
-        text,
+        f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away{for_good}",
         suggestion,
         {"rejected_tokens_per_s": case.facts.rejected_tokens_per_s},
     )

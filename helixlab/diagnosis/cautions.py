@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from helixlab.diagnosis.causes import refusals
 from helixlab.diagnosis.facts import Facts
 from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
@@ -50,14 +51,10 @@ def _rejected(result: Result) -> Iterator[Finding]:
     if turned_away.empty or not fed:
         return
     served = ended.loc[ended["outcome"] == "finished", "input_tokens"]
-    dropped, refused = int(row["queries_dropped"]), int(row["queries_refused"])
-    text = f"{len(turned_away)} of {fed} queries were turned away"
-    suggestion = "Let them wait with on_full='wait'; dropping favours short queries."
-    if refused:
-        why = turned_away.loc[turned_away["outcome"] == "refused", "reason"].mode().iloc[0]
-        text += f", {refused} of them for good: {why}"
-        if not dropped:
-            suggestion = "Give the nodes on their way fewer layers, or leave such queries out."
+    for_good, suggestion = refusals(
+        result, "Let them wait with on_full='wait'; dropping favours short queries."
+    )
+    text = f"{len(turned_away)} of {fed} queries were turned away{for_good}"
     if len(served) and turned_away["input_tokens"].mean() > served.mean():
         text += (
             f"; their prompts had {number(float(turned_away['input_tokens'].mean()))} tokens on average,"
@@ -68,7 +65,7 @@ def _rejected(result: Result) -> Iterator[Finding]:
         len(turned_away) / fed,
         f"{text}.",
         suggestion,
-        {"queries_dropped": dropped, "queries_refused": refused, "queries_fed": fed},
+        {name: int(row[name]) for name in ("queries_dropped", "queries_refused", "queries_fed")},
     )
 
 
@@ -101,7 +98,7 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     if row["mode"] != "online" or row["partial"] or result.queries.empty or facts.window_s <= 0:
         return
     load = load_of(result)
-    if load.label in ("stable", "filling"):
+    if not load.grows:
         return
     stay = min(load.growth_per_s / load.arrivals_per_s, 1.0)
     offered = facts.offered_tokens_per_s - facts.rejected_tokens_per_s

@@ -16,7 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 
-__all__ = ["BLOCKS", "TOLERATED", "Drift", "Load", "drift", "load", "load_of", "window_blocks"]
+__all__ = [
+    "BLOCKS",
+    "GROWS",
+    "LABELS",
+    "TOLERATED",
+    "Drift",
+    "Load",
+    "drift",
+    "load",
+    "load_of",
+    "window_blocks",
+]
 
 BLOCKS: Final = 12
 """Into so many a window is cut."""
@@ -38,6 +49,10 @@ OVERLOADED: Final = 0.10
 """The same, from which on it runs away."""
 CHANCE: Final = 3.0
 """Standard deviations by which the queries in flight may have grown by chance."""
+LABELS: Final = ("stable", "filling", "backlogged", "overloaded")
+"""Of a run, from best to worst."""
+GROWS: Final = LABELS[2:]
+"""Labels of runs whose queue grows."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,11 @@ class Load:
     label: str
     growth_per_s: float
     arrivals_per_s: float
+
+    @property
+    def grows(self) -> bool:
+        """Whether the queue grows for as long as queries come."""
+        return self.label in GROWS
 
 
 def drift(blocks: ArrayLike) -> Drift:
@@ -152,7 +172,7 @@ def load(
     Raises
     ------
     SimulationError
-        There are too few blocks, or no time.
+        There are too few blocks, not as many of both, or no time, or a number is below 0.
 
     Examples
     --------
@@ -167,6 +187,14 @@ def load(
     'filling'
     """
     flying, held = np.asarray(in_flight, dtype=float), np.asarray(waiting, dtype=float)
+    numbers = {"arrivals_per_s": arrivals_per_s, "life_s": life_s, "dispersion": dispersion}
+    for name, value in numbers.items():
+        if not 0 <= value < np.inf:
+            raise SimulationError(f"{name} is {value!r}; give a number of at least 0")
+    if flying.shape != held.shape:
+        raise SimulationError(
+            f"in_flight has {flying.size} blocks and waiting {held.size}; give as many of both"
+        )
     for means in (flying, held):
         if means.ndim != 1 or len(means) < 6 or not np.isfinite(means).all() or not span_s > 0:
             raise SimulationError(

@@ -130,7 +130,7 @@ def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
         "goodput_requests_per_s": float(in_time.sum()) / window_s,
         "decode_tokens_per_s": float(summary["decode_tokens_per_s"]),
         "asked_decode_tokens_per_s": float(asked),
-        "saturated": load_of(result).label in ("backlogged", "overloaded"),
+        "saturated": load_of(result).grows,
     }
     for what in ("ttft_s", "tpot_s"):
         values = latencies[what].to_numpy()

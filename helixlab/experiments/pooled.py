@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from helixlab.contents import digest, library_digest
-from helixlab.diagnosis.steadiness import drift, load_of, window_blocks
+from helixlab.diagnosis.steadiness import LABELS, drift, load_of, window_blocks
+from helixlab.diagnosis.times import in_window
 from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
 from helixlab.experiments.store import Store
@@ -39,8 +40,6 @@ SUMS: Final = (
     "events",
     "wall_s",
 )
-LOADS: Final = ("stable", "filling", "backlogged", "overloaded")
-"""From best to worst: several runs are as their worst."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     if all(summary["mode"] == "online" for summary in summaries):
         loads = [load_of(result) for result in results]
         figures |= {
-            "load": max((each.label for each in loads), key=LOADS.index),
+            "load": max((each.label for each in loads), key=LABELS.index),
             "growth_per_s": sum(each.growth_per_s for each in loads),
             "arrivals_per_s": sum(each.arrivals_per_s for each in loads),
         }
@@ -177,12 +176,10 @@ def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray
     """Latencies of the prompts and of the decodes that ended in the windows."""
     prompts, decodes = [], []
     for result in results:
-        summary, iterations = result.summary.iloc[0], result.iterations
-        inside = iterations["end_s"].between(summary["window_start_s"], summary["window_end_s"]).to_numpy()
-        is_prompt = (iterations["iteration"] == 0).to_numpy()
-        latency_s = iterations["latency_s"].to_numpy()
-        prompts.append(latency_s[inside & is_prompt])
-        decodes.append(latency_s[inside & ~is_prompt])
+        ended = in_window(result)
+        is_prompt, latency_s = (ended["iteration"] == 0).to_numpy(), ended["latency_s"].to_numpy()
+        prompts.append(latency_s[is_prompt])
+        decodes.append(latency_s[~is_prompt])
     return np.concatenate(prompts), np.concatenate(decodes)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab.contents import FIGURES_COME_FROM, library_digest
+from helixlab.diagnosis.steadiness import LABELS
 from helixlab.experiments.comparison import rankings, reference_error
 from helixlab.experiments.records import data_digest
 from helixlab.files import write_text
@@ -134,7 +135,7 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
         lines.append(line + ".")
     online = _runs(numbers[numbers["mode"] == "online"])
     if len(online):
-        others = online[online["load"].isin(["filling", "backlogged", "overloaded"])]
+        others = online[online["load"].isin(LABELS[1:])]
         words = "; ".join(f"{_named(row)} is {row['load']}" for _, row in others.iterrows())
         lines.append(
             f"{len(online) - len(others)} of {len(online)} online runs are stable"
@@ -172,7 +173,7 @@ def _why(row: pd.Series, numbers: pd.DataFrame) -> str:
     if tuple(row[RUN]) == TURNS_ON_TIES:
         words.append(
             "the order of nearly simultaneous events decides this run: with link latencies moved by a part in"
-            " 10⁷, one in a few draws gives all ten published percentiles"
+            " 10⁷, 3 of 20 draws gave all ten published percentiles"
         )
     if row["scheduler"] in ("random", "shortest-queue"):
         if row["mode"] == "offline":
@@ -213,11 +214,7 @@ def _honest(numbers: pd.DataFrame) -> list[str]:
     runs = _runs(numbers[numbers["metric"] == "decode_tokens_per_s"])
     if runs.empty:
         return []
-    runs = runs[
-        runs["wait_mean"].notna()
-        | runs["long_mean"].notna()
-        | runs["load"].isin(["filling", "backlogged", "overloaded"])
-    ]
+    runs = runs[runs["wait_mean"].notna() | runs["long_mean"].notna() | runs["load"].isin(LABELS[1:])]
     lines = [
         "## What the published window and rules hide",
         "",

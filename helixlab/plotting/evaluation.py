@@ -11,6 +11,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from helixlab.diagnosis.steadiness import GROWS
 from helixlab.plotting.style import (
     axes_or_new,
     in_order,
@@ -196,7 +197,7 @@ def saturation_curves(
         x, values = rows["rate_tokens_per_s"].astype(float), rows[y].astype(float)
         name = method_label(method).replace("\n", " ")
         ax.plot(x, values, color=colours[method], linestyle=_LINES[number % len(_LINES)], label=name)
-        stable = rows["load"].isin(["stable", "filling"]).to_numpy()
+        stable = ~rows["load"].isin(GROWS).to_numpy()
         dots: dict[str, Any] = {"linestyle": "none", "color": colours[method], "zorder": 4}
         ax.plot(x[stable], values[stable], marker="o", markersize=3, **dots)
         dots |= {"marker": "X", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4}

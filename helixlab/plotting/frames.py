@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from helixlab.diagnosis.times import in_window
 from helixlab.errors import SimulationError
 from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
@@ -50,14 +51,12 @@ def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series
         raise SimulationError(f"phase must be 'prompt' or 'decode', got {phase!r}")
     pieces = []
     for run in _listed(result):
-        first_s, last_s = (run.summary[f"window_{end}_s"].item() for end in ("start", "end"))
         if run.iterations.empty and run.summary["queries_finished"].item() > 0:
             raise SimulationError(
                 f"{run!r} kept no iterations and so no latencies; simulate with keep_iterations=True"
             )
-        of_phase = (run.iterations["iteration"] == 0) == (phase == "prompt")
-        in_window = run.iterations["end_s"].between(first_s, last_s)
-        pieces.append(run.iterations.loc[of_phase & in_window, "latency_s"])
+        ended = in_window(run)
+        pieces.append(ended.loc[(ended["iteration"] == 0) == (phase == "prompt"), "latency_s"])
     return pd.concat(pieces, ignore_index=True)
 
 
@@ -127,7 +126,7 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
         latency_s = window_latencies(runs[method], phase)
         if len(latency_s):
             values = np.quantile(latency_s.to_numpy(), quantiles)
-            partial = any(run.summary["partial"].item() for run in _listed(runs[method]))
+            partial = _is_partial(_listed(runs[method]))
             pieces.append(
                 pd.DataFrame(
                     {"method": method, "partial": partial, "quantile": quantiles, "latency_s": values}
@@ -146,6 +145,10 @@ def _joined(values: Iterable[Any]) -> Any:
     """The value of all, or each of them once."""
     once = list(dict.fromkeys(values))
     return once[0] if len(once) == 1 else " + ".join(map(str, once))
+
+
+def _is_partial(several: Sequence[Result]) -> bool:
+    return any(run.summary["partial"].item() for run in several)
 
 
 def _listed(result: Result | Sequence[Result]) -> list[Result]:

@@ -59,7 +59,7 @@ def save_figure(
     Raises
     ------
     FileFormatError
-        The name is not that of a file, or the folder cannot be written.
+        The name is not that of a file, the folder cannot be written, or `results` are none.
 
     Examples
     --------
@@ -127,7 +127,13 @@ def save_table(table: pd.DataFrame, name: str, folder: str | os.PathLike[str]) -
 def _origins(runs: Iterable[Result] | pd.DataFrame) -> list[str]:
     """What ran, a line for each run, or for those rows of a table that differ in the seed alone."""
     if not isinstance(runs, pd.DataFrame):
-        return [result.origin for result in runs]
+        several = list(runs) if isinstance(runs, Iterable) else [runs]
+        for result in several:
+            if not isinstance(result, Result):
+                raise FileFormatError(
+                    f"results holds {result!r:.60}; give results of simulate, or a table of runs"
+                )
+        return [result.origin for result in several]
     library = f"helixlab {version('helixlab')} ({library_digest()[:8]})"
     if "placement" not in runs:
         return [library]

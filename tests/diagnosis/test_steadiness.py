@@ -115,6 +115,15 @@ class TestLoad:
         assert load(rising, NONE, **shape).label == "backlogged"
         assert load(rising, NONE, **shape, dispersion=9).label == "stable"
 
+    @pytest.mark.parametrize("wrong", [{"life_s": np.nan}, {"dispersion": -1.0}, {"arrivals_per_s": np.inf}])
+    def test_numbers_that_make_no_sense(self, wrong):
+        with pytest.raises(SimulationError, match=f"{next(iter(wrong))} is .*; give a number of at least 0"):
+            load(NONE, NONE, **{"span_s": 10.0, "arrivals_per_s": 1.0} | wrong)
+
+    def test_blocks_of_both_are_as_many(self):
+        with pytest.raises(SimulationError, match="12 blocks and waiting 6; give as many of both"):
+            load(NONE, NONE[:6], span_s=10, arrivals_per_s=1)
+
 
 class TestOfResults:
     def test_the_rate_decides(self):

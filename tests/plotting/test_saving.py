@@ -93,3 +93,11 @@ def test_a_table_of_runs_says_what_they_were(tmp_path: Path) -> None:
         for line, scheduler in zip(told, ("helix", "swarm"), strict=True):
             assert hx.load_placement(grid["placement"]).content_hash[:8] in line
             assert f"scheduler {scheduler}; execution greedy; mode offline; seed 0, 1; helixlab" in line
+
+
+@pytest.mark.parametrize("results", [3, ["a"], "some"])
+def test_results_that_are_none(tmp_path: Path, results: object) -> None:
+    figure, _ = panels()
+    with pytest.raises(FileFormatError, match="give results of simulate"):
+        save_figure(figure, "none", tmp_path, TABLE, results=results)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
