@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
-from importlib import import_module
 from typing import Any, Final
 
+import helixlab as hx
+from helixlab import experiments
 from helixlab.arguments import CHUNKED_OPTIONS, EXECUTION_NAMES, SCHEDULER_NAMES, UsageError, parser
 from helixlab.cluster import Cluster, cluster_names, load_cluster
 from helixlab.errors import HelixlabError, UnknownNameError
-from helixlab.experiments import reproduce
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import Model, load_model, model_names
 from helixlab.placement import (
@@ -175,20 +175,19 @@ def _simulate(asked: argparse.Namespace) -> None:
     if limits and execution != "chunked":
         raise UsageError(f"--{next(iter(limits)).replace('_', '-')} is for --execution chunked")
     if asked.output:
-        import_module("helixlab.simulation.result").check_target(asked.output)
-    simulation = import_module("helixlab.simulation")  # with the compiler, which the other verbs do without
+        hx.Result.check_target(asked.output)
     if limits:
-        execution = import_module("helixlab.execution").chunked(**limits)
+        execution = hx.chunked(**limits)
     subject = (cluster, model, placement)
     how = {"workload": workload, "scheduler": scheduler, "execution": execution, "on_full": asked.on_full}
     how["keep_breakdown"] = bool(asked.output)  # what is kept can be explained
     if asked.estimate:
-        foretold = simulation.estimate(*subject, **how)
+        foretold = hx.estimate(*subject, **how)
         print_json(asdict(foretold)) if asked.json else print(foretold)
         return
     progress = sys.stderr.isatty() and not asked.watch
     with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
-        result = simulation.simulate(*subject, **how, watch_step_s=asked.watch, progress=progress)
+        result = hx.simulate(*subject, **how, watch_step_s=asked.watch, progress=progress)
     if result.summary["partial"].item():
         asked.stopped = True
         warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
@@ -202,8 +201,8 @@ def _simulate(asked: argparse.Namespace) -> None:
 
 
 def _explain(asked: argparse.Namespace) -> None:
-    result = import_module("helixlab.simulation").load_result(asked.result)
-    findings = import_module("helixlab.diagnosis").diagnose(result)
+    result = hx.load_result(asked.result)
+    findings = hx.diagnose(result)
     if asked.json:
         print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
         return
@@ -214,7 +213,7 @@ def _explain(asked: argparse.Namespace) -> None:
 
 
 def _reproduce(asked: argparse.Namespace) -> None:
-    done = reproduce(
+    done = experiments.reproduce(
         asked.notebooks,
         scale=asked.scale,
         figures=asked.figure,

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab import cli, simulation
+from helixlab import cli
 from helixlab.execution import EXECUTIONS
 from helixlab.placement import PlanReport
 from helixlab.planning import METHODS
@@ -227,7 +227,7 @@ def test_windows_of_the_paper_by_default(mode, window_s, monkeypatch, capsys):
         asked.append(workload)
         raise hx.errors.SimulationError("not today")
 
-    monkeypatch.setattr(simulation, "simulate", refuse)
+    monkeypatch.setattr(hx, "simulate", refuse)
     rate = ["--rate", "100"] if mode == "online" else []
     assert cli.main(["simulate", *PLACED, "--mode", mode, *rate]) == 2
     assert capsys.readouterr().err == "helixlab: not today\n"

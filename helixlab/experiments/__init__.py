@@ -1,6 +1,23 @@
-"""Running the study: the notebooks that make every figure and number."""
+"""Running the study: the notebooks that make every figure and number.
+
+``reproduce`` and what it stands on (statistics, the diagnosis, the compiler) load when first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from helixlab.experiments.notebooks import NotebookError, numbered_notebooks
-from helixlab.experiments.reproduce import reproduce
+
+if TYPE_CHECKING:
+    from helixlab.experiments.study import reproduce
 
 __all__ = ["NotebookError", "numbered_notebooks", "reproduce"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "reproduce":
+        raise AttributeError(f"module 'helixlab.experiments' has no attribute {name!r}")
+    globals()[name] = import_module("helixlab.experiments.study").reproduce
+    return globals()[name]

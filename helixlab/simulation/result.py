@@ -17,7 +17,7 @@ from helixlab.errors import FileFormatError, SimulationError
 from helixlab.files import content_hash, json_ready, read_json, write_text
 from helixlab.html import card
 
-__all__ = ["Result", "check_target", "load_result"]
+__all__ = ["Result", "load_result"]
 
 FORMAT, VERSION = "helixlab-result", 2
 _TABLES = (
@@ -181,6 +181,27 @@ class Result:
         plain["provenance"] = self.provenance
         return json_ready(plain)
 
+    @staticmethod
+    def check_target(folder: str | os.PathLike[str]) -> None:
+        """Whether a result may be saved there: nothing, an empty folder, or an earlier result.
+
+        Raises
+        ------
+        SimulationError
+            Something else is there.
+        """
+        target = Path(folder)
+        if not target.exists():
+            return
+        inside = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
+        if not target.is_dir() or (inside and "result.json" not in inside):
+            raise SimulationError(f"{target} exists and is not a result folder; give another path")
+        strangers = sorted(set(inside) - {"result.json", *(f"{name}.parquet" for name in _TABLES)})
+        if strangers:
+            raise SimulationError(
+                f"{target} holds other files too ({strangers[0]}); move them or give another path"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the tables as parquet and the provenance as JSON into folder `path`, at once.
 
@@ -190,7 +211,7 @@ class Result:
             `path` exists and is not a result folder.
         """
         target = Path(path)
-        check_target(target)
+        self.check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         fresh, old = beside / "fresh", beside / "old"
@@ -208,27 +229,6 @@ class Result:
                 os.replace(old, target)
             shutil.rmtree(beside, ignore_errors=True)
         return target
-
-
-def check_target(folder: str | os.PathLike[str]) -> None:
-    """Whether a result may be written there: nothing, an empty folder, or an earlier result to be replaced.
-
-    Raises
-    ------
-    SimulationError
-        Something else is there.
-    """
-    target = Path(folder)
-    if not target.exists():
-        return
-    inside = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
-    if not target.is_dir() or (inside and "result.json" not in inside):
-        raise SimulationError(f"{target} exists and is not a result folder; give another path")
-    strangers = sorted(set(inside) - {"result.json", *(f"{name}.parquet" for name in _TABLES)})
-    if strangers:
-        raise SimulationError(
-            f"{target} holds other files too ({strangers[0]}); move them or give another path"
-        )
 
 
 def _storable(table: pd.DataFrame) -> pd.DataFrame:
