@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import permutations
 from typing import Any, Final
 
 import numpy as np
@@ -137,7 +138,8 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
         One row a figure, cluster, model, mode, platform and metric with two methods or more: published and
         ours, the methods from the largest value to the smallest; same: whether no two of them changed places;
         told_apart: whether two that did have intervals over seeds that do not meet. Methods that are printed
-        with the same number have no order.
+        with the same number have no order. steady: their order with the long window of runs that had not
+        settled, and waiting for those that dropping favoured; turns: whether two of ours change places so.
     """
     rows = []
     keys = ["figure", "cluster", "model", "mode", "platform", "metric"]
@@ -146,12 +148,8 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
             continue
         of = group.set_index("method")
         theirs, mine = of["published"], of["ours"]
-        changed = [
-            (one, other)
-            for one in of.index
-            for other in of.index
-            if theirs[one] > theirs[other] and mine[one] < mine[other]
-        ]
+        steady = of["long_mean"].fillna(of["wait_mean"]).fillna(mine)
+        changed = _changed_places(theirs, mine)
         rows.append(
             dict(zip(keys, key, strict=True))
             | {
@@ -159,9 +157,12 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
                 "ours": _order(mine),
                 "same": not changed,
                 "told_apart": any(of["high"][one] < of["low"][other] for one, other in changed),
+                "steady": _order(steady),
+                "turns": bool(_changed_places(mine, steady)),
             }
         )
-    return pd.DataFrame(rows, columns=[*keys, "published", "ours", "same", "told_apart"])
+    said = ["published", "ours", "same", "told_apart", "steady", "turns"]
+    return pd.DataFrame(rows, columns=[*keys, *said])
 
 
 def reference_error(figures: Iterable[str] | None = None) -> pd.DataFrame:
@@ -186,6 +187,14 @@ def reference_error(figures: Iterable[str] | None = None) -> pd.DataFrame:
     wide = wide.reindex(columns=["prototype", "simulation"]).dropna().reset_index()
     wide.columns.name = None
     return wide.assign(difference=wide["simulation"] / wide["prototype"] - 1)
+
+
+def _changed_places(before: pd.Series, after: pd.Series) -> list[tuple[Any, Any]]:
+    return [
+        (one, other)
+        for one, other in permutations(before.index, 2)
+        if before[one] > before[other] and after[one] < after[other]
+    ]
 
 
 def _order(values: pd.Series) -> str:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from helixlab.experiments.means import mean_interval
 from helixlab.plotting.frames import partial_methods
 from helixlab.plotting.style import (
     BOUND_COLOUR,
@@ -108,6 +109,11 @@ def _common_foot(heights: dict[str, float], marks: dict[str, list[float]], room:
     return next(filter(is_free, [0.0, *above_marks]), 0.0)
 
 
+def _interval(sample: pd.Series) -> tuple[float, float]:
+    of_sample = mean_interval(pd.DataFrame({"value": sample}), by=[], values="value")
+    return float(of_sample["low"].item()), float(of_sample["high"].item())
+
+
 @styled
 def throughput_bars(
     table: pd.DataFrame,
@@ -124,9 +130,9 @@ def throughput_bars(
     Parameters
     ----------
     table : DataFrame
-        ``method`` and the column `value`. Several rows of a method, such as those of several seeds, give
-        their mean, with an error bar of one standard deviation to each side. Where it has a column
-        ``partial``, methods with a run that was stopped are marked.
+        ``method`` and the column `value`. Several rows of a method are those of several seeds: the bar is
+        their mean, with its 95 % interval as in `mean_interval`. Where it has a column ``partial``,
+        methods with a run that was stopped are marked.
     published : DataFrame, optional
         Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"``, ``"solver"``, or ``"planned"``)
         and `value`; only the methods of `table` are drawn.
@@ -152,9 +158,8 @@ def throughput_bars(
     """
     ax = axes_or_new(ax, height_in=2.0)
     methods = in_order(table["method"])
-    values = table.groupby("method")[value]
-    means = values.mean()
-    reach = means + values.std().fillna(0)
+    of_methods = mean_interval(table[["method", value]], by="method", values=value).set_index("method")
+    means, reach = of_methods["mean"], of_methods["high"].fillna(of_methods["mean"])
     colours = method_colours(methods)
     shown = pd.DataFrame(columns=["method", "platform", value]) if published is None else published
     shown = shown[shown["method"].isin(methods) & shown[value].notna()]
@@ -162,7 +167,7 @@ def throughput_bars(
     sns.barplot(
         table, x="method", y=value, order=methods, hue="method", hue_order=methods, palette=colours,
         saturation=1, width=0.68, edgecolor="black", linewidth=0.4, legend=False, ax=ax,
-        errorbar="sd" if values.size().max() > 1 else None, capsize=0.2,
+        errorbar=_interval if of_methods["runs"].max() > 1 else None, capsize=0.2,
         err_kws={"color": "black", "linewidth": 0.8, "path_effects": [_HALO]},
     )  # fmt: skip
     marks_of = {

@@ -192,6 +192,12 @@ class TestRankings:
         assert not row["same"]
         assert row["told_apart"] == told
 
+    def test_the_long_window_turns_them(self):
+        (row,) = rankings(numbers_of(long_mean=[np.nan, np.nan, 280.0])).to_dict("records")
+        assert row["steady"] == "separate > helix > swarm", "where nothing else is known, nothing moves"
+        assert row["turns"]
+        assert not rankings(numbers_of(long_mean=[260.0, np.nan, 210.0]))["turns"].any()
+
     def test_equal_numbers_have_no_order(self):
         assert rankings(numbers_of(published=100.0))["same"].all()
 
@@ -232,6 +238,12 @@ class TestReport:
         assert "| single24, llama-1-30b, helix, offline | 302.0 | 250.0 |" in text
         assert text.count("| simulation |") == 3
         assert "numba" in text
+
+    def test_rankings_that_turn_in_a_long_run(self, written):
+        text = written(numbers_of(long_mean=[np.nan, np.nan, 280.0]))
+        assert "1 of 1 rankings by throughput turn: single24, llama-1-30b, offline." in text
+        assert "| helix > separate > swarm | separate > helix > swarm |" in text
+        assert "No ranking of methods by throughput turns" in written(numbers_of())
 
     def test_the_same_tables_give_the_same_report(self, written):
         assert written(numbers_of()) == written(numbers_of())

@@ -135,7 +135,7 @@ def test_published_values_are_hollow_and_only_beside_their_method() -> None:
     assert ax.get_ylim()[1] > 252
 
 
-def test_several_rows_of_a_method_give_their_mean_and_spread() -> None:
+def test_several_rows_of_a_method_give_their_mean_and_its_interval() -> None:
     seeds = pd.DataFrame(
         {
             "method": ["swarm", "helix"] * 3,
@@ -146,8 +146,10 @@ def test_several_rows_of_a_method_give_their_mean_and_spread() -> None:
     assert [bar.get_height() for bar in ax.patches] == [250.0, 125.0]
     assert words(ax) == ["250", "125"]
     spans = [(np.nanmin(line.get_ydata()), np.nanmax(line.get_ydata())) for line in ax.get_lines()]
-    assert spans == [(pytest.approx(240), pytest.approx(260)), (pytest.approx(120), pytest.approx(130))]
-    assert ax.get_ylim()[1] > 260
+    half = 4.302653 * 10 / 3**0.5  # Student's t with two degrees of freedom
+    assert spans[0] == (pytest.approx(250 - half), pytest.approx(250 + half))
+    assert spans[1] == (pytest.approx(125 - half / 2), pytest.approx(125 + half / 2))
+    assert ax.get_ylim()[1] > 250 + half
     assert not throughput_bars(THROUGHPUT).get_lines()
 
 
