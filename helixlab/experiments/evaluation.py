@@ -68,7 +68,8 @@ def evaluate(
         seed, and the columns of `pooled_figures`. Variants: ``"published"``, queries that fit nowhere
         are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
         whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
-        they wait; ``"long"``, where the window had not settled: they wait, and it starts after 15 minutes.
+        they wait; ``"long"``, where the window of a run had not settled, for it and all that the figure
+        compares it with: they wait, and the window starts after 15 minutes.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def evaluate(
     others: dict[str, Iterable[str]] = {
         "same-requests": known_requests,
         "wait": _favoured(first),
-        "long": _unsettled(first),
+        "long": _compared_with(_unsettled(first), shared),
     }
     runs = pd.concat([first, *(ran(variant, groups) for variant, groups in others.items() if list(groups))])
     order = {name: at for at, name in enumerate(shared.index)}
@@ -146,6 +147,12 @@ def _favoured(runs: pd.DataFrame) -> list[str]:
     inputs = runs.groupby("group")[["input_tokens_mean_accepted", "input_tokens_mean_asked"]].mean()
     moved = inputs["input_tokens_mean_accepted"] / inputs["input_tokens_mean_asked"] - 1
     return list(moved.index[moved.abs() > FAVOURED])
+
+
+def _compared_with(groups: list[str], shared: pd.DataFrame) -> list[str]:
+    """These groups, and the other methods of the same comparisons: a window is long for all or for none."""
+    comparisons = shared[[name for name in RUN if name != "method"]].astype(str).agg("|".join, axis=1)
+    return list(shared.index[comparisons.isin(comparisons[groups])])
 
 
 def _unsettled(runs: pd.DataFrame) -> list[str]:

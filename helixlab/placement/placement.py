@@ -164,7 +164,8 @@ class Placement:
 
     def __repr__(self) -> str:
         spans = f"{len(self.layers)} nodes, {len(self.links)} links"
-        return f"Placement({self.name!r}: {self.method}, {self.model} on {self.cluster}, {spans})"
+        content = f"content {self.content_hash[:8]}"
+        return f"Placement({self.name!r}: {self.method}, {self.model} on {self.cluster}, {spans}, {content})"
 
     @cached_property
     def _by_node(self) -> dict[End, NodeLayers]:

@@ -10,9 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from helixlab.plotting.labels import name_lines
 from helixlab.plotting.planning import SEARCH_COLOURS
-from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, styled
+from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, plain, styled
 
 __all__ = ["congestion_picture", "search_quality"]
 
@@ -20,7 +19,8 @@ FIRST_S: Final = 1e-2
 """What was known before is drawn here: a logarithmic axis has no 0."""
 LEAST_TOKENS_PER_S: Final = 1.0
 """Less is a solver's rounding, and no placement."""
-PUBLISHED_DASHES: Final = (0, (4, 1.5))
+PUBLISHED_DASHES: Final = ((0, (4, 1.5)), (0, (1.5, 1)), (0, (5, 1.2, 1, 1.2)))
+"""All of them dashed, and told apart in grey."""
 WAITS: Final = "#e3895f"
 RUNS: Final = "#004488"
 
@@ -47,12 +47,12 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
     >>> table = pd.DataFrame({"run": "Gurobi", "seconds": [0, 60, 600], "published": True,
     ...                       "incumbent_tokens_per_s": [0, 80, 100]})
     >>> ax = search_quality(table)
-    >>> [text.get_text() for text in ax.texts]
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['Gurobi']
     """
     ax = axes_or_new(ax, height_in=2.0)
     ax.set(xscale="log", xlabel="time of the search (s)", ylabel="max flow (tokens/s)")
-    lines, others = [], cycle(SEARCH_COLOURS[1:])
+    others = cycle(zip(SEARCH_COLOURS[1:], cycle(PUBLISHED_DASHES), strict=False))
     for run, rows in table.groupby("run", sort=False):
         rows = rows[rows["incumbent_tokens_per_s"] >= LEAST_TOKENS_PER_S]
         rows = rows.sort_values("seconds", kind="stable")
@@ -61,13 +61,9 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
         seconds = rows["seconds"].astype(float).clip(lower=FIRST_S)
         best = rows["incumbent_tokens_per_s"].astype(float).cummax()
         published = bool(rows["published"].iloc[0])
-        dashes = PUBLISHED_DASHES if published else "-"
-        colour = next(others) if published else SEARCH_COLOURS[0]
-        (line,) = ax.plot(
-            seconds, best, drawstyle="steps-post", color=colour, linestyle=dashes, label=str(run)
-        )
+        colour, dashes = next(others) if published else (SEARCH_COLOURS[0], "-")
+        ax.plot(seconds, best, drawstyle="steps-post", color=colour, linestyle=dashes, label=str(run))
         ax.plot(seconds.iloc[-1], best.iloc[-1], ".", color=colour, markersize=4.5)
-        lines.append(line)
     top = float(table["incumbent_tokens_per_s"].max())
     if bound is not None:
         ax.axhline(bound, color=BOUND_COLOUR, linestyle=(0, (1, 1)), linewidth=1)
@@ -79,7 +75,7 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
     ax.set_ylim(0, 1.15 * top)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
-    name_lines(ax, lines, below=True)
+    ax.legend(loc="lower left", handlelength=2.2, borderaxespad=0.2)  # searches begin and end above it
     return ax
 
 
@@ -118,7 +114,9 @@ def congestion_picture(
     edge: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3, "height": 0.78}
     ax.barh(places, shown["run_s"], color=RUNS, label="runs", **edge)
     ax.barh(places, shown["wait_s"], left=shown["run_s"], color=WAITS, hatch="////", label="waits", **edge)
-    names = [f"{machine} {node}" for machine, node in zip(shown["machine"], shown["node"], strict=True)]
+    names = [
+        f"{plain(machine)} {node}" for machine, node in zip(shown["machine"], shown["node"], strict=True)
+    ]
     ax.set_yticks(places, names, fontsize=5)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(shown) - 0.4, -0.6)

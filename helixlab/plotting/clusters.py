@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from helixlab.cluster import Cluster, Link
-from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, styled
+from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, plain, styled
 
 __all__ = ["topology_picture"]
 
@@ -108,7 +108,7 @@ def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     counts = cluster.machine_counts()
     dot = {"marker": "o", "markeredgecolor": "black", "markeredgewidth": 0.4, "linestyle": "none"}
     handles = [
-        Line2D([], [], color=colour, label=f"{counts[machine]} {machine}", **dot)  # type: ignore[arg-type]
+        Line2D([], [], color=colour, label=f"{counts[machine]} {plain(machine)}", **dot)  # type: ignore[arg-type]
         for machine, colour in types.items()
     ]
     if len(regions) > 1:
@@ -165,7 +165,7 @@ def _draw_region(ax: Axes, region: _Region, at: dict[int, tuple[float, float]], 
     pairs = {frozenset((link.sender, link.receiver)) for link in region.links}
     lines = [[at[int(end)] for end in pair] for pair in sorted(sorted(pair, key=str) for pair in pairs)]
     ax.add_collection(LineCollection(lines, colors="#8899aa", linewidths=0.35, alpha=0.35, zorder=2.5))
-    words = "\n".join(filter(None, (region.name, _offer(region.links, ", "))))
+    words = "\n".join(filter(None, (plain(region.name), _offer(region.links, ", "))))
     above = region.y > 0.2
     y = region.y + (1 if above else -1) * (region.ring + _RIM + 0.03)
     ax.text(region.x, y, words, ha="center", va="bottom" if above else "top", fontsize=6)

@@ -15,7 +15,7 @@ from helixlab.errors import SimulationError
 from helixlab.experiments.means import mean_interval
 from helixlab.experiments.sweep import NOT_RUN
 from helixlab.plotting.labels import mark_partial
-from helixlab.plotting.style import axes_or_new, method_colours, styled
+from helixlab.plotting.style import axes_or_new, method_colours, plain, styled
 from helixlab.simulation import Result
 
 __all__ = ["batch_strip", "rate_curves", "throughput_latency_frontier"]
@@ -69,7 +69,14 @@ def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes 
             edgecolor="white",
             linewidth=0.25,
         )
-        ax.text(-0.008, row, f"{machine} {node}", transform=ax.get_yaxis_transform(), ha="right", va="center")
+        ax.text(
+            -0.008,
+            row,
+            f"{plain(machine)} {node}",
+            transform=ax.get_yaxis_transform(),
+            ha="right",
+            va="center",
+        )
     ax.set_xlim(0, span_s)
     ax.set_ylim(len(nodes) - 0.4, -0.6)
     ax.set_yticks([])

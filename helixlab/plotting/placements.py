@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from helixlab.cluster import Cluster
 from helixlab.flow import Flow
 from helixlab.placement import Placement
-from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, styled
+from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, plain, styled
 
 __all__ = ["UTILISATION_COLOURS", "placement_picture"]
 
@@ -88,7 +88,7 @@ def placement_picture(
     ax.set_ylim(len(nodes) - 0.4, -0.6)
     ax.set_yticks(
         range(len(nodes)),
-        [f"{machine} {node}" for machine, node in zip(nodes["machine"], nodes["node"], strict=True)],
+        [f"{plain(machine)} {node}" for machine, node in zip(nodes["machine"], nodes["node"], strict=True)],
         fontsize=5,
     )
     ax.tick_params(axis="y", length=0, pad=1)

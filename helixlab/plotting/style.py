@@ -30,6 +30,7 @@ __all__ = [
     "method_ticks",
     "name_panels",
     "panels",
+    "plain",
     "style",
     "styled",
 ]
@@ -58,6 +59,8 @@ METHOD_COLOURS: Final[dict[str, str]] = {
     "chunks": "#e8b490",
     "chunked": "#d9622b",
     "published": "#d0d0d0",
+    "published-greedy": "#8c8c8c",
+    "published-chunked": "#a8431c",
     "for-flow": "#2f6fab",
     "for-greedy": "#5f5f5f",
     "for-chunked": "#e3895f",
@@ -84,6 +87,8 @@ METHOD_LABELS: Final[dict[str, str]] = {
     "chunks": "Chunks",
     "chunked": "Chunked",
     "published": "Published",
+    "published-greedy": "Published,\ngreedy",
+    "published-chunked": "Published,\nchunked",
     "for-flow": "For\nflow",
     "for-greedy": "For\ngreedy",
     "for-chunked": "For\nchunked",
@@ -255,7 +260,18 @@ def method_label(method: str) -> str:
     >>> method_label("helix"), method_label("mine")
     ('Helix', 'mine')
     """
-    return METHOD_LABELS.get(method, method)
+    return METHOD_LABELS.get(method, plain(method))
+
+
+def plain(name: str) -> str:
+    r"""A name as text for a figure: dollar signs make no formula of it.
+
+    Examples
+    --------
+    >>> print(plain("$cheap$"))
+    \$cheap\$
+    """
+    return name.replace("$", r"\$")
 
 
 def method_ticks(ax: Axes, methods: Sequence[str], partial: Collection[str] = ()) -> None:

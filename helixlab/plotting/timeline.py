@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from helixlab.errors import SimulationError
 from helixlab.plotting.labels import mark_partial, name_lines
-from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, styled
+from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, plain, styled
 from helixlab.simulation import Result
 
 __all__ = ["check_timeline", "node_use_picture", "tokens_over_time"]
@@ -165,7 +165,7 @@ def node_use_picture(
     ax.set_ylim(len(nodes), 0)
     ax.set_yticks(
         np.arange(len(nodes)) + 0.5,
-        [f"{machine} {node}" for machine, node in zip(nodes["machine"], nodes["node"], strict=True)],
+        [f"{plain(machine)} {node}" for machine, node in zip(nodes["machine"], nodes["node"], strict=True)],
         fontsize=5,
     )
     ax.tick_params(axis="y", length=0)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.placement import Placement
-from helixlab.simulation.metrics import peak_rss_mb
+from helixlab.simulation.memory import free_mb, rss_mb
 from helixlab.simulation.result import Result
 from helixlab.simulation.run import check_step, check_workload, simulate
 from helixlab.workload import Workload
@@ -44,7 +42,8 @@ class Estimate:
     iterations : float
         Prompts and decodes that will be simulated.
     free_memory_mb : float
-        What this machine has left, with what the process has already; NaN if it does not tell.
+        What the machine or the container has left, with what the process has already; NaN if it does not
+        tell.
     fits : bool
         Whether the memory is there.
 
@@ -152,10 +151,8 @@ def estimate(
         bytes_ += whole * (BYTES_AN_ITERATION + BYTES_AN_ITERATION_BREAKDOWN * keep_breakdown)
     if keep_batches:
         bytes_ += whole * BATCHES_AN_ITERATION * BYTES_A_BATCH
-    memory_mb = _rss_mb() + bytes_ / 1e6
-    free_mb = _free_mb() + _rss_mb()
-    fits = not memory_mb > free_mb
-    return Estimate(wall_s, max(memory_mb, _rss_mb()), whole, free_mb, fits)
+    memory_mb, has_mb = rss_mb() + bytes_ / 1e6, free_mb() + rss_mb()
+    return Estimate(wall_s, memory_mb, whole, has_mb, fits=not memory_mb > has_mb)
 
 
 def _each_s(runs: list[tuple[float, float]]) -> float:
@@ -199,24 +196,3 @@ def _iterations(result: Result, back: float) -> float:
     until_s = row["window_end_s"] - back * (row["window_end_s"] - row["start_s"])
     at = timeline[timeline["time_s"] <= until_s].iloc[-1]
     return float(at["finished"] + at["in_flight"] + at["decode_tokens"])
-
-
-def _rss_mb() -> float:
-    """What this process has at the moment."""
-    status = Path("/proc/self/statm")
-    if status.is_file():
-        return int(status.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return peak_rss_mb()
-
-
-def _free_mb() -> float:
-    """What the machine could give."""
-    known = Path("/proc/meminfo")
-    if known.is_file():
-        for line in known.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024 / 1e6
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except (OSError, ValueError, AttributeError):
-        return float("nan")

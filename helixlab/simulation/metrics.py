@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PERCENTILES", "latency_figures", "peak_rss_mb", "percentile"]
+__all__ = ["PERCENTILES", "latency_figures", "percentile"]
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -40,22 +36,3 @@ def latency_figures(latency_s: NDArray[np.float64], what: str) -> dict[str, floa
     ordered = np.sort(latency_s)
     figures = {f"{what}_latency_mean_s": float(ordered.mean()) if len(ordered) else float("nan")}
     return figures | {f"{what}_latency_p{p}_s": percentile(ordered, p) for p in PERCENTILES}
-
-
-def peak_rss_mb() -> float:
-    """The most memory this process has had, in MB.
-
-    On Linux from the kernel's high-water mark of this program; the usual ``ru_maxrss`` would count
-    the parent's memory at the time it forked.
-
-    Examples
-    --------
-    >>> peak_rss_mb() > 10
-    True
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -15,7 +15,8 @@ from helixlab.placement import Placement
 from helixlab.simulation.breakdown import PARTS
 from helixlab.simulation.drive import Recording
 from helixlab.simulation.kv_cache import stored_kv
-from helixlab.simulation.metrics import latency_figures, peak_rss_mb
+from helixlab.simulation.memory import peak_rss_mb
+from helixlab.simulation.metrics import latency_figures
 from helixlab.simulation.result import Result
 from helixlab.workload import Workload
 

@@ -9,6 +9,7 @@ import pytest
 
 import helixlab as hx
 from helixlab import plotting
+from helixlab.simulation.watch import COLUMNS
 
 PAGES = ("index", "concepts", "how-to")
 
@@ -50,6 +51,10 @@ def test_the_code_runs_as_written(root, tmp_path, name):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_columns_of_a_watched_run_are_explained(root):
+    assert all(re.search(rf"^\|.*\b{name}", page(root, "how-to"), re.M) for name, _ in COLUMNS.values())
 
 
 def test_all_that_is_public_is_in_the_api(root):

@@ -120,6 +120,10 @@ class TestEvaluation:
         assert set(published["seed"]) == {0, 1}
         assert published["method"].unique().tolist() == ["helix", "swarm", "random", "shortest-queue"]
 
+    def test_a_long_window_is_for_all_that_are_compared(self, runs):
+        by_variant = runs.groupby("variant")["method"].agg(set)
+        assert by_variant["long"] == by_variant["published"], "half a minute has not settled"
+
     def test_beside_the_published_numbers(self, runs):
         numbers = beside_published(runs)
         assert len(numbers) == 4  # measured ones are of another cluster

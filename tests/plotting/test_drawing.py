@@ -485,6 +485,14 @@ def test_a_name_is_no_formula(short_run, tmp_path):
     assert "a$b_{$c" in figure.get_suptitle()
 
 
+def test_names_of_regions_and_methods_are_no_formulas(tmp_path):
+    cluster = hx.single_region({"L4": 2}, name="c")
+    cluster = replace(cluster, nodes=[replace(node, region="r$1_{$") for node in cluster.nodes])
+    topology_picture(cluster).figure.savefig(tmp_path / "cluster.png")
+    table = pd.DataFrame({"method": ["a$b_{$c"], "decode_tokens_per_s": [1.0]})
+    throughput_bars(table).figure.savefig(tmp_path / "bars.png")
+
+
 @pytest.mark.parametrize("step_s", [float("nan"), float("inf"), "5", True])
 def test_steps_that_are_none(short_run, step_s):
     with pytest.raises(SimulationError, match="give a number of seconds"):

@@ -34,7 +34,7 @@ import helixlab as hx
 import sys
 sys.path.insert(0, {folder!r})
 from test_estimate import SETTINGS, loaded
-from helixlab.simulation.metrics import peak_rss_mb
+from helixlab.simulation.memory import peak_rss_mb
 names, how = SETTINGS[{name!r}]
 foretold = hx.estimate(*loaded(names), **how)
 iterations = len(hx.simulate(*loaded(names), **how).iterations)
