@@ -82,12 +82,14 @@ def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
     if moved.settled:
         return
     first, second = (float(half.mean()) for half in np.split(rates, 2))
+    given = row["mode"] == "offline" and result.provenance["workload"]["requests_hash"]
     yield Finding(
         "unsteady",
         min(abs(moved.relative), 1.0),
         f"The run is not steady: {number(first)} tokens per second in the first half of the window,"
         f" {number(second)} in the second.",
-        "Warm up for longer, or measure for longer, before comparing such figures.",
+        ("If the given requests ran out, give more; else warm up" if given else "Warm up")
+        + " for longer, or measure for longer, before comparing such figures.",
         {"first_half_tokens_per_s": first, "second_half_tokens_per_s": second},
     )
 

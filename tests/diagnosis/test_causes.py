@@ -327,6 +327,21 @@ def test_requests_that_run_out(keep_breakdown, warmup_s):
     check_losses(result)
 
 
+def test_requests_that_run_out_while_some_are_served():
+    lengths = np.random.default_rng(0).integers(50, 900, 100)
+    requests = pd.DataFrame({"input_tokens": 300, "output_tokens": lengths})
+    result = hx.simulate(
+        hx.load_cluster("small10"),
+        LLAMA,
+        hx.load_placement("small10/llama-1-30b/helix"),
+        workload=hx.offline(requests=requests, warmup_s=60, duration_s=400, rng=0),
+    )
+    assert result.summary["queries_fed"].item() == 100
+    assert result.summary["queries_in_flight"].item() > 0
+    (found,) = (finding for finding in hx.diagnose(result) if finding.cause == "unsteady")
+    assert "If the given requests ran out, give more" in found.suggestion
+
+
 def test_nothing_sent():
     # The prompts come in the warm-up, and the first one takes longer than the window.
     case = system((A, 0, 4), (A, 0, 4))
