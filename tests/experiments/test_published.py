@@ -238,7 +238,9 @@ class TestReport:
             "| 5a | single24, llama-1-30b, swarm, offline | decode_tokens_per_s | 100.0 | 99.0 | -1.0% |"
             in text
         )
-        assert "the published value is inside the interval over our seeds" in text
+        scatter = "95 % of single runs are expected from 68.6 to 127.4"  # 98 ± (110 - 98) * sqrt(6)
+        assert f"it is within the scatter of our seeds: {scatter}" in text
+        assert "outside the scatter" in written(numbers_of(published=[300, 150, 200]))
         assert "| single24, llama-1-30b, helix, offline | 302.0 | 250.0 |" in text
         assert text.count("| simulation |") == 3
         assert "numba" in text
