@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from helixlab.workload import Workload, offline, online
 
 __all__ = ["evaluate"]
 
+VARIANTS: Final = ("same-requests", "wait", "long")
+"""In which published scenarios are run once more; `evaluate` says what they are."""
 FAVOURED: Final = 0.02
 """Part by which dropping may move the mean input of the queries that are let in, before it has to be said."""
 
@@ -46,6 +48,7 @@ def evaluate(
     *,
     scale: str = "full",
     seeds: int | Sequence[int] = 5,
+    variants: Collection[str] = VARIANTS,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -60,6 +63,8 @@ def evaluate(
         ``"full"``, as published, or ``"smoke"``, the same in little.
     seeds, n_jobs, store, progress
         As for `sweep`. Seed 0 draws the requests of the published runs.
+    variants : collection of str
+        Which of those below to run beside ``"published"``, where they apply; by default all.
 
     Returns
     -------
@@ -74,12 +79,15 @@ def evaluate(
     Raises
     ------
     UnknownNameError
-        There is no such scale.
+        There is no such scale or variant.
     SweepError
         As for `sweep`, and if a run fails.
     """
     if scale not in SPANS:
         raise UnknownNameError("scale", scale, list(SPANS))
+    for name in variants:
+        if name not in VARIANTS:
+            raise UnknownNameError("variant", name, VARIANTS)
     names = ["|".join(key) for key in table[RUN].to_numpy().tolist()]
     table = table.assign(group=names)
     shared = table.groupby("group", sort=False).agg(
@@ -100,12 +108,13 @@ def evaluate(
 
     first = ran("published", shared.index)
     known_requests = shared.index[(shared["mode"] == "online") & shared["scheduler"].isin(DRAWS)]
-    others: dict[str, Iterable[str]] = {
-        "same-requests": known_requests,
-        "wait": _favoured(first),
-        "long": _compared_with(_unsettled(first), shared),
-    }
-    runs = pd.concat([first, *(ran(variant, groups) for variant, groups in others.items() if list(groups))])
+    applying: tuple[Iterable[str], ...] = (
+        known_requests,
+        _favoured(first),
+        _compared_with(_unsettled(first), shared),
+    )
+    others = {name: groups for name, groups in zip(VARIANTS, applying, strict=True) if name in variants}
+    runs = pd.concat([first, *(ran(name, groups) for name, groups in others.items() if list(groups))])
     order = {name: at for at, name in enumerate(shared.index)}
     runs = shared.reset_index().merge(runs, on="group").drop(columns="group")
     keys = ["|".join(key) for key in runs[RUN].to_numpy().tolist()]

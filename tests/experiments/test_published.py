@@ -145,6 +145,13 @@ class TestEvaluation:
         assert fed["same-requests"] == 1
         assert fed["published"] == 2
 
+    def test_variants_can_be_left_out(self):
+        table = scenarios(["5d"]).query("method == 'separate'")
+        runs = evaluate(table, scale="smoke", seeds=1, variants=["wait"], progress=False)
+        assert set(runs["variant"]) <= {"published", "wait"}
+        with pytest.raises(UnknownNameError, match="vast"):
+            evaluate(table, scale="smoke", variants=["vast"])
+
     def test_scales_have_names(self):
         with pytest.raises(UnknownNameError, match="vast"):
             evaluate(scenarios(["10a"]), scale="vast")
