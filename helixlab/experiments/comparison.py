@@ -44,8 +44,8 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         One row a number: figure, cluster, model, method, mode, scheduler, platform, metric, placement and
         placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
         interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
-        simulated; wait_mean and long_mean, the means of those variants where they were run; load and settled,
-        what holds for most seeds of ours, and long_settled.
+        simulated; wait_mean, wait_low, wait_high and the same of long, of those variants where they were run;
+        load and settled, what holds for most seeds of ours, and long_settled.
         Ours is what has the requests of the published run: the run of seed 0, or the mean of
         ``"same-requests"``. It is the mean over seeds where that run's requests are not known, and beside
         measurements on the prototype.
@@ -78,7 +78,8 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
             )
         for variant in ("wait", "long"):
             there = (*run, variant) in by_run
-            row[f"{variant}_mean"] = means.loc[(*run, variant, metric), "mean"] if there else np.nan
+            for name in ("mean", "low", "high"):
+                row[f"{variant}_{name}"] = means.loc[(*run, variant, metric), name] if there else np.nan
         row["long_settled"] = np.nan
         if (*run, "long") in by_run:
             row["long_settled"] = bool(by_run[*run, "long"]["settled"].mean() > 0.5)
@@ -139,7 +140,8 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
         ours, the methods from the largest value to the smallest; same: whether no two of them changed places;
         told_apart: whether two that did have intervals over seeds that do not meet. Methods that are printed
         with the same number have no order. steady: their order with the long window of runs that had not
-        settled, and waiting for those that dropping favoured; turns: whether two of ours change places so.
+        settled, and waiting for those that dropping favoured; turns: whether two of ours change places so;
+        turns_told_apart: whether the intervals of two that do, in that window, do not meet.
     """
     rows = []
     keys = ["figure", "cluster", "model", "mode", "platform", "metric"]
@@ -148,8 +150,11 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
             continue
         of = group.set_index("method")
         theirs, mine = of["published"], of["ours"]
-        steady = of["long_mean"].fillna(of["wait_mean"]).fillna(mine)
-        changed = _changed_places(theirs, mine)
+        steady, low, high = (
+            of[f"long_{name}"].fillna(of[f"wait_{name}"]).fillna(mine if name == "mean" else of[name])
+            for name in ("mean", "low", "high")
+        )
+        changed, turned = _changed_places(theirs, mine), _changed_places(mine, steady)
         rows.append(
             dict(zip(keys, key, strict=True))
             | {
@@ -158,10 +163,11 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
                 "same": not changed,
                 "told_apart": any(of["high"][one] < of["low"][other] for one, other in changed),
                 "steady": _order(steady),
-                "turns": bool(_changed_places(mine, steady)),
+                "turns": bool(turned),
+                "turns_told_apart": any(high[one] < low[other] for one, other in turned),
             }
         )
-    said = ["published", "ours", "same", "told_apart", "steady", "turns"]
+    said = ["published", "ours", "same", "told_apart", "steady", "turns", "turns_told_apart"]
     return pd.DataFrame(rows, columns=[*keys, *said])
 
 

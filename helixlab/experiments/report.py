@@ -38,8 +38,7 @@ SOME: Final = (
     "low",
     "high",
     "seeds",
-    "wait_mean",
-    "long_mean",
+    *(f"{variant}_{name}" for variant in ("wait", "long") for name in ("mean", "low", "high")),
     "load",
     "settled",
     "long_settled",
@@ -133,10 +132,14 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
     throughputs = ranked[ranked["metric"] == "decode_tokens_per_s"]
     turned = throughputs[throughputs["turns"]]
     if len(turned):
-        where = "; ".join(f"{row['cluster']}, {row['model']}, {row['mode']}" for _, row in turned.iterrows())
+        where = "; ".join(
+            f"{row['figure']}, {row['cluster']}: {row['steady']}"
+            + ("" if row["turns_told_apart"] else ", though intervals over seeds meet")
+            for _, row in turned.iterrows()
+        )
         lines.append(
             f"In a long run with nothing dropped, {len(turned)} of {len(throughputs)} rankings by throughput"
-            f" turn: {where}."
+            f" turn ({where})."
         )
     measured = numbers[numbers["platform"] == "prototype"]
     if len(measured):

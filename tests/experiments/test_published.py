@@ -178,7 +178,7 @@ SHARED = {
     "metric": "decode_tokens_per_s",
     "seeds": 5,
     "tolerance": 0.005,
-    "long_mean": np.nan,
+    **dict.fromkeys(["wait_low", "wait_high", "long_mean", "long_low", "long_high"], np.nan),
     "load": "",
     "settled": True,
 }
@@ -207,6 +207,9 @@ class TestRankings:
         (row,) = rankings(numbers_of(long_mean=[np.nan, np.nan, 280.0])).to_dict("records")
         assert row["steady"] == "separate > helix > swarm", "where nothing else is known, nothing moves"
         assert row["turns"]
+        assert not row["turns_told_apart"], "no interval of the long window is known"
+        apart = {"long_mean": [250, 99, 280], "long_low": [245, 98, 270], "long_high": [255, 100, 290]}
+        assert rankings(numbers_of(**apart))["turns_told_apart"].all()
         assert not rankings(numbers_of(long_mean=[260.0, np.nan, 210.0]))["turns"].any()
 
     def test_equal_numbers_have_no_order(self):
@@ -248,14 +251,14 @@ class TestReport:
         scatter = "95 % of single runs are expected from 68.6 to 127.4"  # 98 ± (110 - 98) * sqrt(6)
         assert f"it is within the scatter of our seeds: {scatter}" in text
         assert "outside the scatter" in written(numbers_of(published=[300, 150, 200]))
-        assert "| single24, llama-1-30b, helix, offline | 302.0 | 250.0 |" in text
+        assert "| 5a | single24, llama-1-30b, helix, offline | 302.0 | 250.0 |" in text
         assert text.count("| simulation |") == 3
         assert "numba" in text
 
     def test_rankings_that_turn_in_a_long_run(self, written):
         text = written(numbers_of(long_mean=[np.nan, np.nan, 280.0]))
-        assert "1 of 1 rankings by throughput turn: single24, llama-1-30b, offline." in text
-        assert "| helix > separate > swarm | separate > helix > swarm |" in text
+        assert "1 of 1 rankings by throughput turn (5a, single24: separate > helix > swarm, though" in text
+        assert "| helix > separate > swarm | separate > helix > swarm | intervals over seeds meet |" in text
         assert "No ranking of methods by throughput turns" in written(numbers_of())
 
     def test_the_same_tables_give_the_same_report(self, written):
