@@ -184,7 +184,7 @@ def throughput_bars(
         if not inside:
             tallest = max(tallest, top + 0.5 * _LABEL_SHARE * highest)
         ax.annotate(
-            f"{height:.0f}" if height >= 10 else f"{height:.1f}",
+            f"{height:.0f}" if height >= 10 else f"{height:.3g}",
             (place, foot if inside else top),
             xytext=(0, 3 if inside else 4),
             textcoords="offset points",
