@@ -44,8 +44,9 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         One row a number: figure, cluster, model, method, mode, scheduler, platform, metric, placement and
         placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
         interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
-        simulated; wait_mean, wait_low, wait_high and the same of long, of those variants where they were run;
-        load and settled, what holds for most seeds of ours, and long_settled.
+        simulated; of_seeds, the values that mean is of, in the order of the seeds, as text; wait_mean,
+        wait_low, wait_high, wait_of_seeds and the same of long, of those variants where they were run;
+        load and settled, what holds for most seeds, and long_settled.
         Ours is what has the requests of the published run: the run of seed 0, or the mean of
         ``"same-requests"``. It is the mean over seeds where that run's requests are not known, and beside
         measurements on the prototype.
@@ -80,12 +81,12 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
             there = (*run, variant) in by_run
             for name in ("mean", "low", "high"):
                 row[f"{variant}_{name}"] = means.loc[(*run, variant, metric), name] if there else np.nan
+            row[f"{variant}_of_seeds"] = _of_seeds(by_run[*run, variant], metric) if there else ""
         row["long_settled"] = np.nan
         if (*run, "long") in by_run:
             row["long_settled"] = bool(by_run[*run, "long"]["settled"].mean() > 0.5)
-        same_requests = simulated and (*run, "same-requests") in by_run
-        labelled = by_run[*run, "same-requests"] if same_requests else published
-        row["load"] = labelled["load"].mode().iloc[0] if number["mode"] == "online" else ""
+        row["of_seeds"] = _of_seeds(published, metric)
+        row["load"] = published["load"].mode().iloc[0] if number["mode"] == "online" else ""
         row["settled"] = bool(published["settled"].mean() > 0.5)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -138,10 +139,11 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row a figure, cluster, model, mode, platform and metric with two methods or more: published and
         ours, the methods from the largest value to the smallest; same: whether no two of them changed places;
-        told_apart: whether two that did have intervals over seeds that do not meet. Methods that are printed
-        with the same number have no order. steady: their order with the long window of runs that had not
-        settled, and waiting for those that dropping favoured; turns: whether two of ours change places so;
-        turns_told_apart: whether the intervals of two that do, in that window, do not meet.
+        told_apart: whether two that did differ by seed, in the direction of ours (95 % interval of the mean
+        difference, Student's t). Methods that are printed with the same number have no order. steady: the
+        order of means with the long window of runs that had not settled, and waiting for those that dropping
+        favoured; turns: whether two change places between means of the published window and these;
+        turns_told_apart: whether two that do differ by seed, in that window.
     """
     rows = []
     keys = ["figure", "cluster", "model", "mode", "platform", "metric"]
@@ -150,21 +152,23 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
             continue
         of = group.set_index("method")
         theirs, mine = of["published"], of["ours"]
-        steady, low, high = (
-            of[f"long_{name}"].fillna(of[f"wait_{name}"]).fillna(mine if name == "mean" else of[name])
-            for name in ("mean", "low", "high")
-        )
-        changed, turned = _changed_places(theirs, mine), _changed_places(mine, steady)
+        steady = of["long_mean"].fillna(of["wait_mean"]).fillna(of["mean"])
+        seeds = {name: _numbers(row["of_seeds"]) for name, row in of.iterrows()}
+        later = {
+            name: _numbers(row["long_of_seeds"]) or _numbers(row["wait_of_seeds"]) or seeds[name]
+            for name, row in of.iterrows()
+        }
+        changed, turned = _changed_places(theirs, mine), _changed_places(of["mean"], steady)
         rows.append(
             dict(zip(keys, key, strict=True))
             | {
                 "published": _order(theirs),
                 "ours": _order(mine),
                 "same": not changed,
-                "told_apart": any(of["high"][one] < of["low"][other] for one, other in changed),
+                "told_apart": any(_is_more(seeds[other], seeds[one]) for one, other in changed),
                 "steady": _order(steady),
                 "turns": bool(turned),
-                "turns_told_apart": any(high[one] < low[other] for one, other in turned),
+                "turns_told_apart": any(_is_more(later[other], later[one]) for one, other in turned),
             }
         )
     said = ["published", "ours", "same", "told_apart", "steady", "turns", "turns_told_apart"]
@@ -193,6 +197,22 @@ def reference_error(figures: Iterable[str] | None = None) -> pd.DataFrame:
     wide = wide.reindex(columns=["prototype", "simulation"]).dropna().reset_index()
     wide.columns.name = None
     return wide.assign(difference=wide["simulation"] / wide["prototype"] - 1)
+
+
+def _of_seeds(runs: pd.DataFrame, metric: str) -> str:
+    return " ".join(f"{value:.6g}" for value in runs.sort_values("seed")[metric])
+
+
+def _numbers(text: Any) -> list[float]:
+    return [float(each) for each in text.split()] if isinstance(text, str) else []
+
+
+def _is_more(these: list[float], others: list[float]) -> bool:
+    """Whether these exceed the others seed by seed, by more than chance."""
+    if len(these) != len(others):
+        return False
+    more = pd.DataFrame({"more": np.subtract(these, others)})
+    return bool(len(these) > 1 and mean_interval(more, by=[], values="more")["low"].item() > 0)
 
 
 def _changed_places(before: pd.Series, after: pd.Series) -> list[tuple[Any, Any]]:

@@ -73,8 +73,8 @@ def evaluate(
         seed, and the columns of `pooled_figures`. Variants: ``"published"``, queries that fit nowhere
         are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
         whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
-        they wait; ``"long"``, where the window of a run had not settled, for it and all that the figure
-        compares it with: they wait, and the window starts after 15 minutes.
+        they wait; ``"long"``, where the window of a run had not settled, for it and all others of its
+        cluster, model and mode: they wait, and the window starts after 15 minutes.
 
     Raises
     ------
@@ -159,8 +159,8 @@ def _favoured(runs: pd.DataFrame) -> list[str]:
 
 
 def _compared_with(groups: list[str], shared: pd.DataFrame) -> list[str]:
-    """These groups, and the other methods of the same comparisons: a window is long for all or for none."""
-    comparisons = shared[[name for name in RUN if name != "method"]].astype(str).agg("|".join, axis=1)
+    """These groups, and all that is run beside them: a window is long for all of a comparison or for none."""
+    comparisons = shared[["cluster", "model", "mode"]].agg("|".join, axis=1)
     return list(shared.index[comparisons.isin(comparisons[groups])])
 
 

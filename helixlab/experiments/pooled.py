@@ -131,9 +131,8 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
         queries, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
         `Result.summary`. Means over all queries: input_tokens_mean_accepted, and input_tokens_mean_asked,
         which counts dropped ones too. Of the window: in_flight_mean, in_flight_drift, throughput_drift,
-        settled (whether neither moved), busy_fraction_mean
-        and kv_used_fraction_mean (at the end) over the nodes that hold layers. Online: load, growth_per_s,
-        arrivals_per_s.
+        settled (whether neither moved), busy_fraction_mean and kv_used_fraction_mean over the nodes that hold
+        layers. load, growth_per_s and arrivals_per_s, which offline are empty.
     """
     summaries = [result.summary.iloc[0] for result in results]
     figures: dict[str, Any] = {"placement_hash": " + ".join(each["placement_hash"] for each in summaries)}
@@ -152,16 +151,14 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     }
     nodes = pd.concat([result.nodes for result in results])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
-    for what in ("busy_fraction", "kv_used_fraction"):
-        figures[f"{what}_mean"] = float(nodes[what].mean())
-    if all(summary["mode"] == "online" for summary in summaries):
-        loads = [load_of(result) for result in results]
-        figures |= {
-            "load": max((each.label for each in loads), key=LABELS.index),
-            "growth_per_s": sum(each.growth_per_s for each in loads),
-            "arrivals_per_s": sum(each.arrivals_per_s for each in loads),
-        }
-    return figures
+    figures["busy_fraction_mean"] = float(nodes["busy_fraction"].mean())
+    figures["kv_used_fraction_mean"] = float(np.concatenate([_kv_used(result) for result in results]).mean())
+    loads = [load_of(result) for result in results if result.summary["mode"].item() == "online"]
+    return figures | {
+        "load": max((each.label for each in loads), key=LABELS.index, default=""),
+        "growth_per_s": sum(each.growth_per_s for each in loads) if loads else np.nan,
+        "arrivals_per_s": sum(each.arrivals_per_s for each in loads) if loads else np.nan,
+    }
 
 
 def _carry_out(pool: _Pool) -> tuple[str, Outcome]:
@@ -170,6 +167,15 @@ def _carry_out(pool: _Pool) -> tuple[str, Outcome]:
     except Exception as error:
         return pool.key, Outcome(error=described(error))
     return pool.key, Outcome(figures=json_ready(figures))
+
+
+def _kv_used(result: Result) -> np.ndarray:
+    """Part of the KV cache in use at each sample of the window, on each node that holds layers."""
+    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
+    holding = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
+    samples = result.node_timeline
+    inside = samples["time_s"].between(first_s, last_s) & samples["node"].isin(holding)
+    return samples.loc[inside, "kv_used_fraction"].to_numpy(dtype=float)
 
 
 def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:

@@ -35,10 +35,12 @@ FINDINGS: Final = "findings_"
 """Tables with names that begin so have a column ``finding``: sentences for the summary."""
 SOME: Final = (
     "scheduler",
+    "placement_hash",
     "low",
     "high",
     "seeds",
-    *(f"{variant}_{name}" for variant in ("wait", "long") for name in ("mean", "low", "high")),
+    "of_seeds",
+    *(f"{variant}_{name}" for variant in ("wait", "long") for name in ("mean", "low", "high", "of_seeds")),
     "load",
     "settled",
     "long_settled",
@@ -126,15 +128,15 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
     if len(ranked):
         told = ranked["told_apart"] & ~ranked["same"]
         lines.append(
-            f"The methods rank as published in **{ranked['same'].sum()} of {len(ranked)}** comparisons;"
-            f" in {told.sum()} of the others our seeds tell the methods apart."
+            f"The methods rank as in the published simulations in **{ranked['same'].sum()} of {len(ranked)}**"
+            f" comparisons; in {told.sum()} of the others our seeds tell the methods apart."
         )
     throughputs = ranked[ranked["metric"] == "decode_tokens_per_s"]
     turned = throughputs[throughputs["turns"]]
     if len(turned):
         where = "; ".join(
             f"{row['figure']}, {row['cluster']}: {row['steady']}"
-            + ("" if row["turns_told_apart"] else ", though intervals over seeds meet")
+            + ("" if row["turns_told_apart"] else ", though seeds do not tell them apart")
             for _, row in turned.iterrows()
         )
         lines.append(

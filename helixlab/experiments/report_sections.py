@@ -8,6 +8,7 @@ import pandas as pd
 
 from helixlab.diagnosis.steadiness import LABELS
 from helixlab.experiments.comparison import rankings
+from helixlab.experiments.published import DRAWS
 
 __all__ = ["RUN", "all_numbers", "misses", "of_runs", "otherwise_ranked", "run_name", "what_windows_hide"]
 
@@ -53,7 +54,9 @@ def _why(row: pd.Series, numbers: pd.DataFrame) -> str:
             words.append("the scheduler draws, and the requests of the published run are not on record")
         else:
             words.append("the scheduler draws; same requests, other draws")
-    if row["seeds"] > 1:  # from the interval of the mean to that of one run more
+    if row["scheduler"] not in DRAWS and not words:
+        words.append("the requests are those of the published run, and no cause has been found")
+    elif row["seeds"] > 1:  # from the interval of the mean to that of one run more
         reach = (row["high"] - row["mean"]) * (row["seeds"] + 1) ** 0.5
         inside = abs(row["published"] - row["mean"]) <= reach
         words.append(
@@ -80,7 +83,7 @@ def otherwise_ranked(numbers: pd.DataFrame) -> list[str]:
         return [*lines, "Nowhere.", ""]
     lines += ["| figure | figure of | platform | published | ours | |", "|---|---|---|---|---|---|"]
     for _, row in other.iterrows():
-        told = "seeds tell them apart" if row["told_apart"] else "intervals over seeds meet"
+        told = "seeds tell them apart" if row["told_apart"] else "seeds do not"
         lines.append(
             f"| {row['figure']} | {row['cluster']}, {row['mode']}, {row['metric']} | {row['platform']}"
             f" | {row['published']} | {row['ours']} | {told} |"
@@ -131,7 +134,7 @@ def _turns(numbers: pd.DataFrame) -> list[str]:
     ]
     for _, row in turned.iterrows():
         run = f"{row['cluster']}, {row['model']}, {row['mode']}"
-        told = "seeds tell them apart" if row["turns_told_apart"] else "intervals over seeds meet"
+        told = "seeds tell them apart" if row["turns_told_apart"] else "seeds do not"
         lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {told} |")
     return [*lines, ""]
 
@@ -165,7 +168,7 @@ def all_numbers(numbers: pd.DataFrame) -> list[str]:
 def of_runs(numbers: pd.DataFrame) -> pd.DataFrame:
     """One row a run: the first of its numbers, simulated ones first."""
     simulated_first = numbers.sort_values("platform", ascending=False, kind="stable")
-    return simulated_first.drop_duplicates([*RUN, "scheduler"]).sort_index()
+    return simulated_first.drop_duplicates([*RUN, "scheduler", "placement_hash"]).sort_index()
 
 
 def run_name(row: pd.Series) -> str:

@@ -179,6 +179,7 @@ SHARED = {
     "seeds": 5,
     "tolerance": 0.005,
     **dict.fromkeys(["wait_low", "wait_high", "long_mean", "long_low", "long_high"], np.nan),
+    **dict.fromkeys(["of_seeds", "wait_of_seeds", "long_of_seeds"], ""),
     "load": "",
     "settled": True,
 }
@@ -194,12 +195,18 @@ class TestRankings:
         assert row["published"] == row["ours"] == "helix > separate > swarm"
         assert row["same"]
 
-    @pytest.mark.parametrize(("low", "high", "told"), [(0.0, 400.0, False), (199.0, 201.0, True)])
-    def test_changed_places(self, low, high, told):
+    @pytest.mark.parametrize(
+        ("of_seeds", "told"),
+        [
+            (["180 190 200", "99 99 99", "191 201 212"], True),  # seed by seed, though intervals meet
+            (["180 190 200", "99 99 99", "212 201 191"], False),
+            (["190", "99", "201"], False),
+            (["180 190", "99 99", "191 201 211"], False),
+        ],
+    )
+    def test_changed_places(self, of_seeds, told):
         ours = [190.0, 99.0, 201.0]
-        (row,) = rankings(
-            numbers_of(ours=ours, low=[min(low, 189.0), 0, low], high=[high if not told else 191.0, 0, high])
-        ).to_dict("records")
+        (row,) = rankings(numbers_of(ours=ours, of_seeds=of_seeds)).to_dict("records")
         assert not row["same"]
         assert row["told_apart"] == told
 
@@ -207,9 +214,11 @@ class TestRankings:
         (row,) = rankings(numbers_of(long_mean=[np.nan, np.nan, 280.0])).to_dict("records")
         assert row["steady"] == "separate > helix > swarm", "where nothing else is known, nothing moves"
         assert row["turns"]
-        assert not row["turns_told_apart"], "no interval of the long window is known"
-        apart = {"long_mean": [250, 99, 280], "long_low": [245, 98, 270], "long_high": [255, 100, 290]}
-        assert rankings(numbers_of(**apart))["turns_told_apart"].all()
+        assert not row["turns_told_apart"], "nothing is known of the seeds"
+        long = {"long_mean": [250, 99, 255], "long_of_seeds": ["240 250 260", "98 99 100", "246 255 264"]}
+        assert rankings(numbers_of(**long))["turns_told_apart"].all(), "5 apart, give or take 1"
+        long["long_of_seeds"] = ["240 250 260", "98 99 100", "240 265 260"]
+        assert not rankings(numbers_of(**long))["turns_told_apart"].any()
         assert not rankings(numbers_of(long_mean=[260.0, np.nan, 210.0]))["turns"].any()
 
     def test_equal_numbers_have_no_order(self):
@@ -242,15 +251,16 @@ class TestReport:
     def test_every_number_is_there(self, written):
         text = written(numbers_of())
         assert "**2 of 3** published figures" in text
-        assert "rank as published in **1 of 1**" in text
+        assert "rank as in the published simulations in **1 of 1**" in text
         assert "Plans are better." in text
         assert (
             "| 5a | single24, llama-1-30b, swarm, offline | decode_tokens_per_s | 100.0 | 99.0 | -1.0% |"
             in text
         )
-        scatter = "95 % of single runs are expected from 68.6 to 127.4"  # 98 ± (110 - 98) * sqrt(6)
-        assert f"it is within the scatter of our seeds: {scatter}" in text
-        assert "outside the scatter" in written(numbers_of(published=[300, 150, 200]))
+        assert "the requests are those of the published run, and no cause has been found" in text
+        drawn = written(numbers_of(met=[True, True, False], high=[310, 110, 214]))
+        assert "it is within the scatter of our seeds: 95 % of single runs are expected from 172.6" in drawn
+        assert "outside the scatter" in written(numbers_of(met=False, published=[300, 100, 300]))
         assert "| 5a | single24, llama-1-30b, helix, offline | 302.0 | 250.0 |" in text
         assert text.count("| simulation |") == 3
         assert "numba" in text
@@ -258,7 +268,7 @@ class TestReport:
     def test_rankings_that_turn_in_a_long_run(self, written):
         text = written(numbers_of(long_mean=[np.nan, np.nan, 280.0]))
         assert "1 of 1 rankings by throughput turn (5a, single24: separate > helix > swarm, though" in text
-        assert "| helix > separate > swarm | separate > helix > swarm | intervals over seeds meet |" in text
+        assert "| helix > separate > swarm | separate > helix > swarm | seeds do not |" in text
         assert "No ranking of methods by throughput turns" in written(numbers_of())
 
     def test_the_same_tables_give_the_same_report(self, written):

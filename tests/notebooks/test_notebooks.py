@@ -75,6 +75,7 @@ def run(notebooks: dict[str, Path], name: str, folder: Path, **changes: Any) -> 
     unknown = set(given) - set(known)
     if unknown:
         raise ValueError(f"{name} has no parameters {', '.join(sorted(unknown))}")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.csv")}
     papermill.execute_notebook(
         notebooks[name],
         folder / f"{name}.ipynb",
@@ -83,6 +84,10 @@ def run(notebooks: dict[str, Path], name: str, folder: Path, **changes: Any) -> 
         cwd=notebooks[name].parent,
         progress_bar=False,
     )
+    listed = (notebooks[name].parents[1] / "figures" / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (line for line in listed if line.startswith(f"| `{name}`"))
+    written = {path.stem for path in folder.glob("*.csv") if before.get(path) != path.stat().st_mtime_ns}
+    assert {stem for stem in written if f"`{stem}`" not in row} == set(), "figures/README.md names them all"
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:
@@ -361,9 +366,19 @@ def test_11_ablations(notebooks: dict[str, Path], folder: Path) -> None:
     assert ends.to_dict() == pytest.approx({"Gurobi": 286.58741, "helixlab": 286.58741})
 
 
+@pytest.mark.parametrize(
+    ("name", "figures"), [("07_single_cluster", ["5a"]), ("10_deep_dives", ["9b"]), ("11_ablations", ["11b"])]
+)
+def test_some_figures_alone(
+    notebooks: dict[str, Path], tmp_path: Path, name: str, figures: list[str]
+) -> None:
+    """Offline without online, pictures without runs, searches that smoke scale leaves out."""
+    run(notebooks, name, tmp_path, store=str(tmp_path / "runs"), figures=figures)
+
+
 def test_12_beyond_the_paper(notebooks: dict[str, Path], folder: Path) -> None:
     run(notebooks, "12_beyond_the_paper", folder, store=str(folder / "runs"))
-    assert_figures(folder, *(f"beyond_{name}" for name in ("throughput", "latency", "online")))
+    assert_figures(folder, *(f"beyond_{name}" for name in ("throughput", "latency", "online_70b")))
     plans = table(folder, "beyond_plans").set_index("plan")
     assert list(plans.index) == ["published", "for-greedy", "for-chunked"]
     assert plans.loc["published", "max_flow_tokens_per_s"] == pytest.approx(1289.5557702751464)
@@ -374,7 +389,13 @@ def test_12_beyond_the_paper(notebooks: dict[str, Path], folder: Path) -> None:
     online = table(folder, "beyond_online")
     assert len(online) == 8
     assert set(online["load"]) <= {"stable", "filling", "backlogged", "overloaded"}
-    assert len(table(folder, "findings_beyond")) == 2
+    assert online["kv_used_fraction_mean"].between(0, 1, inclusive="neither").all()
+    assert len(table(folder, "findings_beyond")) == 3
+    factors = table(folder, "beyond_factors")
+    same = factors.query("plan == 'for-chunked' and policy == 'chunked' and published_policy == 'chunked'")
+    assert same["mean"].item() == pytest.approx(
+        served["for-chunked", "chunked"] / served["published", "chunked"], rel=0.05
+    )
 
 
 def test_14_execution(notebooks: dict[str, Path], folder: Path) -> None:
