@@ -90,7 +90,13 @@ def save_figure(
     return files | {"csv": save_table(table, name, folder)}
 
 
-def save_table(table: pd.DataFrame, name: str, folder: str | os.PathLike[str]) -> Path:
+def save_table(
+    table: pd.DataFrame,
+    name: str,
+    folder: str | os.PathLike[str],
+    *,
+    results: Iterable[Result] | pd.DataFrame | None = None,
+) -> Path:
     r"""Write ``name.csv`` into a folder, whole or not at all.
 
     Parameters
@@ -101,11 +107,14 @@ def save_table(table: pd.DataFrame, name: str, folder: str | os.PathLike[str]) -
         Name of the file, without ending.
     folder : path
         Made if it is not there.
+    results : iterable of Result, or DataFrame, optional
+        The runs that a table comes from which does not name them itself, as for `save_figure`: what ran is
+        written beside it, into ``name.origin.txt``.
 
     Raises
     ------
     FileFormatError
-        The name is not that of a file, or the folder cannot be written.
+        The name is not that of a file, the folder cannot be written, or `results` are none.
 
     Examples
     --------
@@ -117,6 +126,9 @@ def save_table(table: pd.DataFrame, name: str, folder: str | os.PathLike[str]) -
     try:
         with replacing(file) as beside:
             table.to_csv(beside, index=False, lineterminator="\n")
+        if results is not None:
+            with replacing(file.with_name(f"{name}.origin.txt")) as beside:
+                beside.write_text("\n".join([*_origins(results), ""]), encoding="utf-8")
     except OSError as error:
         raise FileFormatError(
             f"cannot write table {name!r} into {folder} ({error.strerror or error}); give another folder"

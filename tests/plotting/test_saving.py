@@ -8,7 +8,7 @@ from PIL import Image
 
 import helixlab as hx
 from helixlab.errors import FileFormatError
-from helixlab.plotting import panels, save_figure, throughput_bars
+from helixlab.plotting import panels, save_figure, save_table, throughput_bars
 
 TABLE = pd.DataFrame({"method": ["helix", "swarm"], "decode_tokens_per_s": [250.0, 125.0]})
 
@@ -101,3 +101,14 @@ def test_results_that_are_none(tmp_path: Path, results: object) -> None:
     with pytest.raises(FileFormatError, match="give results of simulate"):
         save_figure(figure, "none", tmp_path, TABLE, results=results)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_names_no_runs_has_them_beside_it(tmp_path):
+    runs = pd.DataFrame({"placement": "mine", "placement_hash": "abc", "scheduler": "helix", "seed": [0, 1]})
+    save_table(TABLE, "bars", tmp_path)
+    assert not (tmp_path / "bars.origin.txt").exists()
+    save_table(TABLE, "bars", tmp_path, results=runs)
+    (line,) = (tmp_path / "bars.origin.txt").read_text().splitlines()
+    assert line.startswith("placement mine (abc); scheduler helix; seed 0, 1; helixlab ")
+    with pytest.raises(FileFormatError, match="give results of simulate"):
+        save_table(TABLE, "bars", tmp_path, results=[TABLE])
