@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from helixlab.html import card
 
 __all__ = ["Result", "load_result"]
 
-FORMAT, VERSION = "helixlab-result", 2
+FORMAT, VERSION = "helixlab-result", 3
 _TABLES = (
     "summary",
     "iterations",
@@ -220,6 +221,7 @@ class Result:
             for name in _TABLES:
                 _storable(getattr(self, name)).to_parquet(fresh / f"{name}.parquet", index=False)
             content = {"format": FORMAT, "version": VERSION, "provenance": self.provenance}
+            content["tables"] = {name: _hash_of_file(fresh / f"{name}.parquet") for name in _TABLES}
             write_text(fresh / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
             if target.exists():
                 os.replace(target, old)
@@ -251,7 +253,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     Raises
     ------
     FileFormatError
-        The folder is not a result, or part of it is missing or broken.
+        The folder is not a result, or part of it is missing, broken or changed.
 
     Examples
     --------
@@ -282,7 +284,16 @@ def load_result(path: str | os.PathLike[str]) -> Result:
                 f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
             ) from None
     _check_hash(tables["summary"], content["provenance"], folder)
+    for name in _TABLES:
+        if _hash_of_file(folder / f"{name}.parquet") != content.get("tables", {}).get(name):
+            raise FileFormatError(
+                f"{folder} was changed after it was written: table {name!r} is another one; simulate again"
+            )
     return Result(**tables, provenance=content["provenance"])
+
+
+def _hash_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 _STATED_TWICE = (

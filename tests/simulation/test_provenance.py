@@ -91,6 +91,17 @@ def test_a_summary_changed_by_hand_is_refused(tmp_path):
         hx.load_result(folder)
 
 
+@pytest.mark.parametrize(("table", "column"), [("summary", "decode_tokens_per_s"), ("nodes", "tokens")])
+def test_figures_changed_by_hand_are_refused(tmp_path, table, column):
+    folder = hx.simulate(*SYSTEM, workload=SHORT).save(tmp_path / "run")
+    figures = pd.read_parquet(folder / f"{table}.parquet")
+    figures.assign(**{column: 999}).to_parquet(folder / f"{table}.parquet", index=False)
+    with pytest.raises(
+        FileFormatError, match=f"changed after it was written: table {table!r} is another one"
+    ):
+        hx.load_result(folder)
+
+
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [("scheduler", "name", "random"), ("workload", "seed", 7), ("cluster", "name", "geo24")],
