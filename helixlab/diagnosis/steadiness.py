@@ -49,6 +49,8 @@ OVERLOADED: Final = 0.10
 """The same, from which on it runs away."""
 CHANCE: Final = 3.0
 """Standard deviations by which the queries in flight may have grown by chance."""
+STANDING: Final = 0.25
+"""Part of the queries in flight that wait for their first token, from which on a queue stands."""
 LABELS: Final = ("stable", "filling", "backlogged", "overloaded")
 """Of a run, from best to worst."""
 GROWS: Final = LABELS[2:]
@@ -83,10 +85,10 @@ class Load:
     Parameters
     ----------
     label : str
-        ``"stable"``; ``"filling"``: more and more queries are in flight, but they do not wait longer to
-        begin, and the run is too short to say whether that would end; ``"backlogged"``: the queue grows; or
-        ``"overloaded"``: of ten queries that arrive, one or more is left to the queue, so that latencies say
-        how long the run was and not how the system is.
+        ``"stable"``; ``"filling"``: more and more queries are in flight, and the run is too short to say
+        whether that would end: they do not wait longer to begin, or chance may be why; ``"backlogged"``: the
+        queue grows; or ``"overloaded"``: of ten queries that arrive, one or more is left to the queue, so
+        that latencies say how long the run was and not how the system is.
     growth_per_s : float
         Queries in flight gained per second, once the system has filled up.
     arrivals_per_s : float
@@ -153,7 +155,8 @@ def load(
 
     A system fills up for as long as a few queries take. So where it seems to grow, the time of three is left
     out; and if little remains, the queries that wait for their first token decide: they begin to pile up at
-    once where more come than can be served.
+    once where more come than can be served. Growth that chance may explain is still not stable where a
+    quarter of the queries wait for their first token.
 
     Parameters
     ----------
@@ -185,6 +188,8 @@ def load(
     'overloaded'
     >>> load(np.arange(12) * 75, none, span_s=1800, arrivals_per_s=1, life_s=900).label
     'filling'
+    >>> load(200 + np.arange(12) * 4, [150] * 12, span_s=1800, arrivals_per_s=1).label
+    'filling'
     """
     flying, held = np.asarray(in_flight, dtype=float), np.asarray(waiting, dtype=float)
     numbers = {"arrivals_per_s": arrivals_per_s, "life_s": life_s, "dispersion": dispersion}
@@ -202,7 +207,8 @@ def load(
             )
     block_s, filled = span_s / len(flying), round(FILLING * len(flying))
     growth_per_s, grows = _growth(flying[filled:], block_s, arrivals_per_s, dispersion)
-    label = "stable"
+    stands = held[filled:].mean() > STANDING * flying[filled:].mean()
+    label = "filling" if stands and growth_per_s > GROWING * arrivals_per_s else "stable"
     if grows:
         lived = max(filled, int(np.ceil(LIVES * life_s / block_s)))
         short = len(flying) - lived < FEWEST
@@ -212,6 +218,8 @@ def load(
             label = "overloaded" if growth_per_s > OVERLOADED * arrivals_per_s else "backlogged"
         elif short:
             label = "filling"
+        elif not stands:
+            label = "stable"
     return Load(label, growth_per_s, float(arrivals_per_s))
 
 
