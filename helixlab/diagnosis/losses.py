@@ -17,6 +17,8 @@ FEED_STOPS_AT: Final = 0.7
 """Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
 KNOCK_ON: Final = ("no way through", "nothing upstream", "nothing sent")
 """Idle for reasons whose loss is counted elsewhere."""
+OUTSIDE_THE_FLOW: Final = ("no layers", "no way through", "no flow")
+"""Causes of idle nodes that the maximum flow does without: between the bound and the flow, not below it."""
 NEGLIGIBLE: Final = 1e-9
 
 
@@ -111,7 +113,7 @@ def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, flo
     bound = float(result.summary["upper_bound_tokens_per_s"].item())
     scale = bound / whole if whole > 0 else 0.0
     amounts = {}
-    for cause in ("no layers", "no way through", "no flow"):
+    for cause in OUTSIDE_THE_FLOW:
         worth = scale * float(idle.loc[idle["cause"] == cause, "potential_tokens_per_s"].sum())
         amounts[cause] = min(worth, left)
         left -= amounts[cause]
@@ -121,7 +123,8 @@ def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, flo
 def _unused(result: Result, idle: pd.DataFrame, most: float) -> dict[str, float]:
     """The flow through idle nodes: of each layer the sum over them, and of the layers the most."""
     spans = result.nodes.set_index("node")[["first_layer", "end_layer"]]
-    with_flow = idle[(idle["flow_tokens_per_s"] > 0) & ~idle["cause"].isin(KNOCK_ON)]
+    # Flows are computed in floating point: a node without any may have a last digit of it.
+    with_flow = idle[~idle["cause"].isin([*KNOCK_ON, *OUTSIDE_THE_FLOW]) & (idle["flow_tokens_per_s"] > 0)]
     amounts: dict[str, float] = {}
     for cause, group in with_flow.groupby("cause", sort=False):
         by_layer = np.zeros(int(spans["end_layer"].max()))

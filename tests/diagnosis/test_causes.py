@@ -304,6 +304,17 @@ def check_losses(result):
     assert set(table["cause"]) <= set(CAUSES)
 
 
+@pytest.mark.parametrize("method", ["petals", "swarm"])
+@pytest.mark.parametrize("number", [8, 10, 12])
+def test_losses_add_up_where_the_flow_does_without_some_nodes(number, method):
+    """Maximum flows leave a last digit of floating point on such nodes."""
+    single24, model = hx.load_cluster("single24"), hx.load_model("llama-2-70b")
+    alike = hx.single_region({"A100": number}, machines=single24.machines)
+    placement = hx.plan(alike, model, method=method, rng=0)
+    workload = hx.offline(warmup_s=20, duration_s=120, rng=0)
+    check_losses(hx.simulate(alike, model, placement, workload=workload))
+
+
 def test_every_cause_has_a_case():
     elsewhere = {"nothing upstream", "nothing sent", "stopped early"}
     assert set(CASES) | elsewhere == set(CAUSES)
