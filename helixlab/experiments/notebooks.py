@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,10 @@ class Notebook:
         """Figures and tables of the paper that it makes: its parameter ``figures``."""
         named = self.defaults.get("figures")
         return [str(name) for name in named] if isinstance(named, list) else []
+
+    def takes(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the given parameters that it has; None is none."""
+        return {name: value for name, value in given.items() if name in self.defaults and value is not None}
 
 
 def numbered_notebooks(folder: str | os.PathLike[str]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources.abc import Traversable
@@ -17,7 +17,15 @@ from helixlab.experiments.notebooks import Notebook
 from helixlab.files import read_json, write_json
 from helixlab.tables import data_file
 
-__all__ = ["data_digest", "finished_record", "forget", "notebook_key", "take_over"]
+__all__ = [
+    "answers",
+    "data_digest",
+    "finished_record",
+    "finished_records",
+    "notebook_key",
+    "otherwise",
+    "take_over",
+]
 
 FORMAT: Final = "helixlab-notebook"
 VERSION: Final = 1
@@ -32,6 +40,8 @@ DRAWN_WITH: Final = (
     "ipykernel",
 )
 """Packages beside those of `library_digest` that may change what a notebook shows."""
+DRAWN_BY: Final = ("seed", "seeds", "replan")
+"""Parameters of which the report says where they were others."""
 
 
 @cache
@@ -78,37 +88,78 @@ def _versions() -> list[str]:
     return found
 
 
-def finished_record(output: Path, name: str, key: str) -> dict[str, Any] | None:
-    """The record of a finished notebook; None if it made something else, or its files were changed."""
-    record = _record(output, name)
-    if record is None or record.get("key") != key:
+def finished_record(output: Path, notebook: Notebook) -> dict[str, Any] | None:
+    """The record of a finished notebook; None if it would now make something else, or files were changed."""
+    record = _record(output, notebook.name)
+    if record is None or record.get("key") != notebook_key(notebook, record["parameters"]):
         return None
     if all(_hash(output / file) == known for file, known in record["files"].items()):
         return record
     return None
 
 
-def forget(output: Path, name: str) -> None:
-    """Remove what a notebook left behind, so that nothing stale is taken for fresh."""
-    record = _record(output, name)
-    if record is not None:
-        for file in record["files"]:
-            (output / file).unlink(missing_ok=True)
-    _path(output, name).unlink(missing_ok=True)
+def answers(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+    """Whether what was made has all that these parameters ask for; it may have more figures."""
+    made, asked = dict(record["parameters"]), dict(parameters)
+    return set(asked.pop("figures", ())) <= set(made.pop("figures", ())) and made == asked
 
 
-def take_over(made: Path, output: Path, name: str, key: str, wall_s: float) -> dict[str, Any]:
-    """Move what a notebook made into the output folder, and write its record when all is there."""
-    files = {}
-    for path in sorted(made.rglob("*")):
-        if path.is_file():
-            file = path.relative_to(made)
-            (output / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, output / file)
-            files[file.as_posix()] = _hash(output / file)
-    record = {"format": FORMAT, "version": VERSION, "key": key, "wall_s": wall_s, "files": files}
-    write_json(_path(output, name), record)
+def finished_records(output: Path, notebooks: Iterable[Notebook], scale: str) -> dict[str, Any]:
+    """Records of all notebooks that are finished at this scale, whoever asked for them."""
+    records = {notebook.name: finished_record(output, notebook) for notebook in notebooks}
+    return {
+        name: record
+        for name, record in records.items()
+        if record is not None and record["parameters"]["scale"] == scale
+    }
+
+
+def otherwise(notebook: Notebook, record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with which a notebook was finished, where it would be given others now."""
+    was, now = notebook.defaults | record["parameters"], notebook.defaults | notebook.takes(given)
+    return {name: was[name] for name in DRAWN_BY if was.get(name) != now.get(name)}
+
+
+def take_over(
+    made: Path, output: Path, name: str, *, key: str, parameters: Mapping[str, Any], wall_s: float
+) -> dict[str, Any]:
+    """Put what a notebook made in place of what it made before, its record when all is there."""
+    record_file = _path(output, name).relative_to(output).as_posix()
+    files = {
+        path.relative_to(made).as_posix(): _hash(path) for path in sorted(made.rglob("*")) if path.is_file()
+    }
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "key": key,
+        "parameters": dict(parameters),
+        "wall_s": wall_s,
+        "files": files,
+    }
+    # All is written before anything is touched, so that a full disk costs nothing. Up to the last step the
+    # earlier record is there: if this is cut short, it does not hold, and still says what is to be removed.
+    write_json(made / record_file, record)
+    for file in files:
+        _move(made, output, file)
+    for file in _made_no_more(output, name, files):
+        (output / file).unlink(missing_ok=True)
+    _move(made, output, record_file)
     return record
+
+
+def _move(made: Path, output: Path, file: str) -> None:
+    (output / file).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(made / file, output / file)
+
+
+def _made_no_more(output: Path, name: str, files: Collection[str]) -> set[str]:
+    """What a notebook left behind and does not make now, but for what another notebook makes."""
+    earlier = _record(output, name)
+    if earlier is None:
+        return set()
+    others = {path.stem for path in _path(output, name).parent.glob("*.json")} - {name}
+    kept = {file for other in others for file in (_record(output, other) or {"files": ()})["files"]}
+    return set(earlier["files"]) - set(files) - kept
 
 
 def _path(output: Path, name: str) -> Path:
@@ -125,12 +176,14 @@ def _record(output: Path, name: str) -> dict[str, Any] | None:
         VERSION,
     ]:
         return None
-    files = record.get("files")
+    files, parameters = record.get("files"), record.get("parameters")
     plain = isinstance(files, dict) and all(
         isinstance(file, str) and not Path(file).is_absolute() and ".." not in Path(file).parts
         for file in files
     )
-    return record if plain else None
+    if not plain:
+        return None
+    return record | {"parameters": parameters if isinstance(parameters, dict) else {}}
 
 
 def _hash(path: Path) -> str | None:

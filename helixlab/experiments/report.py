@@ -49,7 +49,13 @@ SOME: Final = (
 
 
 def write_report(
-    output: Path, names: Sequence[str], records: Mapping[str, Any], *, scale: str, seeds: int | None
+    output: Path,
+    names: Sequence[str],
+    records: Mapping[str, Any],
+    *,
+    scale: str,
+    seeds: int | None,
+    otherwise: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write the report of finished notebooks into their output folder, the same for the same tables.
 
@@ -65,6 +71,8 @@ def write_report(
         At which they ran.
     seeds : int or None
         How many were asked for.
+    otherwise : mapping, optional
+        By notebook, the parameters with which it was finished before, where these were others.
     """
     numbers = _tables(output, names, records, NUMBERS)
     if not numbers.empty:  # flows of solvers have no interval and no load
@@ -91,7 +99,7 @@ def write_report(
             *what_windows_hide(numbers),
             *all_numbers(numbers),
         ]
-    lines += ["", *_made_with(names, scale, seeds)]
+    lines += ["", *_made_with(names, scale, seeds, otherwise or {})]
     write_text(output / REPORT, "\n".join(lines) + "\n")
     return output / REPORT
 
@@ -169,12 +177,20 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _made_with(names: Sequence[str], scale: str, seeds: int | None) -> list[str]:
+def _made_with(
+    names: Sequence[str], scale: str, seeds: int | None, otherwise: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    before = ", ".join(
+        f"{name} ({', '.join(f'{key} {value}' for key, value in others.items())})"
+        for name, others in otherwise.items()
+        if others
+    )
+    before = f"; finished before with other parameters: {before}" if before else ""
     packages = ", ".join(f"{package} {version(package)}" for package in FIGURES_COME_FROM)
     return [
         "## Made with",
         "",
-        f"Notebooks {', '.join(names)}, at {scale} scale, {seeds or 'their own number of'} seeds;"
+        f"Notebooks {', '.join(names)}, at {scale} scale, {seeds or 'their own number of'} seeds{before};"
         f" {packages}; Python {platform.python_version()}; {platform.system()} on {platform.machine()},"
         f" {os.cpu_count()} processors. Code {library_digest()}, data {data_digest()}.",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +25,16 @@ from helixlab.experiments.notebooks import (
     read_notebook,
     with_figures,
 )
-from helixlab.experiments.records import finished_record, forget, notebook_key, take_over
-from helixlab.experiments.report import REPORT, write_report
+from helixlab.experiments.records import (
+    answers,
+    finished_record,
+    finished_records,
+    notebook_key,
+    otherwise,
+    take_over,
+)
+from helixlab.experiments.report import write_report
+from helixlab.experiments.workplace import alone, workplace
 
 __all__ = ["reproduce"]
 
@@ -85,9 +91,10 @@ def reproduce(
     in its cell with the tag ``parameters``. It is checked first that every notebook has those three.
 
     A notebook that is finished is not run again: its record in ``executed`` has a hash of the notebook, its
-    parameters, helixlab's code and data and the versions of what it uses, and of every file that it wrote. If
-    any of these is another, what it left is removed before it runs. What a notebook makes is moved into the
-    output folder when it has ended well, so that a call that was killed can simply be made again.
+    parameters, helixlab's code and data and the versions of what it uses, and of every file that it wrote.
+    More figures than are asked for do no harm. What a notebook makes takes the place of what it made before
+    when it has ended well, so that a call that was killed can simply be made again. ``REPORT.md`` is of all
+    notebooks that are finished at this scale, by this call or an earlier one.
 
     Parameters
     ----------
@@ -137,9 +144,18 @@ def reproduce(
     papermill_or_error()
     given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
     target.mkdir(parents=True, exist_ok=True)
-    with _alone(target):
+    with alone(target):
         records, fresh = _made(chosen, target, given, scale, jobs, progress)
-        write_report(target, [notebook.name for notebook, _ in chosen], records, scale=scale, seeds=seeds)
+        finished = finished_records(target, found, scale) | records
+        named = [notebook for notebook in found if notebook.name in finished]
+        write_report(
+            target,
+            [notebook.name for notebook in named],
+            finished,
+            scale=scale,
+            seeds=seeds,
+            otherwise={each.name: otherwise(each, finished[each.name], given) for each in named},
+        )
     rows = [
         (
             notebook.name,
@@ -163,22 +179,18 @@ def _made(
     """Records of all notebooks, and the names of those that had to be run."""
     jobs_to_do, records = [], {}
     for notebook, made in chosen:
-        parameters = {
-            name: value for name, value in given.items() if name in notebook.defaults and value is not None
-        }
+        parameters = notebook.takes(given)
         if "figures" in notebook.defaults:
             parameters["figures"] = made
-        key = notebook_key(notebook, parameters)
-        record = finished_record(target, notebook.name, key)
-        if record is not None:
+        record = finished_record(target, notebook)
+        if record is not None and answers(record, parameters):
             records[notebook.name] = record
             continue
-        forget(target, notebook.name)
+        key = notebook_key(notebook, parameters)
         expected_s = TYPICAL_S[scale].get(notebook.name, OTHERWISE_S[scale])
         jobs_to_do.append(_Job(notebook, parameters, key, expected_s))
     fresh = {job.notebook.name for job in jobs_to_do}
     if fresh:
-        (target / REPORT).unlink(missing_ok=True)
         records |= _run_all(jobs_to_do, target, jobs, progress)
     return records, fresh
 
@@ -192,7 +204,7 @@ def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None
     began_s = time.perf_counter()
     disable = None if progress is None else not progress
     with (
-        _workplace(target) as beside,
+        workplace(target) as beside,
         tqdm(
             total=100,
             unit="%",
@@ -223,31 +235,6 @@ def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None
                     job.process.kill()
                     job.process.wait()
     return records
-
-
-@contextmanager
-def _workplace(target: Path) -> Iterator[Path]:
-    """A folder where notebooks write until they have ended; what killed calls left there is removed."""
-    place = target / ".parts"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Nobody else writes there meanwhile; the lock goes with the process, however that ends."""
-    with (target / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NotebookError(
-                f"another call of reproduce is writing to {target}; wait for it, or give another output"
-            ) from None
-        yield
 
 
 def _start(job: _Job, beside: Path, target: Path) -> _Job:
@@ -288,7 +275,14 @@ def _ended(job: _Job, target: Path, now_s: float) -> dict[str, Any]:
         text = made.read_text(encoding="utf-8").replace(str(job.made), str(target))
         made.write_text(text, encoding="utf-8")
     if error is None:
-        record = take_over(job.made, target, job.notebook.name, job.key, now_s - job.started_s)
+        record = take_over(
+            job.made,
+            target,
+            job.notebook.name,
+            key=job.key,
+            parameters=job.parameters,
+            wall_s=now_s - job.started_s,
+        )
         shutil.rmtree(job.made, ignore_errors=True)
         return record
     if made.is_file():

@@ -197,7 +197,9 @@ def pretended(monkeypatch):
             (made / "executed" / job.notebook.path.name).write_text("{}")
             (made / f"{job.notebook.name}.json").write_text(json.dumps(job.parameters))
             ran.append(job.notebook.name)
-            records[job.notebook.name] = take_over(made, target, job.notebook.name, job.key, 1.5)
+            records[job.notebook.name] = take_over(
+                made, target, job.notebook.name, key=job.key, parameters=job.parameters, wall_s=1.5
+            )
         shutil.rmtree(target / ".parts")
         return records
 
@@ -288,20 +290,108 @@ def test_a_changed_data_file_is_other_data(tmp_path, monkeypatch):
     assert data_digest.__wrapped__() == digests[2]
 
 
-def test_what_is_stale_is_gone_before_it_is_made_anew(folder, tmp_path, pretended, monkeypatch):
+def test_what_was_there_stays_until_it_is_made_anew(folder, tmp_path, pretended, monkeypatch):
     write(folder, "1_one.ipynb", PARAMETERS)
     output = tmp_path / "figures"
     reproduce(folder, output=output)
-    assert (output / "1_one.json").exists()
+    before = contents(output)
 
     def fails(*_):
-        assert contents(output) == {}
         raise NotebookError("no")
 
-    monkeypatch.setattr(sys.modules[reproduce.__module__], "_run_all", fails)
-    write(folder, "1_one.ipynb", PARAMETERS, "1 / 0")
-    with pytest.raises(NotebookError, match="no"):
-        reproduce(folder, output=output)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[reproduce.__module__], "_run_all", fails)
+        write(folder, "1_one.ipynb", PARAMETERS, "1 / 0")
+        with pytest.raises(NotebookError, match="no"):
+            reproduce(folder, output=output)
+    assert contents(output) == before
+    assert pretended() == ["1_one"]
+    reproduce(folder, output=output)
+    assert pretended() == ["1_one"]
+
+
+def test_a_failed_run_costs_only_the_copy_that_shows_where(folder, tmp_path):
+    writes = "from pathlib import Path\nPath(output, 'one.txt').write_text(str(seed))"
+    write(folder, "1_one.ipynb", PARAMETERS, writes, "assert seed < 2 or seed > 8")
+    output = tmp_path / "figures"
+    reproduce(folder, seed=1, output=output)
+    before = contents(output)
+    with pytest.raises(NotebookError, match=r"1_one.ipynb failed with AssertionError"):
+        reproduce(folder, seed=2, output=output)
+    after = contents(output)
+    assert set(after) == set(before)
+    assert {name for name in before if before[name] != after[name]} == {"executed/1_one.ipynb"}
+    assert reproduce(folder, seed=9, output=output)["fresh"].all()
+    assert (output / "one.txt").read_text() == "9"
+
+
+@pytest.fixture
+def taken_over(tmp_path):
+    """Let a made-up notebook write some files, and take them over."""
+
+    def take(name, key, *files):
+        made = tmp_path / "made"
+        for file in files:
+            made.mkdir(exist_ok=True)
+            (made / file).write_text(f"{name} {key}")
+        return take_over(made, tmp_path / "figures", name, key=key, parameters={}, wall_s=1.0)
+
+    return take
+
+
+def test_only_what_is_made_no_more_is_removed(taken_over, tmp_path):
+    output = tmp_path / "figures"
+    taken_over("1_one", "a", "kept.txt", "dropped.txt", "handed_on.txt")
+    taken_over("2_two", "a", "other.txt", "handed_on.txt")
+    (output / "mine.txt").touch()
+    taken_over("1_one", "b", "kept.txt", "new.txt")
+    files = {name: content.decode() for name, content in contents(output).items() if "executed" not in name}
+    assert files == {
+        "kept.txt": "1_one b",
+        "new.txt": "1_one b",
+        "other.txt": "2_two a",
+        "handed_on.txt": "2_two a",
+        "mine.txt": "",
+    }
+
+
+def test_no_room_for_the_record_changes_nothing(taken_over, tmp_path, monkeypatch):
+    taken_over("1_one", "a", "kept.txt", "dropped.txt")
+    before = contents(tmp_path / "figures")
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("helixlab.experiments.records.write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        taken_over("1_one", "b", "kept.txt", "new.txt")
+    assert contents(tmp_path / "figures") == before
+
+
+def test_a_swap_that_was_cut_short_is_made_again(folder, tmp_path, pretended, monkeypatch):
+    write(folder, "1_one.ipynb", PARAMETERS)
+    write(folder, "2_two.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    reproduce(folder, output=output)
+    before = contents(output)
+    assert pretended() == ["1_one", "2_two"]
+    replace = os.replace
+
+    def stops_at_the_record(source, to):
+        if Path(to) == output / "executed" / "1_one.json":
+            raise KeyboardInterrupt
+        replace(source, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("helixlab.experiments.records.os.replace", stops_at_the_record)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(folder, seed=1, output=output)
+    assert set(before) <= set(contents(output))
+    shutil.rmtree(output / ".parts")  # a real call begins with this
+    pretended()
+    reproduce(folder, output=output)
+    assert pretended() == ["1_one"]
+    assert contents(output) == before
 
 
 def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
@@ -372,6 +462,83 @@ def test_notebooks_are_chosen_by_figure(folder, log, tmp_path):
     assert (output / "['8a'] 3.txt").exists()
     with pytest.raises(NotebookError, match=r"no notebook makes figure '6'; give any of 5a, 5b, 8a"):
         reproduce(folder, figures=["6"], output=output)
+
+
+FIGURES = PARAMETERS + "\nfigures = ['5a', '5b']\nseeds = 5"
+
+
+def made_with(output):
+    """What the report says that it was made with."""
+    return (output / "REPORT.md").read_text().split("## Made with")[1]
+
+
+def test_figures_that_are_there_are_not_made_again(folder, tmp_path, pretended):
+    write(folder, "1_five.ipynb", FIGURES)
+    write(folder, "2_other.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    reproduce(folder, output=output)
+    before = contents(output)
+    assert pretended() == ["1_five", "2_other"]
+
+    table = reproduce(folder, figures=["5a"], output=output)
+    assert table[["notebook", "fresh"]].to_numpy().tolist() == [["1_five", False]]
+    assert pretended() == []
+    assert contents(output) == before  # the report is of everything, as it was
+
+    # Other parameters, or a figure that is not there, are another matter.
+    reproduce(folder, figures=["5a"], seeds=3, output=output)
+    assert pretended() == ["1_five"]
+    assert json.loads((output / "1_five.json").read_text())["figures"] == ["5a"]
+    for asked, run in ((["5a"], []), (["5"], ["1_five"]), (["5b"], [])):
+        reproduce(folder, figures=asked, seeds=3, output=output)
+        assert pretended() == run
+    (output / "1_five.json").write_text("changed")
+    reproduce(folder, figures=["5a"], seeds=3, output=output)
+    assert pretended() == ["1_five"]
+
+
+def test_a_record_that_names_figures_it_has_not_is_not_believed(folder, tmp_path, pretended):
+    write(folder, "1_five.ipynb", FIGURES)
+    output = tmp_path / "figures"
+    record = output / "executed" / "1_five.json"
+    for parameters in ({"figures": ["5a", "5b"]}, {"figures": 3}, {}, None, "5a"):
+        reproduce(folder, figures=["5a"], output=output)
+        assert pretended() == ["1_five"]
+        content = json.loads(record.read_text())
+        content["parameters"] = parameters
+        record.write_text(json.dumps(content))
+
+
+def test_the_report_is_of_all_that_is_finished(folder, tmp_path, pretended):
+    write(folder, "10_last.ipynb", PARAMETERS)
+    write(folder, "2_five.ipynb", FIGURES)
+    write(folder, "3_stale.ipynb", PARAMETERS)
+    write(folder, "4_changed.ipynb", PARAMETERS)
+    output = tmp_path / "figures"
+    reproduce(folder, output=output)
+    assert "Notebooks 2_five, 3_stale, 4_changed, 10_last, at full scale, their own" in made_with(output)
+    write(folder, "3_stale.ipynb", PARAMETERS + "\n")
+    (output / "4_changed.json").write_text("changed")
+    reproduce(folder, figures=["5"], output=output)
+    assert "Notebooks 2_five, 10_last, at full scale, their own number of seeds; helixlab" in made_with(
+        output
+    )
+    assert (output / "3_stale.json").exists()
+    # What was made at another scale is no part of it.
+    reproduce(folder, figures=["5"], scale="smoke", output=output)
+    assert "Notebooks 2_five, at smoke scale" in made_with(output)
+
+
+def test_the_report_says_what_was_made_with_other_seeds(folder, tmp_path, pretended):
+    write(folder, "1_five.ipynb", FIGURES)
+    write(folder, "2_eight.ipynb", FIGURES.replace("5a", "8a").replace("5b", "8b"))
+    output = tmp_path / "figures"
+    reproduce(folder, output=output)
+    reproduce(folder, figures=["8"], seeds=5, output=output)  # its own number
+    assert "Notebooks 1_five, 2_eight, at full scale, 5 seeds; helixlab" in made_with(output)
+    reproduce(folder, figures=["8"], seed=1, seeds=3, output=output)
+    line = "at full scale, 3 seeds; finished before with other parameters: 1_five (seed 0, seeds 5); helixlab"
+    assert line in made_with(output)
 
 
 def test_two_calls_do_not_write_to_one_folder(folder, tmp_path, pretended):
