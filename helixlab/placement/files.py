@@ -98,7 +98,7 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
     Examples
     --------
     >>> load_placement("single24/llama-2-70b/helix")
-    Placement('single24/llama-2-70b/helix': helix, llama-2-70b on single24, 24 nodes, 31 links)
+    Placement('single24/llama-2-70b/helix' c17a8112: helix, llama-2-70b on single24, 24 nodes, 31 links)
     """
     name = str(name_or_path)
     known = placement_names()

@@ -47,7 +47,7 @@ def read_placement_ini(path: str | os.PathLike[str], cluster: Cluster, model: Mo
     >>> with open(path, "w") as file:
     ...     print("[Settings]", "offset=2", "[Solution]", *lines, sep="\n", file=file)
     >>> read_placement_ini(path, load_cluster("small10"), load_model("llama-1-30b"))
-    Placement('small10/llama-1-30b/mine': mine, llama-1-30b on small10, 10 nodes, 11 links)
+    Placement('small10/llama-1-30b/mine' b7eac42f: mine, llama-1-30b on small10, 10 nodes, 11 links)
     """
     layers = tuple(NodeLayers(node, first, end) for node, (first, end) in read_layers_ini(path).items())
     method = Path(path).stem

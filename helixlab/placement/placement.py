@@ -164,8 +164,8 @@ class Placement:
 
     def __repr__(self) -> str:
         spans = f"{len(self.layers)} nodes, {len(self.links)} links"
-        content = f"content {self.content_hash[:8]}"
-        return f"Placement({self.name!r}: {self.method}, {self.model} on {self.cluster}, {spans}, {content})"
+        named = f"{self.name!r} {self.content_hash[:8]}"
+        return f"Placement({named}: {self.method}, {self.model} on {self.cluster}, {spans})"
 
     @cached_property
     def _by_node(self) -> dict[End, NodeLayers]:

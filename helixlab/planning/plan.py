@@ -85,7 +85,7 @@ def plan(
     >>> from helixlab.model import load_model
     >>> placement = plan(load_cluster("single24"), load_model("llama-2-70b"), method="swarm")
     >>> placement
-    Placement('single24/llama-2-70b/swarm': swarm, llama-2-70b on single24, 24 nodes, 32 links)
+    Placement('single24/llama-2-70b/swarm' 922187eb: swarm, llama-2-70b on single24, 24 nodes, 32 links)
     >>> placement.report.status
     'heuristic'
     """
