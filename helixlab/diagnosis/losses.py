@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts, facts_of
-from helixlab.diagnosis.idle import idle_nodes
+from helixlab.diagnosis.idle import NO_FLOW, idle_nodes
 from helixlab.simulation import Result
 
 __all__ = ["losses"]
@@ -82,7 +82,7 @@ def losses(result: Result) -> pd.DataFrame:
     )
     amounts["little asked for"] = max(bound - offered, 0.0)
     left = min(bound, offered) - min(flow, offered)
-    amounts |= _placement(result, idle, left)
+    _add(amounts, _placement(result, idle, left))
     # Prompts alone cost less than the mix that the flow stands for, so some of those ahead cost nothing.
     rest = min(flow, offered) - facts.processed_tokens_per_s
     ahead = facts.processed_tokens_per_s - facts.served_tokens_per_s
@@ -92,9 +92,9 @@ def losses(result: Result) -> pd.DataFrame:
     rejected = min(facts.rejected_tokens_per_s, max(rest, 0.0)) if np.isfinite(offered) else 0.0
     amounts["rejected"] = rejected
     unused = _unused(result, idle, max(rest - rejected, 0.0))
-    amounts |= unused
+    _add(amounts, unused)
     rest -= rejected + sum(unused.values())
-    amounts |= _at_the_cut(result, facts, set(idle["node"]), rest)
+    _add(amounts, _at_the_cut(result, facts, set(idle["node"]), rest))
     rows = [
         (cause, amount)
         for cause, amount in amounts.items()
@@ -104,6 +104,12 @@ def losses(result: Result) -> pd.DataFrame:
     lost = float(table["tokens_per_s"].clip(lower=0).sum())
     table["share"] = table["tokens_per_s"] / lost if lost > 0 else 0.0
     return table.sort_values("tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+
+
+def _add(amounts: dict[str, float], more: dict[str, float]) -> None:
+    """Add amounts to those of the same cause, none of which may get lost."""
+    for cause, amount in more.items():
+        amounts[cause] = amounts.get(cause, 0.0) + amount
 
 
 def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, float]:
@@ -123,8 +129,9 @@ def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, flo
 def _unused(result: Result, idle: pd.DataFrame, most: float) -> dict[str, float]:
     """The flow through idle nodes: of each layer the sum over them, and of the layers the most."""
     spans = result.nodes.set_index("node")[["first_layer", "end_layer"]]
-    # Flows are computed in floating point: a node without any may have a last digit of it.
-    with_flow = idle[~idle["cause"].isin([*KNOCK_ON, *OUTSIDE_THE_FLOW]) & (idle["flow_tokens_per_s"] > 0)]
+    none = NO_FLOW * float(result.summary["max_flow_tokens_per_s"].item())
+    counted = idle["cause"].isin([*KNOCK_ON, *OUTSIDE_THE_FLOW])
+    with_flow = idle[~counted & (idle["flow_tokens_per_s"] > none)]
     amounts: dict[str, float] = {}
     for cause, group in with_flow.groupby("cause", sort=False):
         by_layer = np.zeros(int(spans["end_layer"].max()))
@@ -155,8 +162,7 @@ def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> di
     working = time.get("compute_s", 0.0) + time.get("overhead_s", 0.0)
     overhead = costly * time["overhead_s"] / working if working > 0 else 0.0
     amounts = {"costly batches": costly - overhead, "overhead": overhead, "preemption": again}
-    for cause, weight in _whereabouts(result, facts).items():
-        amounts[cause] = amounts.get(cause, 0.0) + waiting * weight
+    _add(amounts, {cause: waiting * weight for cause, weight in _whereabouts(result, facts).items()})
     return amounts
 
 
