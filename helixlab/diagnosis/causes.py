@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -100,20 +101,31 @@ def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
     refused = int(row["queries_refused"])
     if not refused:
         return "", for_dropped
-    why = queries.loc[queries["outcome"] == "refused", "reason"].mode().iloc[0]
+    reasons = queries.loc[queries["outcome"] == "refused", "reason"]
+    # A reason is told of one query.
+    why = re.sub(r"\bit\b", "such a query", reasons.mode().iloc[0], count=1)
+    all_of_them = refused == int((queries["outcome"] != "finished").sum())
+    for_good = " for good" if all_of_them else f", {refused} of them for good"
+    because = "because" if reasons.nunique() == 1 else "mostly because"
     for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
-    return f", {refused} of them for good: {why}", for_dropped if row["queries_dropped"] else for_refused
+    return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
 
 
 def _rejected(case: _Case) -> Told:
+    facts = case.facts
     for_good, suggestion = refusals(
         case.result,
         "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
     )
+    who = (
+        f"All {len(case.result.queries)} queries"
+        if facts.only_turned_away and not case.result.summary["queries_finished"].item()
+        else f"Queries of {number(facts.rejected_tokens_per_s)} tokens per second"
+    )
     return Told(
-        f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away{for_good}",
+        f"{who} were turned away{for_good}",
         suggestion,
-        {"rejected_tokens_per_s": case.facts.rejected_tokens_per_s},
+        {"rejected_tokens_per_s": facts.rejected_tokens_per_s},
     )
 
 

@@ -48,6 +48,8 @@ class Facts:
         Part of the waiting for batches that took place at saturated nodes.
     asked_fraction : float
         Part of the window in which there were queries: below 1 offline where the given requests ran out.
+    only_turned_away : bool
+        Offline: nodes did nothing because each query that came was dropped or refused.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -64,6 +66,7 @@ class Facts:
     time: dict[str, float]
     wait_at_saturated: float
     asked_fraction: float
+    only_turned_away: bool
     cut: pd.DataFrame
 
     @property
@@ -86,7 +89,8 @@ def facts_of(result: Result) -> Facts:
     with_decodes = (
         summary["decode_tokens_per_s"] * (1 + lengths[0] / lengths[1]) if lengths[1] > 0 else processed
     )
-    asked = _asked_fraction(summary)
+    turned_away = _only_turned_away(result)
+    asked = 1.0 if turned_away else _asked_fraction(result)
     waits = nodes["batch_wait_s"].to_numpy(dtype=float)
     saturated = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
     whole_wait_s = float(np.nansum(waits))
@@ -107,19 +111,32 @@ def facts_of(result: Result) -> Facts:
         time=time,
         wait_at_saturated=float(waits[saturated].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
         asked_fraction=asked,
+        only_turned_away=turned_away,
         cut=_cut(result),
     )
 
 
-def _asked_fraction(summary: dict[str, Any]) -> float:
+def _asked_fraction(result: Result) -> float:
     """Offline queries never run out, unless they were given and the last one has ended."""
+    summary = result.summary.iloc[0]
     first_s, end_s = summary["window_start_s"], summary["window_end_s"]
-    done_s = summary["last_finish_s"]
     if summary["mode"] == "online" or summary["partial"] or summary["queries_in_flight"] > 0:
         return 1.0
+    # One that is turned away ends too, and there was one until then.
+    done_s = max(summary["last_finish_s"], float(result.queries["end_s"].max()))
     if not (summary["queries_fed"] > 0 and done_s < end_s):
         return 1.0
     return float(max(done_s - first_s, 0.0) / (end_s - first_s))
+
+
+def _only_turned_away(result: Result) -> bool:
+    """Whether nothing was computed in the window, and the queries that ended there, or at all, tell why."""
+    queries, summary = result.queries, result.summary.iloc[0]
+    if summary["mode"] == "online" or result.nodes["tokens"].sum() > 0:
+        return False
+    inside = queries[queries["end_s"].between(summary["window_start_s"], summary["window_end_s"])]
+    ended = queries if inside.empty else inside
+    return bool(len(ended) and (ended["outcome"] != "finished").all())
 
 
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:

@@ -48,7 +48,7 @@ _IDLE_TEXTS: Final = {
     ),
     "nothing sent": (
         "{nodes} {are} idle because the coordinator sent nothing in the window",
-        "Measure for longer, or ask for more, before judging the placement.",
+        "See whether queries were turned away or held; if not, measure for longer before judging.",
     ),
 }
 

@@ -46,7 +46,8 @@ def losses(result: Result) -> pd.DataFrame:
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
        between bound and maximum flow; the rest of that distance is *placement*.
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
-    4. *rejected*: online, what arrived and was turned away.
+    4. *rejected*: online, what arrived and was turned away; offline, where another query is fed in place of
+       one that is turned away, only if this befell each of them.
     5. *below the share*, *KV cache masked*, *batch too small*, *never chosen*: the flow through idle nodes,
        counted once a layer.
     6. At what binds the flow (its minimum cut), the time in which it worked but got through less than its
@@ -89,7 +90,7 @@ def losses(result: Result) -> pd.DataFrame:
     free = min(ahead, max(-rest, 0.0))
     amounts["filling up"] = ahead - free
     rest += free
-    rejected = min(facts.rejected_tokens_per_s, max(rest, 0.0)) if np.isfinite(offered) else 0.0
+    rejected = _rejected(facts, max(rest, 0.0))
     amounts["rejected"] = rejected
     unused = _unused(result, idle, max(rest - rejected, 0.0))
     _add(amounts, unused)
@@ -124,6 +125,13 @@ def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, flo
         amounts[cause] = min(worth, left)
         left -= amounts[cause]
     return amounts | {"placement": left}
+
+
+def _rejected(facts: Facts, most: float) -> float:
+    """What was turned away, of what the flow could have served."""
+    if facts.only_turned_away:
+        return most
+    return min(facts.rejected_tokens_per_s, most) if np.isfinite(facts.offered_tokens_per_s) else 0.0
 
 
 def _unused(result: Result, idle: pd.DataFrame, most: float) -> dict[str, float]:
