@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helixlab.cluster import SOURCE
+from helixlab.diagnosis.pressure import held_fraction, saturated
 from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
 from helixlab.simulation.breakdown import PARTS
@@ -17,6 +18,9 @@ __all__ = ["SATURATED_ABOVE", "Facts", "facts_of"]
 
 SATURATED_ABOVE = 0.9
 """Part of the time that a node is busy from which on it counts as one that the run waits for."""
+
+HELD_OFTEN = 0.1
+"""Part of the window in which queries are held from which on more of them would only be held too."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Facts:
         Part of the window in which there were queries: below 1 offline where the given requests ran out.
     only_turned_away : bool
         Offline: nodes did nothing because each query that came was dropped or refused.
+    held_fraction : float
+        Part of the window in which KV caches, or what the scheduler expects of them, kept queries out.
+    saturated : bool
+        Online: more is asked for than can be served, so that queries pile up.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -67,7 +75,14 @@ class Facts:
     wait_at_saturated: float
     asked_fraction: float
     only_turned_away: bool
+    held_fraction: float
+    saturated: bool
     cut: pd.DataFrame
+
+    @property
+    def more_would_help(self) -> bool:
+        """Whether there is a point in asking for more: what is asked for now is let in, and served."""
+        return not self.saturated and self.held_fraction < HELD_OFTEN
 
     @property
     def lost_tokens_per_s(self) -> float:
@@ -92,7 +107,7 @@ def facts_of(result: Result) -> Facts:
     turned_away = _only_turned_away(result)
     asked = 1.0 if turned_away else _asked_fraction(result)
     waits = nodes["batch_wait_s"].to_numpy(dtype=float)
-    saturated = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
+    all_busy = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
     whole_wait_s = float(np.nansum(waits))
     time = {}
     if has_breakdown(result):
@@ -109,9 +124,11 @@ def facts_of(result: Result) -> Facts:
         serving=_serving(result, time, asked * span_s),
         active=int((nodes["tokens"] > 0).sum()),
         time=time,
-        wait_at_saturated=float(waits[saturated].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
+        wait_at_saturated=float(waits[all_busy].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
         asked_fraction=asked,
         only_turned_away=turned_away,
+        held_fraction=held_fraction(result),
+        saturated=saturated(result),
         cut=_cut(result),
     )
 

@@ -13,8 +13,6 @@ from helixlab.simulation import Result
 
 __all__ = ["losses"]
 
-FEED_STOPS_AT: Final = 0.7
-"""Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
 KNOCK_ON: Final = ("no way through", "nothing upstream", "nothing sent")
 """Idle for reasons whose loss is counted elsewhere."""
 OUTSIDE_THE_FLOW: Final = ("no layers", "no way through", "no flow")
@@ -41,8 +39,9 @@ def losses(result: Result) -> pd.DataFrame:
     -----
     The steps, each with what it rests on:
 
-    1. *little asked for*: online, what arrived is below the bound. *requests ran out*: offline, the bound
-       for the part of the window after the last of the given requests; what follows is of the part before.
+    1. *little asked for*: online, what arrived is below the bound, and queries do not pile up. *requests ran
+       out*: offline, the bound for the part of the window after the last of the given requests; what follows
+       is of the part before.
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
        between bound and maximum flow; the rest of that distance is *placement*.
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
@@ -57,7 +56,8 @@ def losses(result: Result) -> pd.DataFrame:
        the time they spent there: *full KV caches* (held, or waiting for room), *preemption*, *busy links*,
        *sending*, *link latency*, *imbalance* (waiting at nodes that were busy all the time), *bubbles*
        (waiting at nodes that were not). Time in which they were computed elsewhere is *few queries*, as
-       far as there were fewer than nodes, else *bubbles* too: they travel in lumps.
+       far as there were fewer than nodes, else *bubbles* too: they travel in lumps. Few queries while others
+       are held, or fed no more, for want of room are *full KV caches*.
 
     Steps 6 and 7 are an attribution, not an experiment: removing a cause need not bring back all of it.
 
@@ -79,7 +79,8 @@ def losses(result: Result) -> pd.DataFrame:
     bound, flow, offered = (
         asked * facts.bound_tokens_per_s,
         asked * facts.flow_tokens_per_s,
-        facts.offered_tokens_per_s,
+        # Where queries pile up, what was asked for is no limit.
+        float("inf") if facts.saturated else facts.offered_tokens_per_s,
     )
     amounts["little asked for"] = max(bound - offered, 0.0)
     left = min(bound, offered) - min(flow, offered)
@@ -184,25 +185,13 @@ def _whereabouts(result: Result, facts: Facts) -> dict[str, float]:
     working = (time["compute_s"] + time["overhead_s"]) / whole
     waiting = time["batch_wait_s"] / whole
     few = min(1.0, facts.active / facts.serving) if facts.serving > 0 else 1.0
-    scarce = "full KV caches" if _feeding_stopped(result) else "few queries"
-    shares = {
-        "full KV caches": (time["held_s"] + time["kv_wait_s"]) / whole,
+    return {
+        "full KV caches": (time["held_s"] + time["kv_wait_s"]) / whole + working * few * facts.held_fraction,
         "preemption": time["lost_s"] / whole,
         "busy links": time["link_wait_s"] / whole,
         "sending": time["sending_s"] / whole,
         "link latency": time["link_latency_s"] / whole,
         "imbalance": waiting * facts.wait_at_saturated,
         "bubbles": waiting * (1 - facts.wait_at_saturated) + working * (1 - few),
+        "few queries": working * few * (1 - facts.held_fraction),
     }
-    shares[scarce] = shares.get(scarce, 0.0) + working * few
-    return shares
-
-
-def _feeding_stopped(result: Result) -> bool:
-    """Whether the helix scheduler fed no more because KV caches were expected to be full."""
-    if result.summary["mode"].item() != "offline" or not result.provenance["scheduler"].get("feeds_by_kv"):
-        return False
-    timeline = result.timeline
-    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    inside = timeline[timeline["time_s"].between(first_s, last_s)]
-    return bool(len(inside) and inside["bottleneck_kv_expected_fraction"].mean() >= FEED_STOPS_AT)
