@@ -9,10 +9,12 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab.diagnosis.balance import gini, max_over_mean
-from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
+from helixlab.diagnosis.facts import HELD_OFTEN, SATURATED_ABOVE, Facts
 from helixlab.diagnosis.idle import IDLE_CAUSES
 from helixlab.diagnosis.idle_words import idle_words
-from helixlab.diagnosis.wording import listed, node_names, number, percent, sentence, times
+from helixlab.diagnosis.phrases import cut_words, refusals
+from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
+from helixlab.diagnosis.wording import node_names, number, part_of, percent, sentence, times
 from helixlab.simulation import Result
 
 __all__ = ["LOSS_CAUSES", "Told", "tell"]
@@ -40,7 +42,12 @@ def _little_asked_for(case: _Case) -> Told:
     return Told(
         f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for, and the maximum flow is"
         f" {number(facts.flow_tokens_per_s)}",
-        "This says nothing against the placement; ask for a higher rate to find its limit.",
+        "This says nothing against the placement; "
+        + (
+            "ask for a higher rate to find its limit."
+            if facts.more_would_help
+            else "but its KV caches kept queries out at this rate already."
+        ),
         {"offered_tokens_per_s": facts.offered_tokens_per_s},
     )
 
@@ -59,26 +66,11 @@ def _requests_ran_out(case: _Case) -> Told:
     )
 
 
-def _cut_words(cut: pd.DataFrame) -> str:
-    words = []
-    compute = cut.loc[cut["kind"] == "compute", "sender"].tolist()
-    if compute:
-        words.append(f"the compute of {node_names(compute)}")
-    links = [f"{row['sender']} to {row['receiver']}" for row in cut[cut["kind"] == "link"].to_dict("records")]
-    if links:
-        shown = links if len(links) <= 3 else [*links[:3], f"{len(links) - 3} more"]
-        words.append(f"the link{'s' * (len(links) > 1)} {listed(shown)}")
-    cards = cut.loc[cut["kind"] == "network card", "sender"].tolist()
-    if cards:
-        words.append(f"the network card{'s' * (len(cards) > 1)} of {listed(cards[:4])}")
-    return listed(words) if words else "nothing"
-
-
 def _placement(case: _Case) -> Told:
     facts = case.facts
     return Told(
         f"The placement lets {number(facts.flow_tokens_per_s)} tokens per second through, bound by"
-        f" {_cut_words(facts.cut)}; the machines could serve up to {number(facts.bound_tokens_per_s)}",
+        f" {cut_words(facts.cut)}; the machines could serve up to {number(facts.bound_tokens_per_s)}",
         "Plan again with helixlab.plan, which widens what binds; if links do, a faster network helps.",
         {"bottlenecks": facts.cut.to_dict("records"), "bound_tokens_per_s": facts.bound_tokens_per_s},
     )
@@ -94,27 +86,31 @@ def _filling_up(case: _Case) -> Told:
     )
 
 
-def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
-    """How many queries were refused for good, and why, to end a sentence; and what would have helped."""
-    queries, row = result.queries, result.summary.iloc[0]
-    refused = int(row["queries_refused"])
-    if not refused:
-        return "", for_dropped
-    why = queries.loc[queries["outcome"] == "refused", "reason"].mode().iloc[0]
-    for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
-    return f", {refused} of them for good: {why}", for_dropped if row["queries_dropped"] else for_refused
-
-
 def _rejected(case: _Case) -> Told:
+    facts = case.facts
     for_good, suggestion = refusals(
         case.result,
         "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
     )
-    return Told(
-        f"Queries of {number(case.facts.rejected_tokens_per_s)} tokens per second were turned away{for_good}",
-        suggestion,
-        {"rejected_tokens_per_s": case.facts.rejected_tokens_per_s},
+    who = (
+        f"All {len(case.result.queries)} queries"
+        if facts.only_turned_away and not case.result.summary["queries_finished"].item()
+        else f"Queries of {number(facts.rejected_tokens_per_s)} tokens per second"
     )
+    return Told(
+        f"{who} were turned away{for_good}",
+        suggestion,
+        {"rejected_tokens_per_s": facts.rejected_tokens_per_s},
+    )
+
+
+def _more_queries(case: _Case, suggestion: str, otherwise: str) -> str:
+    """The suggestion, unless the queries that there are do not get in: then more of them are of no use."""
+    if case.facts.more_would_help:
+        return suggestion
+    if case.facts.held_fraction >= HELD_OFTEN:
+        return f"{otherwise}, for which KV caches lack room. {make_room(case.result)}"
+    return f"{otherwise}; there are enough of them, so look at what else is found."
 
 
 def _costly_batches(case: _Case) -> Told:
@@ -125,7 +121,11 @@ def _costly_batches(case: _Case) -> Told:
     return Told(
         f"While they worked, the nodes that bind the flow took {times(slower)} as long for a token as the"
         " planner supposes, because their batches were smaller or other than the typical one",
-        "Keep more queries in flight, so that batches are larger, or measure with lengths as planned for.",
+        _more_queries(
+            case,
+            "Keep more queries in flight, so that batches are larger, or measure with lengths as planned.",
+            "Batches would be larger if more queries were let in",
+        ),
         {"cost_over_planned": slower, "bottlenecks": cut.to_dict("records")},
     )
 
@@ -144,28 +144,29 @@ def _part(words: str, suggestion: str, *parts: str) -> Callable[[_Case], Told]:
     return told
 
 
+def _link_latency(case: _Case) -> Told:
+    more = ", or keep more queries in flight to fill the time" if case.facts.more_would_help else ""
+    suggestion = f"Use fewer stages or nearer nodes{more}."
+    return _part("on the way, after they are sent", suggestion, "link_latency_s")(case)
+
+
 def _full_kv_caches(case: _Case) -> Told:
     row = case.result.summary.iloc[0]
-    nodes = case.result.nodes
-    held = nodes[nodes["end_layer"] > nodes["first_layer"]]
-    used = held["kv_used_fraction"]
-    fullest = int(held.sort_values("kv_used_fraction")["node"].iloc[-1])
-    waited = int(row["queries_waited"])
+    waited, fed = int(row["queries_waited"]), int(row["queries_fed"])
     share = _time_share(case, "held_s", "kv_wait_s")
-    who = (
-        f"{waited} of {int(row['queries_fed'])} queries were held" if waited else "queries are let in slowly"
-    )
+    who = f"{part_of(waited, fed, 'queries')} held" if waited else "queries are let in slowly"
+    waiting = f", and {percent(share)} of the time of tokens is waiting for room" if share > 0 else ""
+    caches, evidence = cache_words(case.result)
     return Told(
-        f"KV caches, or what the scheduler expects of them, keep queries out while nodes stand idle: {who},"
-        f" and {percent(share)} of the time of tokens is waiting for room; at the end node {fullest} has the"
-        f" fullest cache, {percent(float(used.max()))} in use, and the mean is {percent(float(used.mean()))}",
-        "Give the fullest nodes fewer layers, or raise kv_high_water_mark if caches stay far from full.",
+        f"KV caches, or what the scheduler expects of them, keep queries out while nodes stand idle: {who}"
+        + waiting
+        + (f"; {caches}" if caches else ""),
+        make_room(case.result),
         {
             "queries_waited": waited,
+            "held_fraction": case.facts.held_fraction,
             "time_share": share,
-            "kv_used_max": float(used.max()),
-            "kv_used_mean": float(used.mean()),
-            "kv_used_gini": gini(used.tolist()),
+            **evidence,
             "expected_mean": float(case.result.timeline["bottleneck_kv_expected_fraction"].mean()),
         },
     )
@@ -223,7 +224,16 @@ def _few_queries(case: _Case) -> Told:
     return Told(
         f"Only {number(facts.serving)} queries were being served on {facts.active} nodes, too few to keep all"
         " of them at work",
-        "Keep more queries in flight: a larger initial_queries, or a higher rate online.",
+        _more_queries(
+            case,
+            "Keep more queries in flight: a "
+            + (
+                "higher rate."
+                if case.result.summary["mode"].item() == "online"
+                else "larger initial_queries."
+            ),
+            "All nodes would be at work if more queries were let in",
+        ),
         {"serving": facts.serving, "active_nodes": facts.active},
     )
 
@@ -239,7 +249,9 @@ def _waiting(case: _Case) -> Told:
 _TELL: Final[dict[str, Callable[[_Case], Told]]] = {
     "little asked for": _little_asked_for,
     "requests ran out": _requests_ran_out,
-    **dict.fromkeys(IDLE_CAUSES, lambda case: Told(*idle_words(case.idle, case.cause))),
+    **dict.fromkeys(
+        IDLE_CAUSES, lambda case: Told(*idle_words(case.idle, case.cause, raise_the_mark(case.result)))
+    ),
     "placement": _placement,
     "filling up": _filling_up,
     "rejected": _rejected,
@@ -261,11 +273,7 @@ _TELL: Final[dict[str, Callable[[_Case], Told]]] = {
         "Place neighbouring layers on nodes with fast links between them.",
         "sending_s",
     ),
-    "link latency": _part(
-        "on the way, after they are sent",
-        "Use fewer stages or nearer nodes, or keep more queries in flight to fill the time.",
-        "link_latency_s",
-    ),
+    "link latency": _link_latency,
     "imbalance": _imbalance,
     "bubbles": _bubbles,
     "few queries": _few_queries,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from helixlab.diagnosis.causes import refusals
 from helixlab.diagnosis.facts import Facts
 from helixlab.diagnosis.finding import Finding
+from helixlab.diagnosis.phrases import refusals
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
 from helixlab.diagnosis.wording import number

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helixlab.cluster import SOURCE
+from helixlab.diagnosis.pressure import held_fraction, saturated
 from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
 from helixlab.simulation.breakdown import PARTS
@@ -17,6 +18,9 @@ __all__ = ["SATURATED_ABOVE", "Facts", "facts_of"]
 
 SATURATED_ABOVE = 0.9
 """Part of the time that a node is busy from which on it counts as one that the run waits for."""
+
+HELD_OFTEN = 0.1
+"""Part of the window in which queries are held from which on more of them would only be held too."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class Facts:
         Part of the waiting for batches that took place at saturated nodes.
     asked_fraction : float
         Part of the window in which there were queries: below 1 offline where the given requests ran out.
+    only_turned_away : bool
+        Offline: nodes did nothing because each query that came was dropped or refused.
+    held_fraction : float
+        Part of the window in which KV caches, or what the scheduler expects of them, kept queries out.
+    saturated : bool
+        Online: more is asked for than can be served, so that queries pile up.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -64,7 +74,15 @@ class Facts:
     time: dict[str, float]
     wait_at_saturated: float
     asked_fraction: float
+    only_turned_away: bool
+    held_fraction: float
+    saturated: bool
     cut: pd.DataFrame
+
+    @property
+    def more_would_help(self) -> bool:
+        """Whether there is a point in asking for more: what is asked for now is let in, and served."""
+        return not self.saturated and self.held_fraction < HELD_OFTEN
 
     @property
     def lost_tokens_per_s(self) -> float:
@@ -86,9 +104,10 @@ def facts_of(result: Result) -> Facts:
     with_decodes = (
         summary["decode_tokens_per_s"] * (1 + lengths[0] / lengths[1]) if lengths[1] > 0 else processed
     )
-    asked = _asked_fraction(summary)
+    turned_away = _only_turned_away(result)
+    asked = 1.0 if turned_away else _asked_fraction(result)
     waits = nodes["batch_wait_s"].to_numpy(dtype=float)
-    saturated = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
+    all_busy = (nodes["busy_fraction"] >= SATURATED_ABOVE).to_numpy()
     whole_wait_s = float(np.nansum(waits))
     time = {}
     if has_breakdown(result):
@@ -105,21 +124,36 @@ def facts_of(result: Result) -> Facts:
         serving=_serving(result, time, asked * span_s),
         active=int((nodes["tokens"] > 0).sum()),
         time=time,
-        wait_at_saturated=float(waits[saturated].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
+        wait_at_saturated=float(waits[all_busy].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
         asked_fraction=asked,
+        only_turned_away=turned_away,
+        held_fraction=held_fraction(result),
+        saturated=saturated(result),
         cut=_cut(result),
     )
 
 
-def _asked_fraction(summary: dict[str, Any]) -> float:
+def _asked_fraction(result: Result) -> float:
     """Offline queries never run out, unless they were given and the last one has ended."""
+    summary = result.summary.iloc[0]
     first_s, end_s = summary["window_start_s"], summary["window_end_s"]
-    done_s = summary["last_finish_s"]
     if summary["mode"] == "online" or summary["partial"] or summary["queries_in_flight"] > 0:
         return 1.0
+    # One that is turned away ends too, and there was one until then.
+    done_s = max(summary["last_finish_s"], float(result.queries["end_s"].max()))
     if not (summary["queries_fed"] > 0 and done_s < end_s):
         return 1.0
     return float(max(done_s - first_s, 0.0) / (end_s - first_s))
+
+
+def _only_turned_away(result: Result) -> bool:
+    """Whether nothing was computed in the window, and the queries that ended there, or at all, tell why."""
+    queries, summary = result.queries, result.summary.iloc[0]
+    if summary["mode"] == "online" or result.nodes["tokens"].sum() > 0:
+        return False
+    inside = queries[queries["end_s"].between(summary["window_start_s"], summary["window_end_s"])]
+    ended = queries if inside.empty else inside
+    return bool(len(ended) and (ended["outcome"] != "finished").all())
 
 
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:

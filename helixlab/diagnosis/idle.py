@@ -10,7 +10,10 @@ from helixlab.cluster import SOURCE
 from helixlab.scheduling.helix import MIN_FLOW_SHARE
 from helixlab.simulation import Result
 
-__all__ = ["IDLE_CAUSES", "idle_nodes"]
+__all__ = ["IDLE_CAUSES", "NO_FLOW", "idle_nodes"]
+
+NO_FLOW: Final = 1e-6
+"""Part of the maximum flow up to which a flow is none: flows are computed in floating point."""
 
 IDLE_CAUSES: Final = (
     "no layers",
@@ -75,6 +78,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
     idle = nodes[nodes["tokens"] == 0]
     sent_any = bool((links.loc[links["sender"] == SOURCE, "tokens_per_s"] > 0).any())
     idle_ones = set(idle["node"])
+    none = NO_FLOW * float(result.summary["max_flow_tokens_per_s"].item())
     rows: list[dict[str, Any]] = []
     for node in idle.to_dict("records"):
         inbound = links[links["receiver"] == node["node"]]
@@ -86,7 +90,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             cause = "no layers"
         elif node["node"] not in through:
             cause = "no way through"
-        elif follows_flow and not (inbound["flow_tokens_per_s"] > 0).any():
+        elif follows_flow and not (inbound["flow_tokens_per_s"] > none).any():
             cause = "no flow"
         elif allowed.empty:
             cause = "below the share"

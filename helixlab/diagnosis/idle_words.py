@@ -31,7 +31,7 @@ _IDLE_TEXTS: Final = {
     "KV cache masked": (
         "{nodes} {are} idle because the scheduler expected {their} KV cache to be too full for each query"
         " that came, {masked} times",
-        "Give {them} fewer layers, which leaves more KV cache, or raise kv_high_water_mark.",
+        "Give {them} fewer layers, which leaves more KV cache{mark}.",
     ),
     "batch too small": (
         "{nodes} {are} idle because the prompts that came do not fit in one batch there, {masked} times",
@@ -48,13 +48,16 @@ _IDLE_TEXTS: Final = {
     ),
     "nothing sent": (
         "{nodes} {are} idle because the coordinator sent nothing in the window",
-        "Measure for longer, or ask for more, before judging the placement.",
+        "See whether queries were turned away or held; if not, measure for longer before judging.",
     ),
 }
 
 
-def idle_words(idle: pd.DataFrame, cause: str) -> tuple[str, str, dict[str, Any]]:
-    """Text, suggestion and evidence about the nodes that are idle for this cause."""
+def idle_words(idle: pd.DataFrame, cause: str, mark: str) -> tuple[str, str, dict[str, Any]]:
+    """Text, suggestion and evidence about the nodes that are idle for this cause.
+
+    `mark` is what can be said of raising kv_high_water_mark.
+    """
     nodes = idle[idle["cause"] == cause]
     one = len(nodes) == 1
     words = {
@@ -67,6 +70,7 @@ def idle_words(idle: pd.DataFrame, cause: str) -> tuple[str, str, dict[str, Any]
         "begin": "begins" if one else "begin",
         "end": "ends" if one else "end",
         "share": percent(float(nodes["share"].max())),
+        "mark": mark,
         "masked": number(float(nodes[["kv_masked", "batch_masked"]].max(axis=1).sum())),
     }
     text, suggestion = (template.format(**words) for template in _IDLE_TEXTS[cause])

@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 
 from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts, facts_of
-from helixlab.diagnosis.idle import idle_nodes
+from helixlab.diagnosis.idle import NO_FLOW, idle_nodes
 from helixlab.simulation import Result
 
 __all__ = ["losses"]
 
-FEED_STOPS_AT: Final = 0.7
-"""Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
 KNOCK_ON: Final = ("no way through", "nothing upstream", "nothing sent")
 """Idle for reasons whose loss is counted elsewhere."""
 OUTSIDE_THE_FLOW: Final = ("no layers", "no way through", "no flow")
@@ -41,12 +39,14 @@ def losses(result: Result) -> pd.DataFrame:
     -----
     The steps, each with what it rests on:
 
-    1. *little asked for*: online, what arrived is below the bound. *requests ran out*: offline, the bound
-       for the part of the window after the last of the given requests; what follows is of the part before.
+    1. *little asked for*: online, what arrived is below the bound, and queries do not pile up. *requests ran
+       out*: offline, the bound for the part of the window after the last of the given requests; what follows
+       is of the part before.
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
        between bound and maximum flow; the rest of that distance is *placement*.
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
-    4. *rejected*: online, what arrived and was turned away.
+    4. *rejected*: online, what arrived and was turned away; offline, where another query is fed in place of
+       one that is turned away, only if this befell each of them.
     5. *below the share*, *KV cache masked*, *batch too small*, *never chosen*: the flow through idle nodes,
        counted once a layer.
     6. At what binds the flow (its minimum cut), the time in which it worked but got through less than its
@@ -56,7 +56,8 @@ def losses(result: Result) -> pd.DataFrame:
        the time they spent there: *full KV caches* (held, or waiting for room), *preemption*, *busy links*,
        *sending*, *link latency*, *imbalance* (waiting at nodes that were busy all the time), *bubbles*
        (waiting at nodes that were not). Time in which they were computed elsewhere is *few queries*, as
-       far as there were fewer than nodes, else *bubbles* too: they travel in lumps.
+       far as there were fewer than nodes, else *bubbles* too: they travel in lumps. Few queries while others
+       are held, or fed no more, for want of room are *full KV caches*.
 
     Steps 6 and 7 are an attribution, not an experiment: removing a cause need not bring back all of it.
 
@@ -78,23 +79,24 @@ def losses(result: Result) -> pd.DataFrame:
     bound, flow, offered = (
         asked * facts.bound_tokens_per_s,
         asked * facts.flow_tokens_per_s,
-        facts.offered_tokens_per_s,
+        # Where queries pile up, what was asked for is no limit.
+        float("inf") if facts.saturated else facts.offered_tokens_per_s,
     )
     amounts["little asked for"] = max(bound - offered, 0.0)
     left = min(bound, offered) - min(flow, offered)
-    amounts |= _placement(result, idle, left)
+    _add(amounts, _placement(result, idle, left))
     # Prompts alone cost less than the mix that the flow stands for, so some of those ahead cost nothing.
     rest = min(flow, offered) - facts.processed_tokens_per_s
     ahead = facts.processed_tokens_per_s - facts.served_tokens_per_s
     free = min(ahead, max(-rest, 0.0))
     amounts["filling up"] = ahead - free
     rest += free
-    rejected = min(facts.rejected_tokens_per_s, max(rest, 0.0)) if np.isfinite(offered) else 0.0
+    rejected = _rejected(facts, max(rest, 0.0))
     amounts["rejected"] = rejected
     unused = _unused(result, idle, max(rest - rejected, 0.0))
-    amounts |= unused
+    _add(amounts, unused)
     rest -= rejected + sum(unused.values())
-    amounts |= _at_the_cut(result, facts, set(idle["node"]), rest)
+    _add(amounts, _at_the_cut(result, facts, set(idle["node"]), rest))
     rows = [
         (cause, amount)
         for cause, amount in amounts.items()
@@ -104,6 +106,12 @@ def losses(result: Result) -> pd.DataFrame:
     lost = float(table["tokens_per_s"].clip(lower=0).sum())
     table["share"] = table["tokens_per_s"] / lost if lost > 0 else 0.0
     return table.sort_values("tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+
+
+def _add(amounts: dict[str, float], more: dict[str, float]) -> None:
+    """Add amounts to those of the same cause, none of which may get lost."""
+    for cause, amount in more.items():
+        amounts[cause] = amounts.get(cause, 0.0) + amount
 
 
 def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, float]:
@@ -120,11 +128,19 @@ def _placement(result: Result, idle: pd.DataFrame, left: float) -> dict[str, flo
     return amounts | {"placement": left}
 
 
+def _rejected(facts: Facts, most: float) -> float:
+    """What was turned away, of what the flow could have served."""
+    if facts.only_turned_away:
+        return most
+    return min(facts.rejected_tokens_per_s, most) if np.isfinite(facts.offered_tokens_per_s) else 0.0
+
+
 def _unused(result: Result, idle: pd.DataFrame, most: float) -> dict[str, float]:
     """The flow through idle nodes: of each layer the sum over them, and of the layers the most."""
     spans = result.nodes.set_index("node")[["first_layer", "end_layer"]]
-    # Flows are computed in floating point: a node without any may have a last digit of it.
-    with_flow = idle[~idle["cause"].isin([*KNOCK_ON, *OUTSIDE_THE_FLOW]) & (idle["flow_tokens_per_s"] > 0)]
+    none = NO_FLOW * float(result.summary["max_flow_tokens_per_s"].item())
+    counted = idle["cause"].isin([*KNOCK_ON, *OUTSIDE_THE_FLOW])
+    with_flow = idle[~counted & (idle["flow_tokens_per_s"] > none)]
     amounts: dict[str, float] = {}
     for cause, group in with_flow.groupby("cause", sort=False):
         by_layer = np.zeros(int(spans["end_layer"].max()))
@@ -155,8 +171,7 @@ def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> di
     working = time.get("compute_s", 0.0) + time.get("overhead_s", 0.0)
     overhead = costly * time["overhead_s"] / working if working > 0 else 0.0
     amounts = {"costly batches": costly - overhead, "overhead": overhead, "preemption": again}
-    for cause, weight in _whereabouts(result, facts).items():
-        amounts[cause] = amounts.get(cause, 0.0) + waiting * weight
+    _add(amounts, {cause: waiting * weight for cause, weight in _whereabouts(result, facts).items()})
     return amounts
 
 
@@ -170,25 +185,13 @@ def _whereabouts(result: Result, facts: Facts) -> dict[str, float]:
     working = (time["compute_s"] + time["overhead_s"]) / whole
     waiting = time["batch_wait_s"] / whole
     few = min(1.0, facts.active / facts.serving) if facts.serving > 0 else 1.0
-    scarce = "full KV caches" if _feeding_stopped(result) else "few queries"
-    shares = {
-        "full KV caches": (time["held_s"] + time["kv_wait_s"]) / whole,
+    return {
+        "full KV caches": (time["held_s"] + time["kv_wait_s"]) / whole + working * few * facts.held_fraction,
         "preemption": time["lost_s"] / whole,
         "busy links": time["link_wait_s"] / whole,
         "sending": time["sending_s"] / whole,
         "link latency": time["link_latency_s"] / whole,
         "imbalance": waiting * facts.wait_at_saturated,
         "bubbles": waiting * (1 - facts.wait_at_saturated) + working * (1 - few),
+        "few queries": working * few * (1 - facts.held_fraction),
     }
-    shares[scarce] = shares.get(scarce, 0.0) + working * few
-    return shares
-
-
-def _feeding_stopped(result: Result) -> bool:
-    """Whether the helix scheduler fed no more because KV caches were expected to be full."""
-    if result.summary["mode"].item() != "offline" or not result.provenance["scheduler"].get("feeds_by_kv"):
-        return False
-    timeline = result.timeline
-    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    inside = timeline[timeline["time_s"].between(first_s, last_s)]
-    return bool(len(inside) and inside["bottleneck_kv_expected_fraction"].mean() >= FEED_STOPS_AT)

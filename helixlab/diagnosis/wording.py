@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["listed", "node_names", "number", "percent", "times"]
+__all__ = ["counted", "listed", "node_names", "number", "part_of", "percent", "sentence", "times"]
 
 
 def number(value: float) -> str:
@@ -37,6 +37,29 @@ def percent(share: float) -> str:
     """
     value = 100 * share
     return f"{value:.0f} percent" if abs(value) >= 1 or value == 0 else f"{value:.1f} percent"
+
+
+def counted(value: float, thing: str, several: str) -> str:
+    """So many things.
+
+    Examples
+    --------
+    >>> counted(1, "query was", "queries were"), counted(16.3, "query was", "queries were")
+    ('1 query was', '16.3 queries were')
+    """
+    told = number(value)
+    return f"{told} {thing if told == '1' else several}"
+
+
+def part_of(some: int, whole: int, things: str) -> str:
+    """Some of the things, and the verb in the past.
+
+    Examples
+    --------
+    >>> part_of(1, 47, "queries"), part_of(3, 47, "queries")
+    ('1 of 47 queries was', '3 of 47 queries were')
+    """
+    return f"{some} of {whole} {things} {'was' if some == 1 else 'were'}"
 
 
 def times(factor: float) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.cluster import SINK, SOURCE
-from helixlab.diagnosis import CAUSES, Finding, losses
+from helixlab.diagnosis import CAUSES, Finding, idle_nodes, losses
 from helixlab.diagnosis.facts import facts_of
 from helixlab.errors import SimulationError
 from helixlab.placement import usable_links
@@ -304,8 +304,10 @@ def check_losses(result):
     assert set(table["cause"]) <= set(CAUSES)
 
 
-@pytest.mark.parametrize("method", ["petals", "swarm"])
-@pytest.mark.parametrize("number", [8, 10, 12])
+@pytest.mark.parametrize(
+    ("number", "method"),
+    [*((number, "petals") for number in range(7, 13)), *((number, "swarm") for number in range(8, 13))],
+)
 def test_losses_add_up_where_the_flow_does_without_some_nodes(number, method):
     """Maximum flows leave a last digit of floating point on such nodes."""
     single24, model = hx.load_cluster("single24"), hx.load_model("llama-2-70b")
@@ -313,6 +315,19 @@ def test_losses_add_up_where_the_flow_does_without_some_nodes(number, method):
     placement = hx.plan(alike, model, method=method, rng=0)
     workload = hx.offline(warmup_s=20, duration_s=120, rng=0)
     check_losses(hx.simulate(alike, model, placement, workload=workload))
+
+
+def test_a_last_digit_of_flow_is_none():
+    result = no_flow()
+    before = losses(result)
+    (idle,) = idle_nodes(result)["node"]
+    links = result.links.copy()
+    links.loc[links["receiver"] == idle, "flow_tokens_per_s"] = 3e-8
+    nodes = result.nodes.copy()
+    nodes.loc[nodes["node"] == idle, "flow_tokens_per_s"] = 3e-8
+    noisy = replace(result, links=links, nodes=nodes)
+    assert idle_nodes(noisy)["cause"].tolist() == ["no flow"]
+    pd.testing.assert_frame_equal(losses(noisy), before)
 
 
 def test_every_cause_has_a_case():

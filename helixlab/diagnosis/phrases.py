@@ -1,0 +1,44 @@
+"""Parts of sentences about a result: what binds its flow, and why queries were refused."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from helixlab.diagnosis.wording import listed, node_names
+from helixlab.simulation import Result
+
+__all__ = ["cut_words", "refusals"]
+
+
+def cut_words(cut: pd.DataFrame) -> str:
+    """What binds the maximum flow."""
+    words = []
+    compute = cut.loc[cut["kind"] == "compute", "sender"].tolist()
+    if compute:
+        words.append(f"the compute of {node_names(compute)}")
+    links = [f"{row['sender']} to {row['receiver']}" for row in cut[cut["kind"] == "link"].to_dict("records")]
+    if links:
+        shown = links if len(links) <= 3 else [*links[:3], f"{len(links) - 3} more"]
+        words.append(f"the link{'s' * (len(links) > 1)} {listed(shown)}")
+    cards = cut.loc[cut["kind"] == "network card", "sender"].tolist()
+    if cards:
+        words.append(f"the network card{'s' * (len(cards) > 1)} of {listed(cards[:4])}")
+    return listed(words) if words else "nothing"
+
+
+def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
+    """How many queries were refused for good, and why, to end a sentence; and what would have helped."""
+    queries, row = result.queries, result.summary.iloc[0]
+    refused = int(row["queries_refused"])
+    if not refused:
+        return "", for_dropped
+    reasons = queries.loc[queries["outcome"] == "refused", "reason"]
+    # A reason is told of one query.
+    why = re.sub(r"\bit\b", "such a query", reasons.mode().iloc[0], count=1)
+    all_of_them = refused == int((queries["outcome"] != "finished").sum())
+    for_good = " for good" if all_of_them else f", {refused} of them for good"
+    because = "because" if reasons.nunique() == 1 else "mostly because"
+    for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
+    return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
