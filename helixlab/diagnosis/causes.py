@@ -12,9 +12,9 @@ from helixlab.diagnosis.balance import gini, max_over_mean
 from helixlab.diagnosis.facts import HELD_OFTEN, SATURATED_ABOVE, Facts
 from helixlab.diagnosis.idle import IDLE_CAUSES
 from helixlab.diagnosis.idle_words import idle_words
-from helixlab.diagnosis.phrases import cut_words, refusals
+from helixlab.diagnosis.phrases import cut_words, how_busy, refusals
 from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
-from helixlab.diagnosis.wording import node_names, number, part_of, percent, sentence, times
+from helixlab.diagnosis.wording import counted, node_names, number, part_of, percent, sentence, times
 from helixlab.simulation import Result
 
 __all__ = ["LOSS_CAUSES", "Told", "tell"]
@@ -78,10 +78,16 @@ def _placement(case: _Case) -> Told:
 
 def _filling_up(case: _Case) -> Told:
     processed, served = case.facts.processed_tokens_per_s, case.facts.served_tokens_per_s
+    if case.facts.saturated:
+        suggestion = "Lower the rate: prompts come faster than the queries that they belong to end."
+    elif case.result.summary["mode"].item() == "online":
+        suggestion = "Measure for longer, until as many queries end as start."
+    else:
+        suggestion = "Warm up for longer, until as many queries end as start."
     return Told(
         f"The system was still filling up: {number(processed)} tokens per second ended, but so many of them"
         f" were of prompts that the decodes stand for {number(served)} only",
-        "Warm up for longer, until as many queries end as start; if that never comes, lower the rate.",
+        suggestion,
         {"processed_tokens_per_s": processed, "served_tokens_per_s": served},
     )
 
@@ -92,13 +98,14 @@ def _rejected(case: _Case) -> Told:
         case.result,
         "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
     )
-    who = (
-        f"All {len(case.result.queries)} queries"
-        if facts.only_turned_away and not case.result.summary["queries_finished"].item()
-        else f"Queries of {number(facts.rejected_tokens_per_s)} tokens per second"
-    )
+    who = f"Queries of {number(facts.rejected_tokens_per_s)} tokens per second were"
+    if facts.only_turned_away:
+        each = len(case.result.queries)
+        who = "The only query was" if each == 1 else f"All {each} queries were"
+        if case.result.summary["queries_finished"].item():
+            who = "All queries that ended in the window were"
     return Told(
-        f"{who} were turned away{for_good}",
+        f"{who} turned away{for_good}",
         suggestion,
         {"rejected_tokens_per_s": facts.rejected_tokens_per_s},
     )
@@ -175,7 +182,8 @@ def _full_kv_caches(case: _Case) -> Told:
 def _preemption(case: _Case) -> Told:
     count = int(case.result.summary["queries_preempted"].item())
     return Told(
-        f"{count} times a query lost its KV cache to another and was computed again, which takes"
+        f"{'Once' if count == 1 else f'{count} times'} a query lost its KV cache to another and was computed"
+        " again, which takes"
         f" {percent(_time_share(case, 'lost_s'))} of the time of tokens",
         "Keep fewer queries in flight, or give the fullest nodes fewer layers.",
         {"queries_preempted": count, "time_share": _time_share(case, "lost_s")},
@@ -210,11 +218,13 @@ def _bubbles(case: _Case) -> Told:
     computed = _time_share(case, "compute_s", "overhead_s") * facts.serving
     working = float(nodes["busy_fraction"].sum())
     batch = computed / working if working > 0 else float("nan")
+    chunked = bool(case.result.provenance["execution"]["parameters"].get("chunk_tokens"))
+    cut = "into smaller chunks" if chunked else "with execution='chunked'"
     return Told(
-        f"Queries travel in lumps: {number(facts.serving)} were being served, about {number(batch)} to a"
-        f" batch, yet nodes were busy only {percent(busy)} of the time, and tokens wait for their turn"
+        f"Queries travel in lumps: {counted(facts.serving, 'was', 'were')} being served, about"
+        f" {number(batch)} to a batch, {how_busy(busy)}, and tokens wait for their turn"
         f" {percent(_time_share(case, 'batch_wait_s'))} of theirs",
-        "Keep batches small and cut prompts: execution='chunked' fills such bubbles.",
+        f"Cut prompts {cut}, so that they do not block the decodes behind them while other nodes wait.",
         {"serving": facts.serving, "queries_a_batch": batch, "busy_mean": busy},
     )
 
@@ -222,8 +232,9 @@ def _bubbles(case: _Case) -> Told:
 def _few_queries(case: _Case) -> Told:
     facts = case.facts
     return Told(
-        f"Only {number(facts.serving)} queries were being served on {facts.active} nodes, too few to keep all"
-        " of them at work",
+        f"Only {counted(facts.serving, 'query was', 'queries were')} being served on"
+        f" {counted(facts.active, 'node', 'nodes')}, too few to keep"
+        f" {'it at work all the time' if facts.active == 1 else 'all of them at work'}",
         _more_queries(
             case,
             "Keep more queries in flight: a "

@@ -11,7 +11,7 @@ from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.phrases import refusals
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
-from helixlab.diagnosis.wording import number
+from helixlab.diagnosis.wording import counted, number, part_of
 from helixlab.simulation import Result
 
 __all__ = ["cautions"]
@@ -54,7 +54,7 @@ def _rejected(result: Result) -> Iterator[Finding]:
     for_good, suggestion = refusals(
         result, "Let them wait with on_full='wait'; dropping favours short queries."
     )
-    text = f"{len(turned_away)} of {fed} queries were turned away{for_good}"
+    text = f"{part_of(len(turned_away), fed, 'queries')} turned away{for_good}"
     if len(served) and turned_away["input_tokens"].mean() > served.mean():
         text += (
             f"; their prompts had {number(float(turned_away['input_tokens'].mean()))} tokens on average,"
@@ -76,8 +76,8 @@ def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
         return
     row = result.summary.iloc[0]
     edges = np.linspace(row["window_start_s"], row["window_end_s"], BLOCKS + 1)
-    counted, _ = np.histogram(ended["end_s"], edges, weights=ended["tokens"].to_numpy(dtype=float))
-    rates = counted / (facts.window_s / BLOCKS)
+    tokens, _ = np.histogram(ended["end_s"], edges, weights=ended["tokens"].to_numpy(dtype=float))
+    rates = tokens / (facts.window_s / BLOCKS)
     moved = drift(rates)
     if moved.settled:
         return
@@ -110,9 +110,10 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "saturated",
         max(stay, late),
-        f"More is asked for than can be served: of a hundred queries that come, {number(100 * stay)} stay in"
-        f" the queue, {half} are in flight at half time, {end} at the end; the last one ended"
-        f" {number(behind_s)} seconds after the window.",
+        "More is asked for than can be served: of a hundred queries that come,"
+        f" {counted(100 * stay, 'stays', 'stay')} in the queue, {counted(half, 'is', 'are')} in flight at"
+        f" half time, {end} at the end; the last one ended"
+        f" {counted(behind_s, 'second', 'seconds')} after the window.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {
             "load": load.label,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from helixlab.diagnosis.wording import node_names, number, percent, sentence
+from helixlab.diagnosis.wording import counted, node_names, percent, sentence
 
 __all__ = ["idle_words"]
 
@@ -24,17 +24,17 @@ _IDLE_TEXTS: Final = {
         "Give {them} layers that the flow is short of.",
     ),
     "below the share": (
-        "{nodes} {are} idle because the flow to {them} is at most {share} of what any sender sends, and the"
+        "{nodes} {are} idle because the flow to {them} is {share} of what any sender sends, and the"
         " helix scheduler leaves out links below 5 percent",
         "Plan so that fewer nodes share a sender's flow, or use another scheduler.",
     ),
     "KV cache masked": (
         "{nodes} {are} idle because the scheduler expected {their} KV cache to be too full for each query"
-        " that came, {masked} times",
+        " that came, {masked}",
         "Give {them} fewer layers, which leaves more KV cache{mark}.",
     ),
     "batch too small": (
-        "{nodes} {are} idle because the prompts that came do not fit in one batch there, {masked} times",
+        "{nodes} {are} idle because the prompts that came do not fit in one batch there, {masked}",
         "Cut prompts into chunks with execution='chunked', or keep such machines off the first layers.",
     ),
     "never chosen": (
@@ -59,7 +59,7 @@ def idle_words(idle: pd.DataFrame, cause: str, mark: str) -> tuple[str, str, dic
     `mark` is what can be said of raising kv_high_water_mark.
     """
     nodes = idle[idle["cause"] == cause]
-    one = len(nodes) == 1
+    one, share = len(nodes) == 1, percent(float(nodes["share"].max()))
     words = {
         "nodes": node_names(nodes["node"].tolist()),
         "hold": "holds" if one else "hold",
@@ -69,9 +69,9 @@ def idle_words(idle: pd.DataFrame, cause: str, mark: str) -> tuple[str, str, dic
         "their": "its" if one else "their",
         "begin": "begins" if one else "begin",
         "end": "ends" if one else "end",
-        "share": percent(float(nodes["share"].max())),
+        "share": share if share == "hardly any" else f"at most {share}",
         "mark": mark,
-        "masked": number(float(nodes[["kv_masked", "batch_masked"]].max(axis=1).sum())),
+        "masked": counted(float(nodes[["kv_masked", "batch_masked"]].max(axis=1).sum()), "time", "times"),
     }
     text, suggestion = (template.format(**words) for template in _IDLE_TEXTS[cause])
     return sentence(text), suggestion, {"nodes": nodes.to_dict("records")}

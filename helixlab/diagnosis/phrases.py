@@ -1,4 +1,4 @@
-"""Parts of sentences about a result: what binds its flow, and why queries were refused."""
+"""Parts of sentences about a result: what binds its flow, why queries were refused, how busy nodes were."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import re
 
 import pandas as pd
 
-from helixlab.diagnosis.wording import listed, node_names
+from helixlab.diagnosis.facts import SATURATED_ABOVE
+from helixlab.diagnosis.wording import listed, node_names, percent
 from helixlab.simulation import Result
 
-__all__ = ["cut_words", "refusals"]
+__all__ = ["cut_words", "how_busy", "refusals"]
 
 
 def cut_words(cut: pd.DataFrame) -> str:
@@ -42,3 +43,11 @@ def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
     because = "because" if reasons.nunique() == 1 else "mostly because"
     for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
     return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
+
+
+def how_busy(busy: float) -> str:
+    """How busy nodes were while queries waited: little, or not."""
+    share = percent(busy)
+    if busy >= SATURATED_ABOVE:
+        return f"nodes were busy {share} of the time"
+    return f"yet nodes were busy {'' if share == 'hardly any' else 'only '}{share} of the time"

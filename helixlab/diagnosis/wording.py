@@ -28,15 +28,17 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent.
+    """A share in percent, or in words where no digit of it would be left.
 
     Examples
     --------
-    >>> percent(0.183), percent(0.0042), percent(1.0)
-    ('18 percent', '0.4 percent', '100 percent')
+    >>> percent(0.183), percent(0.0042), percent(1.0), percent(0.0004)
+    ('18 percent', '0.4 percent', '100 percent', 'hardly any')
     """
     value = 100 * share
-    return f"{value:.0f} percent" if abs(value) >= 1 or value == 0 else f"{value:.1f} percent"
+    if abs(value) < 0.05:
+        return "hardly any"
+    return f"{value:.0f} percent" if abs(value) >= 0.95 else f"{value:.1f} percent"
 
 
 def counted(value: float, thing: str, several: str) -> str:
@@ -67,10 +69,13 @@ def times(factor: float) -> str:
 
     Examples
     --------
-    >>> times(2.04), times(1.5)
-    ('twice', '1.5 times')
+    >>> times(2.04), times(1.5), times(1.012)
+    ('twice', '1.5 times', '1.01 times')
     """
-    return "twice" if 1.95 <= factor <= 2.05 else f"{float(f'{factor:.2g}'):g} times"
+    if 1.95 <= factor <= 2.05:
+        return "twice"
+    told = f"{float(f'{factor:.2g}'):g}"
+    return f"{factor:.2f} times" if told == "1" else f"{told} times"
 
 
 def listed(things: Sequence[Any]) -> str:

@@ -1,11 +1,14 @@
 """Suggestions and words of findings: they fit the run, and each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab.diagnosis import losses
+from helixlab.diagnosis import idle_nodes, losses
+from helixlab.diagnosis.causes import tell
 from helixlab.diagnosis.facts import facts_of
 
 SYSTEM = (
@@ -129,3 +132,55 @@ def test_saturated_runs_are_not_told_to_ask_for_more(rate):
 
 def test_a_low_rate_is():
     assert "ask for a higher rate" in found(offered(60, 600))["little asked for"].suggestion
+
+
+def test_words_go_together():
+    """Larger batches and no bubbles are not asked for as if one forbade the other."""
+    for result in (at_mark(0.5), offered(265)):
+        suggestion = found(result)["bubbles"].suggestion
+        assert suggestion.startswith("Cut prompts with execution='chunked', so that they do not block")
+        assert "small" not in suggestion
+
+
+def test_chunks_are_not_advised_where_there_are_some():
+    result = run(hx.offline(warmup_s=60, duration_s=300, rng=0), execution="chunked")
+    assert found(result)["bubbles"].suggestion.startswith("Cut prompts into smaller chunks, so that")
+
+
+def test_filling_up_fits_the_workload():
+    suggestions = [
+        found(result)["filling up"].suggestion
+        for result in (at_mark(1.0), offered(320), offered(600, 600, on_full="drop"))
+    ]
+    assert suggestions == [
+        "Warm up for longer, until as many queries end as start.",
+        "Lower the rate: prompts come faster than the queries that they belong to end.",
+        "Measure for longer, until as many queries end as start.",
+    ]
+
+
+def text_of(cause, result, **facts):
+    told = tell(cause, result, replace(facts_of(result), **facts), idle_nodes(result))
+    return told.text
+
+
+def test_busy_nodes_are_not_busy_only():
+    result = at_mark(0.5)
+    assert ", yet nodes were busy only " in text_of("bubbles", result)
+    busy = replace(result, nodes=result.nodes.assign(busy_fraction=0.99))
+    assert ", nodes were busy 99 percent of the time" in text_of("bubbles", busy)
+    idle = replace(result, nodes=result.nodes.assign(busy_fraction=0.0))
+    assert ", yet nodes were busy hardly any of the time" in text_of("bubbles", idle)
+
+
+def test_one_is_not_told_as_many():
+    result = at_mark(0.5)
+    assert text_of("few queries", result, serving=1.0, active=1) == (
+        "Only 1 query was being served on 1 node, too few to keep it at work all the time"
+    )
+    once = replace(result, summary=result.summary.assign(queries_waited=1, queries_preempted=1))
+    assert ": 1 of 122 queries was held" in text_of("full KV caches", once)
+    assert text_of("preemption", once).startswith("Once a query lost its KV cache")
+    assert text_of("preemption", once).endswith("takes hardly any of the time of tokens")
+    alone = hx.diagnose(run(given((1, 20_000))))[0]
+    assert alone.text.startswith("The only query was turned away for good, because ")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -291,6 +292,9 @@ def check_finding(finding):
         assert sentence.endswith(".")
         assert not set(sentence) & set("%_[]{}<>|~") - {"_"}, "reads well aloud"
         assert "nan" not in sentence.split()
+        assert not re.search(
+            r"\b0(\.0+)? percent|only hardly|(?<![\d.])1 (nodes|queries|times|seconds)\b", sentence
+        )
     json.dumps(finding.to_dict(), allow_nan=False)
     assert copy.deepcopy(finding) == finding
 
