@@ -14,7 +14,7 @@ from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
 from helixlab.simulation.breakdown import PARTS
 
-__all__ = ["SATURATED_ABOVE", "Facts", "facts_of"]
+__all__ = ["HELD_OFTEN", "SATURATED_ABOVE", "Facts", "facts_of"]
 
 SATURATED_ABOVE = 0.9
 """Part of the time that a node is busy from which on it counts as one that the run waits for."""

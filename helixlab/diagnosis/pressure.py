@@ -10,7 +10,7 @@ from helixlab.diagnosis.steadiness import load_of
 from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
 
-__all__ = ["held_fraction", "samples", "saturated"]
+__all__ = ["held_fraction", "node_samples", "samples", "saturated"]
 
 FEED_STOPS_AT: Final = 0.7
 """Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
@@ -20,6 +20,14 @@ def samples(result: Result, table: pd.DataFrame) -> pd.DataFrame:
     """Those of the timeline, or of that of nodes, that are of the measured window."""
     first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
     return table[table["time_s"].between(first_s, last_s)]
+
+
+def node_samples(result: Result) -> pd.DataFrame:
+    """Those of the measured window of the nodes that hold layers."""
+    nodes = result.nodes
+    holding = nodes.loc[nodes["end_layer"] > nodes["first_layer"], "node"]
+    inside = samples(result, result.node_timeline)
+    return inside[inside["node"].isin(holding)]
 
 
 def held_fraction(result: Result) -> float:

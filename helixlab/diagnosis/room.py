@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helixlab.diagnosis.balance import gini
-from helixlab.diagnosis.pressure import samples
+from helixlab.diagnosis.pressure import node_samples
 from helixlab.diagnosis.wording import number, percent
 from helixlab.simulation import Result
 from helixlab.simulation.run import KV_RULES
@@ -33,8 +33,7 @@ def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
     """How full KV caches were, and the numbers behind it; nothing where that is not known of the window."""
     nodes = result.nodes
     with_layers = nodes.loc[nodes["end_layer"] > nodes["first_layer"], "node"]
-    inside = samples(result, result.node_timeline)
-    inside = inside[inside["node"].isin(with_layers)]
+    inside = node_samples(result)
     if len(inside):
         means = inside.groupby("node")[["kv_used_fraction", "kv_expected_fraction"]].mean()
         words = "in the window node {node} had the fullest cache, on average {most} in use{expected}"

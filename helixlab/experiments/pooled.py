@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from helixlab.contents import digest, library_digest
+from helixlab.diagnosis.pressure import node_samples
 from helixlab.diagnosis.steadiness import LABELS, drift, load_of, window_blocks
 from helixlab.diagnosis.times import in_window
 from helixlab.experiments.grid import grid_points
@@ -152,7 +153,8 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     nodes = pd.concat([result.nodes for result in results])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
     figures["busy_fraction_mean"] = float(nodes["busy_fraction"].mean())
-    figures["kv_used_fraction_mean"] = float(np.concatenate([_kv_used(result) for result in results]).mean())
+    used = pd.concat([node_samples(result)["kv_used_fraction"] for result in results])
+    figures["kv_used_fraction_mean"] = float(used.mean())
     loads = [load_of(result) for result in results if result.summary["mode"].item() == "online"]
     return figures | {
         "load": max((each.label for each in loads), key=LABELS.index, default=""),
@@ -167,15 +169,6 @@ def _carry_out(pool: _Pool) -> tuple[str, Outcome]:
     except Exception as error:
         return pool.key, Outcome(error=described(error))
     return pool.key, Outcome(figures=json_ready(figures))
-
-
-def _kv_used(result: Result) -> np.ndarray:
-    """Part of the KV cache in use at each sample of the window, on each node that holds layers."""
-    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    holding = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
-    samples = result.node_timeline
-    inside = samples["time_s"].between(first_s, last_s) & samples["node"].isin(holding)
-    return samples.loc[inside, "kv_used_fraction"].to_numpy(dtype=float)
 
 
 def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:

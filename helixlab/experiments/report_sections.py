@@ -83,7 +83,7 @@ def otherwise_ranked(numbers: pd.DataFrame) -> list[str]:
         return [*lines, "Nowhere.", ""]
     lines += ["| figure | figure of | platform | published | ours | |", "|---|---|---|---|---|---|"]
     for _, row in other.iterrows():
-        told = "seeds tell them apart" if row["told_apart"] else "seeds do not"
+        told = _told(row["told_apart"])
         lines.append(
             f"| {row['figure']} | {row['cluster']}, {row['mode']}, {row['metric']} | {row['platform']}"
             f" | {row['published']} | {row['ours']} | {told} |"
@@ -134,7 +134,7 @@ def _turns(numbers: pd.DataFrame) -> list[str]:
     ]
     for _, row in turned.iterrows():
         run = f"{row['cluster']}, {row['model']}, {row['mode']}"
-        told = "seeds tell them apart" if row["turns_told_apart"] else "seeds do not"
+        told = _told(row["turns_told_apart"])
         lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {told} |")
     return [*lines, ""]
 
@@ -174,6 +174,10 @@ def of_runs(numbers: pd.DataFrame) -> pd.DataFrame:
 def run_name(row: pd.Series) -> str:
     """What ran, as the report calls it."""
     return f"{row['cluster']}, {row['model']}, {row['method']}, {row['mode']}"
+
+
+def _told(apart: bool) -> str:
+    return "seeds tell them apart" if apart else "seeds do not"
 
 
 def _plain(value: Any) -> str:
