@@ -27,8 +27,11 @@ $(READY): pyproject.toml
 	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made: install Python's venv module (Debian: python3-venv)." >&2; \
 	  exit 1; }
-	@PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -q --disable-pip-version-check \
+	@PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check \
 	  -e '.[notebooks,test]'
+	@# Side by side: what pip would compile to bytecode one file after the other, and the engine.
+	@$(BIN)/python -m compileall -q -x /tests/ $(VENV)/lib >/dev/null 2>&1 & \
+	  $(BIN)/python -c 'import helixlab.simulation, helixlab.planning.throughput' && wait
 	@touch $@
 
 test: $(READY)

@@ -79,7 +79,7 @@ def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
     tokens, _ = np.histogram(ended["end_s"], edges, weights=ended["tokens"].to_numpy(dtype=float))
     rates = tokens / (facts.window_s / BLOCKS)
     moved = drift(rates)
-    if moved.settled:
+    if moved.trend != "moving":
         return
     first, second = (float(half.mean()) for half in np.split(rates, 2))
     given = row["mode"] == "offline" and result.provenance["workload"]["requests_hash"]

@@ -21,6 +21,7 @@ __all__ = [
     "GROWS",
     "LABELS",
     "TOLERATED",
+    "TRENDS",
     "Drift",
     "Load",
     "drift",
@@ -34,7 +35,11 @@ BLOCKS: Final = 12
 POINTS: Final = 20
 """In each of them, at which the queries in flight are looked up."""
 TOLERATED: Final = 0.05
-"""Part of its mean by which a settled value may differ between the halves of a window."""
+"""Part of its mean by which a settled value may differ between the halves of a window ..."""
+VAGUE: Final = 0.10
+"""... and the largest margin with which that can be said."""
+TRENDS: Final = ("settled", "undecided", "moving")
+"""Of a window, from best to worst."""
 STUDENT_T: Final = 2.23
 """The 97.5th percentile of Student's t with `BLOCKS` - 2 degrees of freedom."""
 FILLING: Final = 1 / 3
@@ -65,17 +70,24 @@ class Drift:
     ----------
     relative : float
         Difference of the two halves as a part of the mean; 0 where there is nothing.
-    error : float
-        Its standard error, from the scatter of the blocks within each half.
+    margin : float
+        Half the width of its 95 % interval; infinite where one sample says nothing of it.
+
+    Examples
+    --------
+    >>> Drift(0.02, 0.03).trend, Drift(0.02, 0.3).trend, Drift(0.2, 0.03).trend
+    ('settled', 'undecided', 'moving')
     """
 
     relative: float
-    error: float
+    margin: float
 
     @property
-    def settled(self) -> bool:
-        """Whether it moved by no more than 5 %, or than its scatter explains."""
-        return abs(self.relative) <= max(TOLERATED, STUDENT_T * self.error)
+    def trend(self) -> str:
+        """``"moving"``, by more than 5 % and than chance; else ``"settled"``, if 10 % would have shown."""
+        if abs(self.relative) > max(TOLERATED, self.margin):
+            return "moving"
+        return "settled" if self.margin <= VAGUE else "undecided"
 
 
 @dataclass(frozen=True)
@@ -120,10 +132,10 @@ def drift(blocks: ArrayLike) -> Drift:
 
     Examples
     --------
-    >>> drift([5, 5, 5, 5]).settled
-    True
-    >>> drift(np.linspace(50, 100, 12)).settled
-    False
+    >>> drift([5, 5, 5, 5]).trend
+    'settled'
+    >>> drift(np.linspace(50, 100, 12)).trend
+    'moving'
     >>> round(drift(np.linspace(50, 100, 12)).relative, 2)
     0.36
     """
@@ -135,7 +147,7 @@ def drift(blocks: ArrayLike) -> Drift:
     if scale == 0:
         return Drift(0.0, 0.0)
     error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
-    return Drift(float(second.mean() - first.mean()) / scale, float(error) / scale)
+    return Drift(float(second.mean() - first.mean()) / scale, STUDENT_T * float(error) / scale)
 
 
 def load(
@@ -293,8 +305,8 @@ def window_blocks(result: Result) -> pd.DataFrame:
     >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> blocks = window_blocks(hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300)))
-    >>> len(blocks), drift(blocks["decode_tokens_per_s"]).settled
-    (12, True)
+    >>> len(blocks), drift(blocks["decode_tokens_per_s"]).trend
+    (12, 'settled')
     """
     start_s, end_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
     timeline, block_s = result.timeline, (end_s - start_s) / BLOCKS

@@ -12,6 +12,7 @@ import pandas as pd
 from helixlab.cluster import load_cluster
 from helixlab.experiments.means import mean_interval
 from helixlab.experiments.published import DRAWS, RUN, published_results
+from helixlab.experiments.trends import trends
 from helixlab.flow import max_flow
 from helixlab.model import load_model
 from helixlab.placement import load_placement
@@ -46,7 +47,7 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
         simulated; of_seeds, the values that mean is of, in the order of the seeds, as text; wait_mean,
         wait_low, wait_high, wait_of_seeds and the same of long, of those variants where they were run;
-        load and settled, what holds for most seeds, and long_settled.
+        load, what holds for most seeds; trend and long_trend, see `helixlab.experiments.trends`.
         Ours is what has the requests of the published run: the run of seed 0, or the mean of
         ``"same-requests"``. It is the mean over seeds where that run's requests are not known, and beside
         measurements on the prototype.
@@ -55,6 +56,7 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
     metrics = list(known["metric"].unique())
     means = mean_interval(runs, by=[*RUN, "variant"], values=metrics).set_index([*RUN, "variant", "value"])
     by_run = {key: rows for key, rows in runs.groupby([*RUN, "variant"])}
+    trend = trends(runs, by=[*RUN, "variant"])
     rows = []
     for number in known.to_dict("records"):
         metric, run = number["metric"], tuple(number[name] for name in RUN)
@@ -82,12 +84,9 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
             for name in ("mean", "low", "high"):
                 row[f"{variant}_{name}"] = means.loc[(*run, variant, metric), name] if there else np.nan
             row[f"{variant}_of_seeds"] = _of_seeds(by_run[*run, variant], metric) if there else ""
-        row["long_settled"] = np.nan
-        if (*run, "long") in by_run:
-            row["long_settled"] = bool(by_run[*run, "long"]["settled"].mean() > 0.5)
         row["of_seeds"] = _of_seeds(published, metric)
         row["load"] = published["load"].mode().iloc[0] if number["mode"] == "online" else ""
-        row["settled"] = bool(published["settled"].mean() > 0.5)
+        row |= {"trend": trend[*run, "published"], "long_trend": trend.get((*run, "long"), "")}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -10,12 +10,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from helixlab.diagnosis.steadiness import TOLERATED
 from helixlab.errors import UnknownNameError
-from helixlab.experiments.means import mean_interval
-from helixlab.experiments.pooled import pooled_runs
+from helixlab.experiments.pooled import LATER, pooled_runs
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.published import DRAWS, RUN
+from helixlab.experiments.trends import trends
 from helixlab.workload import Workload, offline, online
 
 __all__ = ["evaluate"]
@@ -73,8 +72,9 @@ def evaluate(
         seed, and the columns of `pooled_figures`. Variants: ``"published"``, queries that fit nowhere
         are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
         whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
-        they wait; ``"long"``, where the window of a run had not settled, for it and all others of its
-        cluster, model and mode: they wait, and the window starts after 15 minutes.
+        they wait; ``"long"``, where the window of a run had not settled, or seeds are too few to
+        say, for it and all others of its cluster, model and mode: they wait, and the window starts after 15
+        minutes.
 
     Raises
     ------
@@ -95,26 +95,33 @@ def evaluate(
         | {"placement": " + ".join, "queries_in_flight_or_initial": "sum", "rate_tokens_per_s": "sum"}
     )
     settings: dict[str, Any] = {"seeds": seeds, "n_jobs": n_jobs, "store": store, "progress": progress}
+    later_s = SPANS[scale].long_online[0] if "long" in variants else None
 
-    def ran(variant: str, groups: Iterable[str]) -> pd.DataFrame:
+    def ran(variant: str, groups: Iterable[str], later_s: float | None = None) -> pd.DataFrame:
         points = {
             str(name): [_point(row, SPANS[scale], variant) for _, row in rows.iterrows()]
             for name, rows in table[table["group"].isin(list(groups))].groupby("group", sort=False)
         }
-        runs = pooled_runs(points, **settings).assign(variant=variant)
+        runs = pooled_runs(points, later_s=later_s, **settings).assign(variant=variant)
         for _, failed in runs[runs["error"].notna()].iterrows():
             raise SweepError(f"run {failed['group']} with seed {failed['seed']} failed: {failed['error']}")
         return runs.drop(columns="error")
 
-    first = ran("published", shared.index)
-    known_requests = shared.index[(shared["mode"] == "online") & shared["scheduler"].isin(DRAWS)]
-    applying: tuple[Iterable[str], ...] = (
-        known_requests,
-        _favoured(first),
-        _compared_with(_unsettled(first), shared),
-    )
-    others = {name: groups for name, groups in zip(VARIANTS, applying, strict=True) if name in variants}
-    runs = pd.concat([first, *(ran(name, groups) for name, groups in others.items() if list(groups))])
+    first, of_later = _two_windows(ran("published", shared.index, later_s))
+    applying: dict[str, Iterable[str]] = {
+        "same-requests": shared.index[(shared["mode"] == "online") & shared["scheduler"].isin(DRAWS)],
+        "wait": _favoured(first),
+        "long": _compared_with(first, shared),
+    }
+    parts = [first]
+    for variant in (name for name in VARIANTS if name in variants):
+        groups = list(applying[variant])
+        if variant == "long":
+            # Where nothing was dropped, a run in which queries wait is the same run.
+            parts.append(of_later[of_later["group"].isin(groups)].assign(variant=variant))
+            groups = [name for name in groups if name not in set(of_later["group"])]
+        parts.append(ran(variant, groups) if groups else first.iloc[:0])
+    runs = pd.concat([part for part in parts if len(part)])
     order = {name: at for at, name in enumerate(shared.index)}
     runs = shared.reset_index().merge(runs, on="group").drop(columns="group")
     keys = ["|".join(key) for key in runs[RUN].to_numpy().tolist()]
@@ -129,7 +136,9 @@ def _point(row: pd.Series, spans: _Spans, variant: str) -> dict[str, Any]:
         if len(requests):  # there may be none in a short time
             requests = requests.astype(dict.fromkeys(columns[1:], int))
             workload = online(requests=requests, warmup_s=workload.warmup_s, duration_s=workload.duration_s)
-    measured_s = workload.duration_s - (workload.warmup_s if workload.online else 0)
+    measured_s = workload.duration_s
+    if workload.online:  # so fine that it will do for the long window
+        measured_s -= spans.long_online[0]
     return {
         "cluster": row["cluster"],
         "model": row["model"],
@@ -151,6 +160,18 @@ def _workload(row: pd.Series, spans: _Spans, *, long: bool) -> Workload:
     return offline(initial_queries=initial, warmup_s=warmup_s, duration_s=duration_s)
 
 
+def _two_windows(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Figures in the windows, and those from later on of the online runs in which no query was dropped."""
+    again = [name for name in map(str, runs.columns) if name.startswith(LATER)]
+    first = runs.drop(columns=again)
+    if not again:
+        return first, first.iloc[:0]
+    dropped = runs.groupby("group")["queries_dropped"].transform("sum") > 0
+    those = runs[runs[again[0]].notna() & ~dropped]
+    of_later = {name.removeprefix(LATER): those[name] for name in again}
+    return first, first.loc[those.index].assign(**of_later)
+
+
 def _favoured(runs: pd.DataFrame) -> list[str]:
     """Groups in which those let in are not those that asked."""
     inputs = runs.groupby("group")[["input_tokens_mean_accepted", "input_tokens_mean_asked"]].mean()
@@ -158,21 +179,9 @@ def _favoured(runs: pd.DataFrame) -> list[str]:
     return list(moved.index[moved.abs() > FAVOURED])
 
 
-def _compared_with(groups: list[str], shared: pd.DataFrame) -> list[str]:
-    """These groups, and all that is run beside them: a window is long for all of a comparison or for none."""
+def _compared_with(runs: pd.DataFrame, shared: pd.DataFrame) -> list[str]:
+    """What had not settled, and all that is run beside it: a window is long for all of them or for none."""
+    found = trends(runs, by="group")
+    groups = found.index[found != "settled"]
     comparisons = shared[["cluster", "model", "mode"]].agg("|".join, axis=1)
     return list(shared.index[comparisons.isin(comparisons[groups])])
-
-
-def _unsettled(runs: pd.DataFrame) -> list[str]:
-    """Groups that moved from the first half of the window to the second.
-
-    A run alone may hide it in its scatter, so all seeds are taken together: a drift is one if it is more than
-    what is tolerated, and its interval over the seeds leaves out 0. A single seed is judged by its blocks.
-    """
-    moved = 1.0 - runs.groupby("group")["settled"].mean() > 0.5
-    for name in ("in_flight_drift", "throughput_drift"):
-        means = mean_interval(runs, by="group", values=name).set_index("group")
-        apart = (means["low"] > 0) | (means["high"] < 0)
-        moved |= apart & (means["mean"].abs() > TOLERATED)
-    return list(moved.index[moved])

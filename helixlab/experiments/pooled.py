@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +16,9 @@ import pandas as pd
 
 from helixlab.contents import digest, library_digest
 from helixlab.diagnosis.pressure import node_samples
-from helixlab.diagnosis.steadiness import LABELS, drift, load_of, window_blocks
+from helixlab.diagnosis.steadiness import LABELS, TRENDS, drift, load_of, window_blocks
 from helixlab.diagnosis.times import in_window
+from helixlab.errors import SimulationError
 from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
 from helixlab.experiments.store import Store
@@ -27,7 +28,7 @@ from helixlab.files import json_ready
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures
 
-__all__ = ["pooled_figures", "pooled_runs"]
+__all__ = ["LATER", "later", "pooled_figures", "pooled_runs"]
 
 SUMS: Final = (
     "decode_tokens_per_s",
@@ -41,6 +42,9 @@ SUMS: Final = (
     "events",
     "wall_s",
 )
+NEARLY: Final = 1e-6
+LATER: Final = "later_"
+"""Before the names of figures of the same runs from later on."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,14 @@ class _Pool:
 
     key: str
     runs: tuple[Run, ...]
+    later_s: float | None
 
 
 def pooled_runs(
     groups: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
     seeds: int | Iterable[int] = 1,
+    later_s: float | None = None,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -66,13 +72,17 @@ def pooled_runs(
     groups : mapping of str to sequence of mappings
         Points of a grid, as for `sweep`, by the name of the group. Each needs a ``sample_step_s`` that gives
         a dozen samples or more, for what is said of the trend.
+    later_s : float, optional
+        Take the figures of online runs twice: in their windows, and from so many seconds after the start on,
+        as if the warm-up had been so long. To simulate it would be the same.
     seeds, n_jobs, store, progress
         As for `sweep`; the store keeps a group as it keeps a run.
 
     Returns
     -------
     DataFrame
-        One row a group and seed: group, seed, the columns of `pooled_figures`, and error.
+        One row a group and seed: group, seed, the columns of `pooled_figures`, and error; with `later_s` the
+        same columns once more, with ``later_`` before their names, empty where runs are offline.
 
     Raises
     ------
@@ -98,7 +108,7 @@ def pooled_runs(
     for name, members in points.items():
         error = next((point.error for point in members if point.error is not None), None)
         for seed in numbers:
-            key = digest([library_digest(), "pooled", [point.digest for point in members], seed])
+            key = digest([library_digest(), "pooled", [point.digest for point in members], seed, later_s])
             rows.append((name, seed, key))
             if error is not None:
                 outcomes[key] = Outcome(error=error)
@@ -108,7 +118,7 @@ def pooled_runs(
                     outcomes[key] = Outcome(figures)
                 else:
                     runs = runs_of({f"{key}-{at}": (point, seed) for at, point in enumerate(members)})
-                    tasks[key] = _Pool(key, tuple(runs))
+                    tasks[key] = _Pool(key, tuple(runs), later_s)
                     labels[key] = {"group": name, "seed": seed, "runs": len(members)}
     known = sum(key not in tasks for _, _, key in rows)
     outcomes |= finished(
@@ -132,8 +142,9 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
         queries, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
         `Result.summary`. Means over all queries: input_tokens_mean_accepted, and input_tokens_mean_asked,
         which counts dropped ones too. Of the window: in_flight_mean, in_flight_drift, throughput_drift,
-        settled (whether neither moved), busy_fraction_mean and kv_used_fraction_mean over the nodes that hold
-        layers. load, growth_per_s and arrivals_per_s, which offline are empty.
+        trend (the worse of the two, see `helixlab.diagnosis.steadiness.Drift`), busy_fraction_mean and
+        kv_used_fraction_mean over the nodes that hold layers. load, growth_per_s and arrivals_per_s, which
+        offline are empty.
     """
     summaries = [result.summary.iloc[0] for result in results]
     figures: dict[str, Any] = {"placement_hash": " + ".join(each["placement_hash"] for each in summaries)}
@@ -148,7 +159,7 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
         "in_flight_mean": float(blocks["in_flight"].mean()),
         "in_flight_drift": in_flight.relative,
         "throughput_drift": throughput.relative,
-        "settled": in_flight.settled and throughput.settled,
+        "trend": max(in_flight.trend, throughput.trend, key=TRENDS.index),
     }
     nodes = pd.concat([result.nodes for result in results])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
@@ -163,9 +174,51 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
+def later(result: Result, from_s: float) -> Result:
+    """An online run as if its warm-up had lasted until `from_s`: all that `pooled_figures` looks at.
+
+    Parameters
+    ----------
+    result : Result
+        A run with a timeline, one of whose samples is at that time.
+    from_s : float
+        Seconds after the start.
+
+    Raises
+    ------
+    SimulationError
+        No sample is at that time, or it is not in the window.
+    """
+    row = result.summary.iloc[0]
+    start_s, end_s = float(row["start_s"]) + from_s, float(row["window_end_s"])
+    step_s = float(result.provenance["settings"]["sample_step_s"])
+    steps = from_s / step_s if step_s else 0.5
+    if not row["window_start_s"] <= start_s < end_s or abs(steps - round(steps)) > NEARLY:
+        raise SimulationError(
+            f"{result!r} has no sample at {from_s:g} s in its window; give a multiple of its sample_step_s,"
+            f" {step_s:g}, from {row['window_start_s'] - row['start_s']:g} on"
+        )
+    moved = result.summary.assign(window_start_s=start_s)
+    ended = in_window(replace(result, summary=moved))
+    decoded = int((ended["iteration"] > 0).sum())
+    samples = result.node_timeline
+    # A sample is of the step before it.
+    busy = samples[samples["time_s"].between(start_s + step_s / 2, end_s + step_s / 2)].groupby("node")
+    busy_fraction = result.nodes["node"].map(busy["busy_fraction"].sum() * step_s / (end_s - start_s))
+    return replace(
+        result,
+        summary=moved.assign(decode_tokens_per_s=decoded / (end_s - start_s)),
+        nodes=result.nodes.assign(busy_fraction=busy_fraction.fillna(0.0)),
+    )
+
+
 def _carry_out(pool: _Pool) -> tuple[str, Outcome]:
     try:
-        figures = pooled_figures([carried_out(run) for run in pool.runs])
+        results = [carried_out(run) for run in pool.runs]
+        figures = pooled_figures(results)
+        if pool.later_s is not None and all(run.workload.online for run in pool.runs):
+            again = pooled_figures([later(result, pool.later_s) for result in results])
+            figures |= {f"{LATER}{name}": value for name, value in again.items()}
     except Exception as error:
         return pool.key, Outcome(error=described(error))
     return pool.key, Outcome(figures=json_ready(figures))

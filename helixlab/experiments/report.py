@@ -42,8 +42,8 @@ SOME: Final = (
     "of_seeds",
     *(f"{variant}_{name}" for variant in ("wait", "long") for name in ("mean", "low", "high", "of_seeds")),
     "load",
-    "settled",
-    "long_settled",
+    "trend",
+    "long_trend",
 )
 """Columns that only numbers of simulations have."""
 
@@ -131,8 +131,8 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
                 f" {far.mean():.2%} apart on the mean and {far.max():.1%} at most"
             )
         lines.append(line + ".")
-    ranked = rankings(numbers)
-    ranked = ranked[ranked["platform"] == "simulation"]
+    compared = rankings(numbers)
+    ranked = compared[compared["platform"] == "simulation"]
     if len(ranked):
         told = ranked["told_apart"] & ~ranked["same"]
         lines.append(
@@ -164,6 +164,13 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
                 f"; on the {len(both)} that the paper simulated too, {both['difference'].abs().mean():.1%},"
                 " its own"
                 f" simulator {both['difference_reference'].abs().mean():.1%}"
+            )
+        of_prototype = compared[compared["platform"] == "prototype"]
+        if len(of_prototype):
+            otherwise = ", ".join(of_prototype.loc[~of_prototype["same"], "figure"])
+            line += (
+                f". The methods rank as measured there in {of_prototype['same'].sum()} of {len(of_prototype)}"
+                " comparisons" + (f" (otherwise in {otherwise})" if otherwise else "")
             )
         lines.append(line + ".")
     online = of_runs(numbers[numbers["mode"] == "online"])

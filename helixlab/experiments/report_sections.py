@@ -15,6 +15,8 @@ __all__ = ["RUN", "all_numbers", "misses", "of_runs", "otherwise_ranked", "run_n
 RUN: Final = ["cluster", "model", "method", "mode"]
 TURNS_ON_TIES: Final = ("geo24", "llama-1-30b", "swarm", "online")
 """A run that the order of nearly simultaneous events decides; `tests/golden` has the published one."""
+STILL: Final = {"moving": ", still moving", "undecided": ", undecided"}
+"""Words for trends of long windows."""
 
 
 def misses(numbers: pd.DataFrame) -> list[str]:
@@ -102,8 +104,9 @@ def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
         "",
         "Published runs drop queries that find no room, which favours short ones; *waiting* is the same run"
         " with nothing dropped, where dropping moved the mean input by more than 2 %. *From 900 s* is what"
-        " runs with nothing dropped decode from 900 s on, where throughput or queries in flight still moved"
-        " in the published window, over all seeds. Online runs are *filling* that are too short to say"
+        " runs with nothing dropped decode from 900 s on, where throughput or queries in flight moved in the"
+        " published window of a run compared here, or our seeds differ by too much to say (*undecided*)."
+        " Online runs are *filling* that are too short to say"
         " whether their queue would go on growing. Decode tokens/s, means over seeds.",
         "",
     ]
@@ -111,7 +114,7 @@ def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
         return [*lines, "All runs had settled, and none is flattered.", ""]
     lines += ["| figure | run | published way | waiting | from 900 s | load |", "|---|---|---|---|---|---|"]
     for _, row in runs.iterrows():
-        moving = "" if pd.isna(row["long_mean"]) or row["long_settled"] else ", still moving"
+        moving = STILL.get(row["long_trend"], "")
         lines.append(
             f"| {row['figure']} | {run_name(row)} | {_plain(row['mean'])} | {_plain(row['wait_mean'])} |"
             f" {_plain(row['long_mean'])}{moving}"

@@ -21,8 +21,8 @@ LEAST_TOKENS_PER_S: Final = 1.0
 """Less is a solver's rounding, and no placement."""
 PUBLISHED_DASHES: Final = ((0, (4, 1.5)), (0, (1.5, 1)), (0, (5, 1.2, 1, 1.2)))
 """All of them dashed, and told apart in grey."""
-WAITS: Final = "#e3895f"
-RUNS: Final = "#004488"
+RUNS: Final = "#4d4d4d"
+WAITS: Final = "#e6d6ae"
 
 
 @styled

@@ -33,6 +33,9 @@ _OTHER_WINDOWS: Final = {
     "long": ("nothing dropped, from 900 s", "-"),
 }
 _LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+_ROOM_INSIDE: Final = 0.22
+"""Part of the axis from which on a bar has its number inside."""
+_TEXT_POINTS: Final = 7.0
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 
 
@@ -73,6 +76,8 @@ def evaluation_bars(
     colours = method_colours(methods)
     drawn = ours[["mean", "high", *(name for name in ("wait_mean", "long_mean") if name in ours)]]
     top = float(np.nanmax([*drawn.to_numpy(float).ravel(), *numbers["published"]], initial=0.0)) or 1.0
+    # For each digit that is to stand in a bar; a digit is about 0.65 times as wide as its font is high.
+    bar_points = 0.6 / 0.65 * 72 * ax.get_window_extent().width / ax.figure.dpi / (len(methods) + 0.2)
     for place, method in enumerate(methods):
         row: dict[Any, Any] = ours.loc[method].to_dict()
         colour, mean, load = colours[method], float(row["mean"]), row.get("load", "")
@@ -97,12 +102,13 @@ def evaluation_bars(
                     "zorder": 3,
                 }
                 ax.plot([place - 0.34, place + 0.34], [value] * 2, path_effects=[_HALO], **across)
-        inside = mean > 0.3 * top
+        inside = mean > _ROOM_INSIDE * top
+        words = f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
         text = ax.annotate(
-            f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}",
+            words,
             (place, 0.04 * top if inside else max(mean, *_heights(numbers, method))),
             xytext=(0, 0 if inside else 4), textcoords="offset points", ha="center", va="bottom",
-            color=ink_on(colour) if inside else "black",
+            color=ink_on(colour) if inside else "black", fontsize=min(_TEXT_POINTS, bar_points / len(words)),
         )  # fmt: skip
         if inside and _HATCHES.get(load if isinstance(load, str) else ""):
             text.set_bbox({"facecolor": colour, "edgecolor": "none", "pad": 0.8})

@@ -15,12 +15,12 @@ from helixlab.errors import SimulationError
 from helixlab.experiments.means import mean_interval
 from helixlab.experiments.sweep import NOT_RUN
 from helixlab.plotting.labels import mark_partial
-from helixlab.plotting.style import axes_or_new, method_colours, plain, styled
+from helixlab.plotting.style import PHASE_COLOURS, axes_or_new, method_colours, plain, styled
 from helixlab.simulation import Result
 
 __all__ = ["batch_strip", "rate_curves", "throughput_latency_frontier"]
 
-BATCH_COLOURS: Final = {"prompts": "#bb5566", "both": "#ddaa33", "decodes": "#004488"}
+BATCH_COLOURS: Final = dict(zip(("prompts", "both", "decodes"), PHASE_COLOURS.values(), strict=True))
 
 
 @styled

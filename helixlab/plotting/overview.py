@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from helixlab.errors import SimulationError
-from helixlab.plotting.style import PAGE_WIDTH_IN, panels, styled
+from helixlab.plotting.style import OTHER_COLOURS, PAGE_WIDTH_IN, PHASE_COLOURS, panels, styled
 from helixlab.plotting.timeline import check_timeline, node_use_picture
 from helixlab.simulation import Result
 
@@ -19,6 +18,7 @@ __all__ = ["resampled", "timeline_picture"]
 
 _QUERIES: Final = {"in_flight": "in flight", "held": "held", "finished": "finished"}
 _RATES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
+_DASHES: Final = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
 
 
 def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
@@ -113,29 +113,34 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
         The run has no timeline, or the step is no multiple of its own.
     """
     table = resampled(result, step_s)
+    start_s, end_s = (
+        result.summary[f"window_{end}_s"].item() - result.summary["start_s"].item()
+        for end in ("start", "end")
+    )
+    table = table[table["time_s"] <= end_s]
     figure, axes = panels(2, 2, width_in=PAGE_WIDTH_IN, height_in=4.2)
     (queries, rates), (caches, busy) = axes
     kv = {
         "used, mean": table["kv_used_mean_fraction"],
         "used, fullest node": table["kv_used_max_fraction"],
-        "expected, fullest node": table["kv_expected_max_fraction"],
-        "expected, fullest layer": table["bottleneck_kv_expected_fraction"],
     }
-    for ax, lines, label in (
-        (queries, {name: table[column] for column, name in _QUERIES.items()}, "queries"),
-        (rates, {name: table[column] for column, name in _RATES.items()}, "tokens/s"),
-        (caches, kv, "part of the KV cache"),
+    if table["kv_expected_max_fraction"].any():  # not all schedulers expect anything
+        kv["expected, fullest node"] = table["kv_expected_max_fraction"]
+        kv["expected, fullest layer"] = table["bottleneck_kv_expected_fraction"]
+    phases = [PHASE_COLOURS[name] for name in _RATES.values()]
+    for ax, lines, label, colours in (
+        (queries, {name: table[column] for column, name in _QUERIES.items()}, "queries", OTHER_COLOURS),
+        (rates, {name: table[column] for column, name in _RATES.items()}, "tokens/s", phases),
+        (caches, kv, "part of the KV cache", OTHER_COLOURS),
     ):
-        wide = pd.DataFrame(lines).set_index(table["time_s"])
-        sns.lineplot(wide, estimator=None, dashes=False, ax=ax)
+        for (name, values), colour, dashes in zip(lines.items(), colours, _DASHES, strict=False):
+            # What stays at 0 lies on the axis, and is to be seen there.
+            seen: dict[str, Any] = {"color": colour, "linestyle": dashes, "clip_on": False, "zorder": 3}
+            ax.plot(table["time_s"], values, label=name, **seen)
         ax.set(xlabel="time since the model is loaded (s)", ylabel=label)
         ax.set_ylim(bottom=0)
-        ax.legend(fontsize=6, title=None)
+        ax.legend(fontsize=6)
     node_use_picture(result, ax=busy)
-    start_s, end_s = (
-        result.summary[f"window_{end}_s"].item() - result.summary["start_s"].item()
-        for end in ("start", "end")
-    )
     for ax in (queries, rates, caches):
         ax.axvspan(0, start_s, color="#eeeeee", linewidth=0, zorder=0)
         ax.set_xlim(0, end_s)

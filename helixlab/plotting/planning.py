@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from helixlab.plotting.labels import name_lines
-from helixlab.plotting.style import OTHER_COLOURS, axes_or_new, styled
+from helixlab.plotting.style import METHOD_COLOURS, OTHER_COLOURS, axes_or_new, styled
 
 __all__ = ["SEARCH_COLOURS", "predicted_against_simulated", "search_progress"]
 
-SEARCH_COLOURS: Final = ("#004488", "#d9622b", "#4b9a8b", "#6f4c9b", "#a8760a")
+SEARCH_COLOURS: Final = (METHOD_COLOURS["helix"], *OTHER_COLOURS)
 """Of searches and of groups of points, in the order in which they come."""
 FIRST_S: Final = 1e-3
 """What was known before is drawn here: a logarithmic axis has no 0."""
@@ -142,14 +142,13 @@ def predicted_against_simulated(
     ax.plot(ends, ends, color="0.5", linewidth=0.8, zorder=1)
     colours = list(dict.fromkeys(table[colour]))
     shapes = [None] if marker is None else list(dict.fromkeys(table[marker]))
-    palette = (*SEARCH_COLOURS, *OTHER_COLOURS)
     for number, group in enumerate(colours):
         for kind, shape in enumerate(shapes):
             rows = table[table[colour] == group]
             rows = rows if marker is None else rows[rows[marker] == shape]
             ax.scatter(
                 rows["simulated_tokens_per_s"], rows["predicted_tokens_per_s"], s=15,
-                color=palette[number % len(palette)], marker=_MARKERS[kind % len(_MARKERS)],
+                color=SEARCH_COLOURS[number % len(SEARCH_COLOURS)], marker=_MARKERS[kind % len(_MARKERS)],
                 edgecolor="white", linewidth=0.4, zorder=3,
             )  # fmt: skip
     ax.set_xlim(*ends)
@@ -161,7 +160,7 @@ def predicted_against_simulated(
         axis.set_minor_formatter(NullFormatter())
     ax.set(xlabel=f"simulated {label}", ylabel=f"predicted {label}")
     if legend:
-        dots = {name: palette[number % len(palette)] for number, name in enumerate(colours)}
+        dots = {name: SEARCH_COLOURS[number % len(SEARCH_COLOURS)] for number, name in enumerate(colours)}
         handles = [_dot(str(name), shade, "o") for name, shade in dots.items()]
         if marker is not None:
             handles += [

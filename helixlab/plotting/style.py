@@ -19,7 +19,9 @@ __all__ = [
     "MACHINE_COLOURS",
     "METHOD_COLOURS",
     "METHOD_LABELS",
+    "OTHER_COLOURS",
     "PAGE_WIDTH_IN",
+    "PHASE_COLOURS",
     "axes_or_new",
     "in_order",
     "ink_on",
@@ -105,8 +107,10 @@ MACHINE_COLOURS: Final[dict[str, str]] = {
 """Colour of each machine type, the strongest first."""
 BOUND_COLOUR: Final = "#b5172f"
 """Of what cannot be exceeded."""
-OTHER_COLOURS: Final = ("#222222", "#cc6677", "#88ccee", "#999933", "#aa4499", "#dddddd")
-"""For names that have no colour of their own, in the order in which they come."""
+PHASE_COLOURS: Final[dict[str, str]] = {"prompt": "#cc6677", "both": "#e6d6ae", "decode": "#3b2f80"}
+"""Of prompts, of decodes, and of batches that have both."""
+OTHER_COLOURS: Final = ("#222222", "#cc6677", "#117733", "#f2a6c4", "#661100", "#dddddd")
+"""For names that have no colour of their own, in the order in which they come: no method has one of these."""
 
 _LIGHTEST_TEXT: Final = 0.42
 _ROOM_FOR_A_LABEL_POINTS: Final = 33.0

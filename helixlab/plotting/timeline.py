@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 
 from helixlab.errors import SimulationError
 from helixlab.plotting.labels import mark_partial, name_lines
-from helixlab.plotting.style import BOUND_COLOUR, axes_or_new, plain, styled
+from helixlab.plotting.style import BOUND_COLOUR, PHASE_COLOURS, axes_or_new, plain, styled
 from helixlab.simulation import Result
 
 __all__ = ["check_timeline", "node_use_picture", "tokens_over_time"]
 
-_RATES: Final = {"prompt + decode": "#66a3d2", "decode": "#004488"}
+_RATES: Final = {"prompt + decode": "#8a8a8a", "decode": PHASE_COLOURS["decode"]}
 _MUCH_MORE: Final = 1.5
 _WHY_ABOVE: Final = "At first there are prompts only.\nThey cost less by the token\nthan the mix of max flow."
 _USES: Final = {

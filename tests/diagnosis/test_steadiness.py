@@ -33,32 +33,39 @@ class TestDrift:
         blocks = [level] * 6 + [level * (1 + change)] * 6
         found = drift(blocks)
         assert found.relative == pytest.approx(change / (1 + change / 2))
-        assert found.error == pytest.approx(0, abs=1e-9)
+        assert found.margin == pytest.approx(0, abs=1e-9)
         if abs(abs(found.relative) - 0.05) > 1e-9:
-            assert found.settled == (abs(found.relative) < 0.05)
+            assert found.trend == ("settled" if abs(found.relative) < 0.05 else "moving")
 
     @given(st.lists(st.floats(0.1, 1e3), min_size=4, max_size=40), st.floats(1e-3, 1e3))
     def test_scale_does_not_matter(self, blocks, scale):
         one, other = drift(blocks), drift(np.multiply(blocks, scale))
         assert other.relative == pytest.approx(one.relative, abs=1e-9)
-        assert other.error == pytest.approx(one.error, abs=1e-9)
+        assert other.margin == pytest.approx(one.margin, abs=1e-9)
 
     @given(st.lists(st.floats(0, 1e3), min_size=4, max_size=40).filter(lambda blocks: len(blocks) % 2 == 0))
     def test_backwards_it_is_the_other_way(self, blocks):
         assert drift(blocks[::-1]).relative == pytest.approx(-drift(blocks).relative, abs=1e-9)
 
-    def test_noise_is_no_drift(self):
+    @pytest.mark.parametrize(("scatter", "trend"), [(4, "settled"), (20, "undecided"), (50, "undecided")])
+    def test_noise_is_no_drift_and_does_not_hide_one(self, scatter, trend):
         rng = np.random.default_rng(0)
-        settled = [drift(100 + 20 * rng.standard_normal(BLOCKS)).settled for _ in range(400)]
-        assert np.mean(settled) > 0.9
+        found = [drift(100 + scatter * rng.standard_normal(BLOCKS)).trend for _ in range(400)]
+        assert np.mean([each == trend for each in found]) > 0.9
+        assert np.mean([each == "moving" for each in found]) < 0.06
+
+    def test_a_drift_that_scatter_hides_is_not_settled(self):
+        rng = np.random.default_rng(0)
+        growing = np.linspace(85, 115, BLOCKS)
+        assert "settled" not in {drift(growing + 20 * rng.standard_normal(BLOCKS)).trend for _ in range(400)}
 
     def test_filling_is_a_drift(self):
         rng = np.random.default_rng(0)
         filling = 100 * (1 - np.exp(-np.arange(BLOCKS) / 4))
-        assert not any(drift(filling + 3 * rng.standard_normal(BLOCKS)).settled for _ in range(400))
+        assert {drift(filling + 3 * rng.standard_normal(BLOCKS)).trend for _ in range(400)} == {"moving"}
 
     def test_nothing_does_not_move(self):
-        assert drift([0, 0, 0, 0]).settled
+        assert drift([0, 0, 0, 0]).trend == "settled"
 
     @pytest.mark.parametrize("blocks", [[1, 2, 3], [[1, 2], [3, 4]], [1, 2, 3, np.nan]])
     def test_what_cannot_be_judged(self, blocks):

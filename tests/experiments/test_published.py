@@ -102,6 +102,26 @@ class TestPooled:
         assert drop["input_tokens_mean_accepted"] < drop["input_tokens_mean_asked"]
         assert wait["queries_dropped"] == 0
 
+    def test_a_later_window_is_that_of_a_longer_warm_up(self):
+        def group(warmup_s):
+            workload = hx.online(rate_tokens_per_s=300, warmup_s=warmup_s, duration_s=120)
+            return {"all": [point | {"workload": workload} for point in points()]}
+
+        both = pooled_runs(group(0), later_s=60, seeds=2, progress=False)
+        alone = pooled_runs(group(60), seeds=2, progress=False)
+        kept = [name for name in alone if name not in ("group", "seed", "error", "wall_s")]
+        again = both[[f"later_{name}" for name in kept]].set_axis(kept, axis=1)
+        pd.testing.assert_frame_equal(again, alone[kept], check_exact=False, rtol=1e-12)
+        assert both["decode_tokens_per_s"].tolist() != again["decode_tokens_per_s"].tolist()
+        offline = pooled_runs({"all": points()}, later_s=20, progress=False)
+        assert not [name for name in offline if name.startswith("later_")]
+
+    @pytest.mark.parametrize("from_s", [2.5, 120, 130])
+    def test_a_later_window_begins_at_a_sample_in_the_window(self, from_s):
+        workload = hx.online(rate_tokens_per_s=300, warmup_s=0, duration_s=120)
+        group = {"all": [points(workload=workload)[0]]}
+        assert "no sample" in pooled_runs(group, later_s=from_s, progress=False)["error"].item()
+
     def test_a_run_that_fails_is_a_row(self):
         wrong = {"placement": PIPELINES[0], "cluster": "small10", "sample_step_s": 1.0}
         table = pooled_runs({"bad": [wrong]}, progress=False)
@@ -145,6 +165,20 @@ class TestEvaluation:
         assert fed["same-requests"] == 1
         assert fed["published"] == 2
 
+    def test_a_long_window_online_is_of_the_published_run_where_nothing_was_dropped(self, monkeypatch):
+        table = scenarios(["5d"]).query("method == 'separate'")
+        shared = evaluate(table, scale="smoke", seeds=2, progress=False)
+        monkeypatch.setattr("helixlab.experiments.evaluation._two_windows", lambda runs: (runs, runs[:0]))
+        apart = evaluate(table, scale="smoke", seeds=2, progress=False)
+        one, other = (
+            runs[runs["variant"] == "long"][list(shared.columns)]
+            .drop(columns="wall_s")
+            .reset_index(drop=True)
+            for runs in (shared, apart)
+        )
+        assert len(one) == 2
+        pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=1e-12)
+
     def test_variants_can_be_left_out(self):
         table = scenarios(["5d"]).query("method == 'separate'")
         runs = evaluate(table, scale="smoke", seeds=1, variants=["wait"], progress=False)
@@ -181,7 +215,8 @@ SHARED = {
     **dict.fromkeys(["wait_low", "wait_high", "long_mean", "long_low", "long_high"], np.nan),
     **dict.fromkeys(["of_seeds", "wait_of_seeds", "long_of_seeds"], ""),
     "load": "",
-    "settled": True,
+    "trend": "settled",
+    "long_trend": "",
 }
 
 
@@ -270,6 +305,19 @@ class TestReport:
         assert "1 of 1 rankings by throughput turn (5a, single24: separate > helix > swarm, though" in text
         assert "| helix > separate > swarm | separate > helix > swarm | seeds do not |" in text
         assert "No ranking of methods by throughput turns" in written(numbers_of())
+
+    def test_long_windows_that_had_not_settled_are_marked(self, written):
+        trends = {"long_trend": ["settled", "undecided", "moving"]}
+        text = written(numbers_of(long_mean=[280.0, 90.0, 210.0], **trends))
+        assert "| 280.0 |" in text
+        assert "| 90.0, undecided |" in text
+        assert "| 210.0, still moving |" in text
+
+    def test_what_was_measured_is_ranked_too(self, written):
+        measured = numbers_of(platform="prototype", figure="5d", published=[300, 200, 100])
+        assert "rank as measured there in 0 of 1 comparisons (otherwise in 5d)" in written(measured)
+        measured["published"] = [300, 100, 200]
+        assert "rank as measured there in 1 of 1 comparisons." in written(measured)
 
     def test_the_same_tables_give_the_same_report(self, written):
         assert written(numbers_of()) == written(numbers_of())
