@@ -304,7 +304,7 @@ def window_blocks(result: Result) -> pd.DataFrame:
     >>> import helixlab as hx
     >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
     ...           hx.load_placement("small10/llama-1-30b/helix"))
-    >>> blocks = window_blocks(hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300)))
+    >>> blocks = window_blocks(hx.simulate(*system, workload=hx.offline(warmup_s=900, duration_s=3600)))
     >>> len(blocks), drift(blocks["decode_tokens_per_s"]).trend
     (12, 'settled')
     """
