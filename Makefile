@@ -3,7 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+STUDY := $(VENV)/.helixlab-study
 READY := $(VENV)/.helixlab-ready
+PIP_INSTALL := PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -q --no-compile \
+  --disable-pip-version-check
+
+# pip would compile all that it installs, of which little is used. Python compiles what is, and has to keep it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test reproduce bench docs notebooks clean
@@ -19,7 +25,8 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+# What the study needs. What numba compiles is compiled while Jupyter is being installed.
+$(STUDY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "helixlab needs Python 3.11 or later: install one and name it, as in 'make test PYTHON=python3.12'." >&2; \
 	  exit 1; }
@@ -27,11 +34,14 @@ $(READY): pyproject.toml
 	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made: install Python's venv module (Debian: python3-venv)." >&2; \
 	  exit 1; }
-	@PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check \
-	  -e '.[notebooks,test]'
-	@# Side by side: what pip would compile to bytecode one file after the other, and the engine.
-	@$(BIN)/python -m compileall -q -x /tests/ $(VENV)/lib >/dev/null 2>&1 & \
-	  $(BIN)/python -c 'import helixlab.simulation, helixlab.planning.throughput' && wait
+	@$(PIP_INSTALL) -e .
+	@$(BIN)/python -c 'import helixlab.simulation, helixlab.planning.annealing, helixlab.planning.sweep' & \
+	  $(PIP_INSTALL) -e '.[notebooks]' && wait
+	@touch $@
+
+# And what the tests need.
+$(READY): $(STUDY)
+	@$(PIP_INSTALL) -e '.[notebooks,test]'
 	@touch $@
 
 test: $(READY)
@@ -40,7 +50,7 @@ test: $(READY)
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-reproduce: $(READY)
+reproduce: $(STUDY)
 	$(BIN)/helixlab reproduce --scale full
 
 bench: $(READY)
@@ -51,7 +61,7 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html"
 
-notebooks: $(READY)
+notebooks: $(STUDY)
 	$(BIN)/jupyter lab notebooks
 
 clean:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab.diagnosis.balance import gini, max_over_mean
-from helixlab.diagnosis.facts import HELD_OFTEN, SATURATED_ABOVE, Facts
+from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
 from helixlab.diagnosis.idle import IDLE_CAUSES
 from helixlab.diagnosis.idle_words import idle_words
 from helixlab.diagnosis.phrases import cut_words, how_busy, refusals
@@ -115,7 +115,7 @@ def _more_queries(case: _Case, suggestion: str, otherwise: str) -> str:
     """The suggestion, unless the queries that there are do not get in: then more of them are of no use."""
     if case.facts.more_would_help:
         return suggestion
-    if case.facts.held_fraction >= HELD_OFTEN:
+    if not case.facts.has_room:
         return f"{otherwise}, for which KV caches lack room. {make_room(case.result)}"
     return f"{otherwise}; there are enough of them, so look at what else is found."
 

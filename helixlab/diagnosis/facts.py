@@ -58,6 +58,8 @@ class Facts:
         Part of the window in which KV caches, or what the scheduler expects of them, kept queries out.
     saturated : bool
         Online: more is asked for than can be served, so that queries pile up.
+    preempted : bool
+        Queries lost their KV cache to others.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -77,12 +79,18 @@ class Facts:
     only_turned_away: bool
     held_fraction: float
     saturated: bool
+    preempted: bool
     cut: pd.DataFrame
 
     @property
     def more_would_help(self) -> bool:
-        """Whether there is a point in asking for more: what is asked for now is let in, and served."""
-        return not self.saturated and self.held_fraction < HELD_OFTEN
+        """Whether there is a point in asking for more: what is asked for now is served, and has room."""
+        return not self.saturated and self.has_room
+
+    @property
+    def has_room(self) -> bool:
+        """Whether KV caches have room for what is asked for now."""
+        return self.held_fraction < HELD_OFTEN and not self.preempted
 
     @property
     def lost_tokens_per_s(self) -> float:
@@ -129,6 +137,7 @@ def facts_of(result: Result) -> Facts:
         only_turned_away=turned_away,
         held_fraction=held_fraction(result),
         saturated=saturated(result),
+        preempted=bool(summary["queries_preempted"]),
         cut=_cut(result),
     )
 

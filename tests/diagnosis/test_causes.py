@@ -12,6 +12,7 @@ import pytest
 import helixlab as hx
 from helixlab.cluster import SINK, SOURCE
 from helixlab.diagnosis import CAUSES, Finding, idle_nodes, losses
+from helixlab.diagnosis.causes import tell
 from helixlab.diagnosis.facts import facts_of
 from helixlab.errors import SimulationError
 from helixlab.placement import usable_links
@@ -270,6 +271,16 @@ CASES = {
     "unsteady": unsteady,
     "saturated": saturated,
 }
+
+
+def test_no_more_queries_where_some_lose_their_kv_cache():
+    result = preemption()
+    facts, idle = facts_of(result), idle_nodes(result)
+    suggestions = [tell(cause, result, facts, idle).suggestion for cause in ("few queries", "costly batches")]
+    suggestions += [finding.suggestion for finding in hx.diagnose(result)]
+    assert any("Keep fewer queries in flight" in each for each in suggestions)
+    assert not any("more queries in flight" in each or "initial_queries" in each for each in suggestions)
+    assert "for which KV caches lack room" in suggestions[0]
 
 
 @pytest.mark.parametrize("cause", CASES)
