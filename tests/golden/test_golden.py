@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.metrics import latency_figures, percentile
 from helixlab.tables import read_table
 
 HERE = Path(__file__).parent
@@ -119,6 +120,12 @@ def published_run(row):
     )
 
 
+def ended(result):
+    """Iterations that ended in the window."""
+    window = result.summary[["window_start_s", "window_end_s"]].iloc[0]
+    return result.iterations[result.iterations["end_s"].between(*window)]
+
+
 @pytest.mark.parametrize(
     "run", [pytest.param(run, id=" ".join(run)) for run in EXACT.groupby(RUN, sort=False).groups]
 )
@@ -131,11 +138,7 @@ def test_published(run):
     """
     results = [published_run(row) for _, row in EXACT.set_index(RUN).loc[[run]].reset_index().iterrows()]
     ours = {"decode_tokens_per_s": sum(r.summary["decode_tokens_per_s"].item() for r in results)}
-    measured = []
-    for result in results:
-        window = result.summary[["window_start_s", "window_end_s"]].iloc[0]
-        measured.append(result.iterations[result.iterations["end_s"].between(*window)])
-    measured = pd.concat(measured)
+    measured = pd.concat([ended(result) for result in results])
     for phase, rows in (("prompt", measured["iteration"] == 0), ("decode", measured["iteration"] > 0)):
         ours |= latency_figures(measured.loc[rows, "latency_s"].to_numpy(), phase)
     expected = RESULTS.set_index(RUN).loc[[run]].set_index("metric")["value"]
@@ -159,6 +162,51 @@ def test_a_seed_means_the_same_requests(rate, requests):
         np.testing.assert_allclose(drawn[column][:rows], recorded[column][:rows], atol=1e-9)
 
 
+def latencies_published(*figures, **run):
+    """Percentiles of one published run, by metric."""
+    rows = RESULTS[RESULTS["figure"].isin(figures) & (RESULTS[list(run)] == pd.Series(run)).all(axis=1)]
+    assert len(rows) == 10
+    return rows.set_index("metric")["value"]
+
+
+def test_another_maximum_flow_gives_the_published_percentiles(monkeypatch):
+    """Figures 8b and 8c, helix: which maximum flow is found depends on the names of the vertices."""
+    names = np.random.default_rng(3)
+    first_found = nx.maximum_flow
+
+    def renamed(graph, source, sink):
+        name = dict(zip(graph, names.integers(2**60, size=len(graph)).tolist(), strict=True))
+        value, flow = first_found(nx.relabel_nodes(graph, name), name[source], name[sink])
+        return value, {a: {b: flow[name[a]][name[b]] for b in graph[a]} for a in graph}
+
+    row = SCENARIOS.query("figure == '8a' and method == 'helix' and mode == 'online'").iloc[0]
+    system = hx.load_cluster(row["cluster"]), hx.load_model(row["model"]), hx.load_placement(row["placement"])
+    ours = hx.max_flow(*system)
+    monkeypatch.setattr("helixlab.flow.maxflow._SOLVED", {})
+    monkeypatch.setattr("helixlab.flow.maxflow.nx.maximum_flow", renamed)
+    other = hx.max_flow(*system)
+    assert other.value_tokens_per_s == pytest.approx(ours.value_tokens_per_s, rel=1e-9)
+    assert other.on_link != ours.on_link
+    summary = published_run(row).summary
+    for metric, value in latencies_published("8b", "8c", method="helix", mode="online").items():
+        assert round(summary[metric].item(), 2) == value, metric
+
+
+def test_a_percentile_that_hangs_on_one_query():
+    """Figure 5e, helix: the 95th percentile is ours of one prompt fewer."""
+    rows = SCENARIOS.query(
+        "figure == '5b' and model == 'llama-1-30b' and method == 'helix' and mode == 'online'"
+    )
+    prompts = pd.concat([ended(published_run(row)).query("iteration == 0") for _, row in rows.iterrows()])
+    ordered = np.sort(prompts["latency_s"].to_numpy())
+    published = latencies_published("5e", "5f", model="llama-1-30b", method="helix")["prompt_latency_p95_s"]
+    assert len(rows) == 3
+    assert round(percentile(ordered, 95), 2) != published
+    at = int(0.95 * (len(ordered) - 1))
+    assert int(0.95 * len(ordered)) == at + 1
+    assert round(float(ordered[at]), 2) == published
+
+
 def test_a_run_that_turns_on_ties():
     """Figures 7c and 7d, swarm: the published percentiles are one of the ways in which near ties can fall."""
     cluster, rng = hx.load_cluster("geo24"), np.random.default_rng(2)
@@ -171,9 +219,5 @@ def test_a_run_that_turns_on_ties():
         workload=hx.online(rate_tokens_per_s=380, rng=0),
         on_full="drop",
     )
-    published = read_table("published/results.csv").query(
-        "figure in ['7c', '7d'] and model == 'llama-1-30b' and method == 'swarm'"
-    )
-    assert len(published) == 10
-    for metric, value in published[["metric", "value"]].itertuples(index=False):
+    for metric, value in latencies_published("7c", "7d", model="llama-1-30b", method="swarm").items():
         assert round(result.summary[metric].item(), 2) == value, metric
