@@ -76,8 +76,12 @@ def evaluation_bars(
     colours = method_colours(methods)
     drawn = ours[["mean", "high", *(name for name in ("wait_mean", "long_mean") if name in ours)]]
     top = float(np.nanmax([*drawn.to_numpy(float).ravel(), *numbers["published"]], initial=0.0)) or 1.0
-    # For each digit that is to stand in a bar; a digit is about 0.65 times as wide as its font is high.
-    bar_points = 0.6 / 0.65 * 72 * ax.get_window_extent().width / ax.figure.dpi / (len(methods) + 0.2)
+    words = [
+        f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}" for mean in ours.loc[methods, "mean"].astype(float)
+    ]
+    # All of one size, with which the longest fits into a bar: a digit is 0.65 times as wide as high.
+    bar_points = 0.6 * 72 * ax.get_window_extent().width / ax.figure.dpi / (len(methods) + 0.2)
+    size_points = min(_TEXT_POINTS, bar_points / 0.65 / max(map(len, words), default=1))
     for place, method in enumerate(methods):
         row: dict[Any, Any] = ours.loc[method].to_dict()
         colour, mean, load = colours[method], float(row["mean"]), row.get("load", "")
@@ -103,12 +107,11 @@ def evaluation_bars(
                 }
                 ax.plot([place - 0.34, place + 0.34], [value] * 2, path_effects=[_HALO], **across)
         inside = mean > _ROOM_INSIDE * top
-        words = f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
         text = ax.annotate(
-            words,
+            words[place],
             (place, 0.04 * top if inside else max(mean, *_heights(numbers, method))),
             xytext=(0, 0 if inside else 4), textcoords="offset points", ha="center", va="bottom",
-            color=ink_on(colour) if inside else "black", fontsize=min(_TEXT_POINTS, bar_points / len(words)),
+            color=ink_on(colour) if inside else "black", fontsize=size_points,
         )  # fmt: skip
         if inside and _HATCHES.get(load if isinstance(load, str) else ""):
             text.set_bbox({"facecolor": colour, "edgecolor": "none", "pad": 0.8})
