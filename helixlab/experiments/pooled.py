@@ -16,13 +16,13 @@ import pandas as pd
 
 from helixlab.contents import digest, library_digest
 from helixlab.diagnosis.pressure import node_samples
-from helixlab.diagnosis.steadiness import LABELS, TRENDS, drift, load_of, window_blocks
 from helixlab.diagnosis.times import in_window
 from helixlab.errors import SimulationError
 from helixlab.experiments.grid import grid_points
 from helixlab.experiments.runs import Outcome, Run, carried_out, described
 from helixlab.experiments.store import Store
 from helixlab.experiments.sweep import runs_of, seeds_of
+from helixlab.experiments.trends import load_figures, trend_figures
 from helixlab.experiments.workers import finished
 from helixlab.files import json_ready
 from helixlab.simulation import Result
@@ -141,10 +141,8 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
         placement_hash, joined by plus signs. Sums: decode_tokens_per_s, max_flow_tokens_per_s, counts of
         queries, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
         `Result.summary`. Means over all queries: input_tokens_mean_accepted, and input_tokens_mean_asked,
-        which counts dropped ones too. Of the window: in_flight_mean, in_flight_drift, throughput_drift,
-        trend (the worse of the two, see `helixlab.diagnosis.steadiness.Drift`), busy_fraction_mean and
-        kv_used_fraction_mean over the nodes that hold layers. load, growth_per_s and arrivals_per_s, which
-        offline are empty.
+        which counts dropped ones too. Of the window: busy_fraction_mean and kv_used_fraction_mean over the
+        nodes that hold layers, and what `trend_figures` and `load_figures` say.
     """
     summaries = [result.summary.iloc[0] for result in results]
     figures: dict[str, Any] = {"placement_hash": " + ".join(each["placement_hash"] for each in summaries)}
@@ -152,26 +150,12 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     for phase, latency_s in zip(("prompt", "decode"), _window_latencies(results), strict=True):
         figures |= latency_figures(latency_s, phase)
     figures |= _inputs(results)
-    blocks = sum(window_blocks(result) for result in results)
-    assert isinstance(blocks, pd.DataFrame), "there is a result"
-    in_flight, throughput = drift(blocks["in_flight"]), drift(blocks["decode_tokens_per_s"])
-    figures |= {
-        "in_flight_mean": float(blocks["in_flight"].mean()),
-        "in_flight_drift": in_flight.relative,
-        "throughput_drift": throughput.relative,
-        "trend": max(in_flight.trend, throughput.trend, key=TRENDS.index),
-    }
     nodes = pd.concat([result.nodes for result in results])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
     figures["busy_fraction_mean"] = float(nodes["busy_fraction"].mean())
     used = pd.concat([node_samples(result)["kv_used_fraction"] for result in results])
     figures["kv_used_fraction_mean"] = float(used.mean())
-    loads = [load_of(result) for result in results if result.summary["mode"].item() == "online"]
-    return figures | {
-        "load": max((each.label for each in loads), key=LABELS.index, default=""),
-        "growth_per_s": sum(each.growth_per_s for each in loads) if loads else np.nan,
-        "arrivals_per_s": sum(each.arrivals_per_s for each in loads) if loads else np.nan,
-    }
+    return figures | trend_figures(results) | load_figures(results)
 
 
 def later(result: Result, from_s: float) -> Result:

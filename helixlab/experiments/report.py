@@ -22,6 +22,7 @@ from helixlab.experiments.report_sections import (
     of_runs,
     otherwise_ranked,
     run_name,
+    still_moving,
     what_windows_hide,
 )
 from helixlab.files import write_text
@@ -77,6 +78,8 @@ def write_report(
     numbers = _tables(output, names, records, NUMBERS)
     if not numbers.empty:  # flows of solvers have no interval and no load
         numbers = numbers.reindex(columns=[*numbers, *(name for name in SOME if name not in numbers)])
+    # What is small has no causes to look for.
+    sections = [misses, otherwise_ranked, what_windows_hide] if scale == "full" else []
     findings = _tables(output, names, records, FINDINGS)
     lines = ["# The published evaluation, run again", ""]
     if scale != "full":
@@ -94,10 +97,7 @@ def write_report(
     if not numbers.empty:
         lines += [
             "",
-            *misses(numbers),
-            *otherwise_ranked(numbers),
-            *what_windows_hide(numbers),
-            *all_numbers(numbers),
+            *(line for section in (*sections, all_numbers) for line in section(numbers)),
         ]
     lines += ["", *_made_with(names, scale, seeds, otherwise or {})]
     write_text(output / REPORT, "\n".join(lines) + "\n")
@@ -122,8 +122,9 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
         of_throughput = judged["metric"] == "decode_tokens_per_s"
         far = judged.loc[of_throughput, "difference"].abs()
         line = (
-            f"**{met.sum()} of {len(judged)}** published figures of the simulator and the solver are met (or"
-            " agree to the digit printed)"
+            f"**{met.sum()} of {len(judged)}** published figures of the simulator and the solver are met:"
+            " within 0.5 %, where a scheduler draws 3 % on the mean over seeds, on hetero42 with its many"
+            " maximum flows 2 %, or to the digit printed"
         )
         if of_throughput.any():
             line += (
@@ -137,19 +138,21 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
         told = ranked["told_apart"] & ~ranked["same"]
         lines.append(
             f"The methods rank as in the published simulations in **{ranked['same'].sum()} of {len(ranked)}**"
-            f" comparisons; in {told.sum()} of the others our seeds tell the methods apart."
+            f" comparisons; in {told.sum()} of the others the {int(numbers['seeds'].max())} seeds of each run"
+            " tell the methods apart."
         )
     throughputs = ranked[ranked["metric"] == "decode_tokens_per_s"]
     turned = throughputs[throughputs["turns"]]
     if len(turned):
         where = "; ".join(
             f"{row['figure']}, {row['cluster']}: {row['steady']}"
+            + (", still moving" if still_moving(numbers, row) else "")
             + ("" if row["turns_told_apart"] else ", though seeds do not tell them apart")
             for _, row in turned.iterrows()
         )
         lines.append(
-            f"In a long run with nothing dropped, {len(turned)} of {len(throughputs)} rankings by throughput"
-            f" turn ({where})."
+            f"With nothing dropped, and from 900 s on where a window was not seen to have settled,"
+            f" {len(turned)} of {len(throughputs)} rankings by throughput turn ({where})."
         )
     measured = numbers[numbers["platform"] == "prototype"]
     if len(measured):
@@ -180,8 +183,22 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
         lines.append(
             f"{len(online) - len(others)} of {len(online)} online runs are stable"
             + (f"; {words}." if words else ".")
+            + _online_later(online)
         )
     return lines
+
+
+def _online_later(online: pd.DataFrame) -> str:
+    """What the published windows of online runs, which begin with an empty system, leave out."""
+    throughputs = online[online["metric"] == "decode_tokens_per_s"]
+    unsettled = throughputs[(throughputs["trend"] != "settled") & throughputs["long_mean"].notna()]
+    if unsettled.empty:
+        return ""
+    more = unsettled["long_mean"] / unsettled["mean"] - 1
+    return (
+        f" But the windows of {len(unsettled)} were not seen to have settled: from 900 s on they decode"
+        f" {more.min():+.0%} to {more.max():+.0%} against the published window."
+    )
 
 
 def _made_with(

@@ -10,7 +10,16 @@ from helixlab.diagnosis.steadiness import LABELS
 from helixlab.experiments.comparison import rankings
 from helixlab.experiments.published import DRAWS
 
-__all__ = ["RUN", "all_numbers", "misses", "of_runs", "otherwise_ranked", "run_name", "what_windows_hide"]
+__all__ = [
+    "RUN",
+    "all_numbers",
+    "misses",
+    "of_runs",
+    "otherwise_ranked",
+    "run_name",
+    "still_moving",
+    "what_windows_hide",
+]
 
 RUN: Final = ["cluster", "model", "method", "mode"]
 CAUSES: Final = {
@@ -22,6 +31,7 @@ CAUSES: Final = {
         "the maximum flow of this placement is not unique: with other names of the vertices, which decide"
         " what is found, 6 of 20 searches gave all ten published percentiles"
     ),
+    "geo24, llama-2-70b, random, offline": "the summary has its mean over 20 seeds",
     "hetero42, llama-2-70b, helix, offline": (
         "the maximum flow of this placement is not unique, and the reference varies from run to run"
     ),
@@ -128,7 +138,30 @@ def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
             f" {_plain(row['long_mean'])}{moving}"
             f" | {row['load'] if isinstance(row['load'], str) else ''} |"
         )
-    return [*lines, "", *_turns(numbers)]
+    return [*lines, "", *_latencies_later(numbers), *_turns(numbers)]
+
+
+def _latencies_later(numbers: pd.DataFrame) -> list[str]:
+    """How far latencies are from those of the published window."""
+    latencies = numbers[numbers["metric"].str.contains("latency") & numbers["long_mean"].notna()]
+    latencies = latencies.drop_duplicates([*RUN, "scheduler", "placement_hash", "metric"])
+    if latencies.empty:
+        return []
+    moved = latencies["long_mean"] / latencies["mean"] - 1
+    far = latencies.iloc[int(moved.abs().argmax())]
+    return [
+        f"Of {len(latencies)} latencies of these runs, {(moved.abs() > 0.05).sum()} are more than 5 % from"
+        f" those of the published window; the furthest is {far['metric']} of {run_name(far)}, with"
+        f" {_plain(far['long_mean'])} for {_plain(far['mean'])} s. The pictures of latencies have both.",
+        "",
+    ]
+
+
+def still_moving(numbers: pd.DataFrame, row: pd.Series) -> bool:
+    """Whether a long window of a ranking had not settled either."""
+    keys = ["figure", "cluster", "model", "mode", "platform", "metric"]
+    of_ranking = numbers[(numbers[keys] == row[keys]).all(axis=1)]
+    return bool((of_ranking["long_trend"] == "moving").any())
 
 
 def _turns(numbers: pd.DataFrame) -> list[str]:
@@ -140,12 +173,12 @@ def _turns(numbers: pd.DataFrame) -> list[str]:
     lines = [
         "With these values the methods rank otherwise by throughput than in the published window:",
         "",
-        "| figure | run | published window | waiting, from 900 s | |",
+        "| figure | run | ours, published window | waiting, from 900 s | |",
         "|---|---|---|---|---|",
     ]
     for _, row in turned.iterrows():
         run = f"{row['cluster']}, {row['model']}, {row['mode']}"
-        told = _told(row["turns_told_apart"])
+        told = _told(row["turns_told_apart"]) + (", still moving" if still_moving(numbers, row) else "")
         lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {told} |")
     return [*lines, ""]
 

@@ -10,14 +10,17 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
 from helixlab.contents import digest, library_digest
+from helixlab.errors import SimulationError
 from helixlab.execution import Execution
 from helixlab.experiments.functions import sent, taken
 from helixlab.experiments.objective import Objective, latency_figures
 from helixlab.experiments.problems import SweepError
+from helixlab.experiments.trends import DRIFTS, load_figures, trend_figures
 from helixlab.files import json_ready
 from helixlab.model import Model
 from helixlab.placement import Placement
@@ -117,12 +120,21 @@ def carry_out(run: Run) -> tuple[str, Outcome]:
     """Simulate; whatever goes wrong with this run is its outcome and no concern of the others."""
     try:
         result = carried_out(run)
-        measured = {} if run.objective is None else latency_figures(result, run.objective)
+        measured = load_figures([result]) | _trend(result)
+        measured |= {} if run.objective is None else latency_figures(result, run.objective)
     except Exception as error:
         return run.key, Outcome(error=described(error))
     row = result.summary.drop(columns=[*LABELS, "partial"]).iloc[0]
     figures = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
     return run.key, Outcome(figures=json_ready(figures | measured))
+
+
+def _trend(result: Result) -> dict[str, Any]:
+    """Of the window, where there are samples enough to tell; a sweep takes none unless it is asked to."""
+    try:
+        return trend_figures([result])
+    except SimulationError:
+        return {**dict.fromkeys(("in_flight_mean", *DRIFTS), np.nan), "trend": ""}
 
 
 def carried_out(run: Run) -> Result:

@@ -1,19 +1,20 @@
-"""Whether runs that differ only in their seed had settled in their windows."""
+"""Whether runs had settled in their windows, and could have gone on like that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from helixlab.diagnosis.steadiness import TRENDS, Drift
+from helixlab.diagnosis.steadiness import LABELS, TRENDS, Drift, drift, load_of, window_blocks
 from helixlab.experiments.means import mean_interval
+from helixlab.simulation import Result
 
-__all__ = ["trends"]
+__all__ = ["DRIFTS", "load_figures", "trend_figures", "trends"]
 
-DRIFTS: Final = ["in_flight_drift", "throughput_drift"]
+DRIFTS: Final = ("in_flight_drift", "throughput_drift")
 
 
 def trends(runs: pd.DataFrame, *, by: str | Sequence[str]) -> pd.Series:
@@ -50,3 +51,44 @@ def trends(runs: pd.DataFrame, *, by: str | Sequence[str]) -> pd.Series:
     worst = ranks.groupby(keys, sort=False)["rank"].max().map(dict(enumerate(TRENDS)))
     groups = runs.groupby(keys, sort=False)["trend"]
     return worst.where(groups.size() > 1, groups.first()).rename("trend")
+
+
+def trend_figures(results: Sequence[Result]) -> dict[str, Any]:
+    """How runs side by side moved in their windows, as a whole.
+
+    Returns
+    -------
+    dict
+        in_flight_mean, in_flight_drift, throughput_drift (relative, from the first half of the window to the
+        second), and trend, the worse of the two, see `helixlab.diagnosis.steadiness.Drift`.
+
+    Raises
+    ------
+    SimulationError
+        A run has no timeline, or one with too few samples.
+    """
+    every = [window_blocks(result) for result in results]
+    in_flight, decoded = (np.sum([blocks[name] for blocks in every], axis=0) for name in every[0])
+    drifts = drift(in_flight), drift(decoded)
+    return {
+        "in_flight_mean": float(in_flight.mean()),
+        **{name: each.relative for name, each in zip(DRIFTS, drifts, strict=True)},
+        "trend": max((each.trend for each in drifts), key=TRENDS.index),
+    }
+
+
+def load_figures(results: Sequence[Result]) -> dict[str, Any]:
+    """What the queues of runs side by side did, see `helixlab.diagnosis.steadiness.Load`.
+
+    Returns
+    -------
+    dict
+        load, the worst label, growth_per_s and arrivals_per_s, sums. Offline there are none: an empty text,
+        and NaN.
+    """
+    loads = [load_of(result) for result in results if result.summary["mode"].item() == "online"]
+    return {
+        "load": max((each.label for each in loads), key=LABELS.index, default=""),
+        "growth_per_s": sum(each.growth_per_s for each in loads) if loads else np.nan,
+        "arrivals_per_s": sum(each.arrivals_per_s for each in loads) if loads else np.nan,
+    }

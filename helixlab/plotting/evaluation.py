@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from helixlab.diagnosis.steadiness import GROWS
 from helixlab.plotting.style import (
+    LINES,
     axes_or_new,
     in_order,
     ink_on,
@@ -32,10 +33,16 @@ _OTHER_WINDOWS: Final = {
     "wait": ("nothing dropped", (0, (1.2, 0.8))),
     "long": ("nothing dropped, from 900 s", "-"),
 }
-_LINES: Final = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _ROOM_INSIDE: Final = 0.22
 """Part of the axis from which on a bar has its number inside."""
 _TEXT_POINTS: Final = 7.0
+_FILLS: Final[dict[str, Any]] = {"marker": "o", "markersize": 3.6, "markerfacecolor": "white"}
+_GROWS: Final[dict[str, Any]] = {
+    "marker": "X",
+    "markersize": 4.5,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.4,
+}
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 
 
@@ -171,7 +178,9 @@ def saturation_curves(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A figure of online runs over the rate that was asked, one line a method; crosses where the queue grows.
+    """A figure of online runs over the rate that was asked, one line a method, marked by what the queue did.
+
+    Dots are stable, hollow ones were still filling up, and where there are crosses the queue grows.
 
     Parameters
     ----------
@@ -196,7 +205,7 @@ def saturation_curves(
     ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
     >>> ax = saturation_curves(table)
     >>> [str(line.get_marker()) for line in ax.get_lines()]
-    ['None', 'o', 'X', 'X']
+    ['None', 'o', 'o', 'X', 'X']
     """
     ax = axes_or_new(ax, height_in=2.0)
     methods = in_order(table["method"])
@@ -205,16 +214,20 @@ def saturation_curves(
         rows = table[table["method"] == method].sort_values("rate_tokens_per_s")
         x, values = rows["rate_tokens_per_s"].astype(float), rows[y].astype(float)
         name = method_label(method).replace("\n", " ")
-        ax.plot(x, values, color=colours[method], linestyle=_LINES[number % len(_LINES)], label=name)
-        stable = ~rows["load"].isin(GROWS).to_numpy()
+        ax.plot(x, values, color=colours[method], linestyle=LINES[number % len(LINES)], label=name)
+        grows, fills = rows["load"].isin(GROWS).to_numpy(), (rows["load"] == "filling").to_numpy()
         dots: dict[str, Any] = {"linestyle": "none", "color": colours[method], "zorder": 4}
-        ax.plot(x[stable], values[stable], marker="o", markersize=3, **dots)
-        dots |= {"marker": "X", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
-        ax.plot(x[~stable], values[~stable], **dots)
-    ax.plot([], [], linestyle="none", marker="X", markersize=4.5, color="0.3", label="queue grows")
+        ax.plot(x[~grows & ~fills], values[~grows & ~fills], marker="o", markersize=3, **dots)
+        ax.plot(x[fills], values[fills], **dots | _FILLS)
+        ax.plot(x[grows], values[grows], **dots | _GROWS)
+    grey: dict[str, Any] = {"linestyle": "none", "color": "0.3"}
+    if (table["load"] == "filling").any():
+        ax.plot([], [], label="still filling up", **grey | _FILLS)
+    ax.plot([], [], label="queue grows", **grey | _GROWS)
     if log:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        least, most = ax.get_ylim()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most > 10 * least else (1, 1.5, 2, 3, 5, 7)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from helixlab.errors import SimulationError
 from helixlab.experiments.means import mean_interval
 from helixlab.experiments.sweep import NOT_RUN
 from helixlab.plotting.labels import mark_partial
-from helixlab.plotting.style import PHASE_COLOURS, axes_or_new, method_colours, plain, styled
+from helixlab.plotting.style import LINES, PHASE_COLOURS, axes_or_new, method_colours, plain, styled
 from helixlab.simulation import Result
 
 __all__ = ["batch_strip", "rate_curves", "throughput_latency_frontier"]
@@ -176,11 +177,11 @@ def rate_curves(
         table = table[table["error"].isna()]
     methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
     colours = method_colours(methods)
-    for method in dict.fromkeys(methods):
+    for method, dashes in zip(dict.fromkeys(methods), cycle(LINES), strict=False):
         rows = table[methods == method]
         means = mean_interval(rows, by="rate_tokens_per_s", values=y).sort_values("rate_tokens_per_s")
         rates, colour = means["rate_tokens_per_s"], colours[method]
-        ax.plot(rates, means["mean"], marker=".", color=colour, label=method)
+        ax.plot(rates, means["mean"], marker=".", color=colour, linestyle=dashes, label=method)
         if means["high"].notna().any():
             half = means["high"] - means["mean"]
             ax.errorbar(rates, means["mean"], half, fmt="none", color=colour, capsize=2, linewidth=0.8)

@@ -38,7 +38,9 @@ _MEAN: Final[dict[str, Any]] = {
 """A cross, unlike any marker of a published value, and seen on light and dark boxes."""
 _DASHES: Final = ("", (4, 1.2), (1, 1), (5, 1, 1, 1), (7, 1.5), (3, 1, 1, 1, 1, 1))
 _SIDES: Final = {"simulation": 0.31, "prototype": 0.43}
-"""How far beside the box published values stand."""
+"""How far beside the box published values stand ..."""
+_LATER: Final = 0.31
+"""... and, on the other side, those of a later window."""
 
 
 @styled
@@ -47,6 +49,7 @@ def latency_boxes(
     phase: str = "prompt",
     *,
     published: pd.DataFrame | None = None,
+    later: pd.DataFrame | None = None,
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
@@ -62,6 +65,8 @@ def latency_boxes(
     published : DataFrame, optional
         The same columns and ``platform``, values that are not known being NaN. Percentiles are drawn as
         hollow markers beside the box, and so is the mean: circles from a simulator, diamonds measured.
+    later : DataFrame, optional
+        The columns of `table`, of a window that begins later: its percentiles are dashes beside the box.
     legend : bool, default True
         Say what the markers mean.
     ax : Axes, optional
@@ -92,6 +97,13 @@ def latency_boxes(
     for place, method in enumerate(methods):
         mean = float(rows.loc[method, f"{phase}_latency_mean_s"])  # type: ignore[arg-type]
         ax.plot(place, mean, label="mean of the box" if place == 0 else None, **_MEAN)
+    if later is not None and len(later):
+        dashes: dict[str, Any] = {"marker": "_", "markersize": 4, "markeredgewidth": 0.9, "color": "black"}
+        known = later[later["method"].isin(methods)]
+        for column in columns.values():
+            places = [methods.index(method) - _LATER for method in known["method"]]
+            label = "nothing dropped, from 900 s" if column == columns["med"] else None
+            ax.plot(places, known[column].astype(float), linestyle="none", label=label, **dashes)
     platforms = _published_latencies(ax, methods, phase, published) if published is not None else []
     method_ticks(ax, methods, partial_methods(table))
     ax.set_xlim(-0.55, len(methods) - 0.35)

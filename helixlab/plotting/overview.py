@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from helixlab.errors import SimulationError
-from helixlab.plotting.style import OTHER_COLOURS, PAGE_WIDTH_IN, PHASE_COLOURS, panels, styled
+from helixlab.plotting.style import LINES, OTHER_COLOURS, PAGE_WIDTH_IN, PHASE_COLOURS, panels, styled
 from helixlab.plotting.timeline import check_timeline, node_use_picture
 from helixlab.simulation import Result
 
@@ -18,7 +18,6 @@ __all__ = ["resampled", "timeline_picture"]
 
 _QUERIES: Final = {"in_flight": "in flight", "held": "held", "finished": "finished"}
 _RATES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
-_DASHES: Final = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
 
 
 def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
@@ -133,7 +132,7 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
         (rates, {name: table[column] for column, name in _RATES.items()}, "tokens/s", phases),
         (caches, kv, "part of the KV cache", OTHER_COLOURS),
     ):
-        for (name, values), colour, dashes in zip(lines.items(), colours, _DASHES, strict=False):
+        for (name, values), colour, dashes in zip(lines.items(), colours, LINES, strict=False):
             # What stays at 0 lies on the axis, and is to be seen there.
             seen: dict[str, Any] = {"color": colour, "linestyle": dashes, "clip_on": False, "zorder": 3}
             ax.plot(table["time_s"], values, label=name, **seen)
@@ -147,8 +146,9 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
     row = result.summary.iloc[0]
     partial = "partial run: " if row["partial"] else ""
     title = figure.suptitle(
-        f"{partial}{row['placement']}, {row['scheduler']}, {row['execution']}", fontsize=8
-    )
+        f"{partial}{row['placement']}, {row['scheduler']}, {row['execution']}",
+        fontsize=7.5, fontweight="bold", x=0.01, ha="left",
+    )  # fmt: skip
     origin = figure.supxlabel(
         result.origin.replace("; execution", ";\nexecution"), fontsize=4.5, color="#666666"
     )

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 __all__ = [
     "BOUND_COLOUR",
     "COLUMN_WIDTH_IN",
+    "LINES",
     "MACHINE_COLOURS",
     "METHOD_COLOURS",
     "METHOD_LABELS",
@@ -111,6 +112,9 @@ PHASE_COLOURS: Final[dict[str, str]] = {"prompt": "#cc6677", "both": "#e6d6ae", 
 """Of prompts, of decodes, and of batches that have both."""
 OTHER_COLOURS: Final = ("#222222", "#cc6677", "#117733", "#f2a6c4", "#661100", "#dddddd")
 """For names that have no colour of their own, in the order in which they come: no method has one of these."""
+
+LINES: Final = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
+"""By which lines of a panel are told apart without colours, in their order."""
 
 _LIGHTEST_TEXT: Final = 0.42
 _ROOM_FOR_A_LABEL_POINTS: Final = 33.0

@@ -313,6 +313,27 @@ class TestReport:
         assert "| 90.0, undecided |" in text
         assert "| 210.0, still moving |" in text
 
+    def test_what_windows_of_online_runs_leave_out(self, written):
+        online = numbers_of(mode="online", load="stable", trend=["settled", "undecided", "moving"])
+        text = written(online.assign(long_mean=[301.0, 101.0, 250.0]))
+        assert (
+            "3 of 3 online runs are stable. But the windows of 2 were not seen to have settled: from 900 s"
+            in text
+        )
+        assert "they decode +3% to +24% against the published window." in text
+        assert "But the windows" not in written(online)
+
+    def test_latencies_that_move_are_counted(self, written):
+        latency = numbers_of(mode="online", metric="prompt_latency_p50_s", long_mean=[303.0, 110.0, np.nan])
+        numbers = pd.concat([numbers_of(mode="online", load="filling"), latency])
+        text = written(numbers)
+        assert "Of 2 latencies of these runs, 1 are more than 5 % from those" in text
+        assert "prompt_latency_p50_s of single24, llama-1-30b, swarm, online, with 110.0 for 98.0 s" in text
+
+    def test_a_ranking_that_turns_while_it_moves(self, written):
+        moving = numbers_of(long_mean=[np.nan, np.nan, 280.0], long_trend=["", "", "moving"])
+        assert "helix > swarm, still moving, though seeds do not tell them apart)" in written(moving)
+
     def test_what_was_measured_is_ranked_too(self, written):
         measured = numbers_of(platform="prototype", figure="5d", published=[300, 200, 100])
         assert "rank as measured there in 0 of 1 comparisons (otherwise in 5d)" in written(measured)
@@ -328,7 +349,9 @@ class TestReport:
         assert "| 12 | small10, llama-1-30b, helix, gurobi-63min-optimal | solver |" in text
 
     def test_small_is_said_to_be_small(self, written):
-        assert "No number here can be" in written(numbers_of(), scale="smoke")
+        small = written(numbers_of(), scale="smoke")
+        assert "No number here can be" in small
+        assert "What is not met" not in small
         assert "No number here can be" not in written(numbers_of())
 
     def test_without_numbers(self, tmp_path):

@@ -215,6 +215,15 @@ def test_the_mean_looks_like_no_published_value_and_is_explained() -> None:
     assert [line.get_marker() for line in means] == ["X", "X"]
 
 
+def test_a_later_window_is_on_the_other_side_of_the_box() -> None:
+    ax = latency_boxes(LATENCY, "decode", later=pd.DataFrame([latencies("swarm", 0.02)]))
+    (label, *others) = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [label, *others] == ["mean of the box", "nothing dropped, from 900 s"]
+    dashes = [line for line in ax.get_lines() if line.get_marker() == "_" and len(line.get_xdata())]
+    assert len(dashes) == 5
+    assert all(0 < line.get_xdata()[0] < 1 for line in dashes), "left of the box at 1"
+
+
 def test_published_latencies_are_beside_the_box() -> None:
     published = pd.DataFrame(
         [

@@ -113,6 +113,16 @@ def test_crosses_where_the_queue_grows():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Helix", "mine", "queue grows"]
 
 
+def test_hollow_dots_where_it_still_fills_up():
+    loads = ["stable", "filling", "overloaded"]
+    table = pd.DataFrame({"method": "helix", "rate_tokens_per_s": [1, 2, 3], "load": loads, "value": 1.0})
+    ax = saturation_curves(table, "value", label="s")
+    dots = {line.get_markerfacecolor(): line.get_xdata().tolist() for line in markers(ax, "o")}
+    assert dots == {METHOD_COLOURS["helix"]: [1], "white": [2]}
+    assert [line.get_xdata().tolist() for line in markers(ax, "X")] == [[3]]
+    assert "still filling up" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 class TestSearchQuality:
     TABLE = pd.DataFrame(
         {
