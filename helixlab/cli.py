@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
+from textwrap import fill
 from typing import Any, Final
 
 import helixlab as hx
@@ -36,6 +37,8 @@ __all__ = ["main"]
 WARMUP_S: Final = {"offline": 60.0, "online": 0.0}
 DURATION_S: Final = {"offline": 600.0, "online": 1800.0}
 """What the paper measures."""
+WIDTH: Final = 110
+"""At which lines that tell what ran are broken."""
 OK, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 
 
@@ -196,6 +199,7 @@ def _simulate(asked: argparse.Namespace) -> None:
     if asked.json:
         print_json(result.figures())
     else:
+        print(f"{fill(result.origin, WIDTH)}\n")
         print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
         print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
 
@@ -206,7 +210,7 @@ def _explain(asked: argparse.Namespace) -> None:
     if asked.json:
         print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
         return
-    print(result)
+    print(f"{result}\n{fill(result.origin, WIDTH)}\n")
     print_findings(findings)
     if not findings:
         print("Nothing to find: the run serves what its machines can.")

@@ -12,12 +12,16 @@ from helixlab.diagnosis.balance import gini, max_over_mean
 from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
 from helixlab.diagnosis.idle import IDLE_CAUSES
 from helixlab.diagnosis.idle_words import idle_words
-from helixlab.diagnosis.phrases import cut_words, how_busy, refusals
+from helixlab.diagnosis.phrases import cut_words, held_for, how_busy, refusals
 from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
 from helixlab.diagnosis.wording import counted, node_names, number, part_of, percent, sentence, times
 from helixlab.simulation import Result
 
 __all__ = ["LOSS_CAUSES", "Told", "tell"]
+
+TUNE: Final = "helixlab.tune_execution looks for what serves most"
+NEAR: Final = 0.8
+"""Part of the maximum flow from which on a run is near it."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,19 @@ class _Case:
 
 
 def _little_asked_for(case: _Case) -> Told:
-    facts = case.facts
+    facts, waited = case.facts, int(case.result.summary["queries_waited"].item())
+    held = "".join(
+        f"; even so {part_of(waited, fed, 'queries')} held for want of room{held_for(case.result)}"
+        for fed in [int(case.result.summary["queries_fed"].item())]
+        if waited
+    )
     return Told(
         f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for, and the maximum flow is"
-        f" {number(facts.flow_tokens_per_s)}",
-        "This says nothing against the placement; "
-        + (
-            "ask for a higher rate to find its limit."
-            if facts.more_would_help
-            else "but its KV caches kept queries out at this rate already."
-        ),
-        {"offered_tokens_per_s": facts.offered_tokens_per_s},
+        f" {number(facts.flow_tokens_per_s)}{held}",
+        "This says nothing against the placement; ask for a higher rate to find its limit."
+        if facts.more_would_help
+        else f"KV caches keep queries out at this rate already. {make_room(case.result)}",
+        {"offered_tokens_per_s": facts.offered_tokens_per_s, "queries_waited": waited},
     )
 
 
@@ -68,10 +74,21 @@ def _requests_ran_out(case: _Case) -> Told:
 
 def _placement(case: _Case) -> Told:
     facts = case.facts
+    within = min(facts.flow_tokens_per_s, facts.offered_tokens_per_s)
+    reached = facts.processed_tokens_per_s / within if within > 0 else 1.0
+    more = "; this run served more, as its batches cost less than typical ones" * (reached > 1)
+    suggestion = (
+        "Plan again with helixlab.plan, which widens what binds; if links do, a faster network helps."
+    )
+    if reached < NEAR:
+        suggestion = (
+            f"This run serves {percent(reached)} of what the placement lets through, so mend first what is"
+            " named besides; a wider placement helps after that."
+        )
     return Told(
         f"The placement lets {number(facts.flow_tokens_per_s)} tokens per second through, bound by"
-        f" {cut_words(facts.cut)}; the machines could serve up to {number(facts.bound_tokens_per_s)}",
-        "Plan again with helixlab.plan, which widens what binds; if links do, a faster network helps.",
+        f" {cut_words(facts.cut)}; the machines could serve up to {number(facts.bound_tokens_per_s)}{more}",
+        suggestion,
         {"bottlenecks": facts.cut.to_dict("records"), "bound_tokens_per_s": facts.bound_tokens_per_s},
     )
 
@@ -125,16 +142,27 @@ def _costly_batches(case: _Case) -> Told:
     worked = float((cut["capacity_tokens_per_s"] * cut["busy_fraction"]).sum())
     used = float(cut["used_tokens_per_s"].sum())
     slower = worked / used if used > 0 else float("inf")
+    who = "the nodes that bind the flow"
+    why = "because their batches were smaller or other than the typical one"
+    suggestion = _more_queries(
+        case,
+        "Keep more queries in flight, so that batches are larger, or measure with lengths as planned.",
+        "Batches would be larger if more queries were let in",
+    )
+    if not (cut["kind"] == "compute").any():
+        who, why = "the links that bind the flow", "because prompts and decodes came in another mix"
+        suggestion = "Measure with lengths as planned, or plan for these."
+    elif _is_chunked(case):
+        suggestion = f"Allow larger chunks or more decodes in a batch: {TUNE}."
     return Told(
-        f"While they worked, the nodes that bind the flow took {times(slower)} as long for a token as the"
-        " planner supposes, because their batches were smaller or other than the typical one",
-        _more_queries(
-            case,
-            "Keep more queries in flight, so that batches are larger, or measure with lengths as planned.",
-            "Batches would be larger if more queries were let in",
-        ),
+        f"While they worked, {who} took {times(slower)} as long for a token as the planner supposes, {why}",
+        suggestion,
         {"cost_over_planned": slower, "bottlenecks": cut.to_dict("records")},
     )
+
+
+def _is_chunked(case: _Case) -> bool:
+    return bool(case.result.provenance["execution"]["parameters"].get("chunk_tokens"))
 
 
 def _time_share(case: _Case, *parts: str) -> float:
@@ -218,13 +246,17 @@ def _bubbles(case: _Case) -> Told:
     computed = _time_share(case, "compute_s", "overhead_s") * facts.serving
     working = float(nodes["busy_fraction"].sum())
     batch = computed / working if working > 0 else float("nan")
-    chunked = bool(case.result.provenance["execution"]["parameters"].get("chunk_tokens"))
-    cut = "into smaller chunks" if chunked else "with execution='chunked'"
+    suggestion = (
+        "Cut prompts with execution='chunked', so that they do not block the decodes behind them while other"
+        " nodes wait."
+    )
+    if _is_chunked(case):
+        suggestion = f"Smaller chunks block less, and cost more: {TUNE}."
     return Told(
         f"Queries travel in lumps: {counted(facts.serving, 'was', 'were')} being served, about"
         f" {number(batch)} to a batch, {how_busy(busy)}, and tokens wait for their turn"
         f" {percent(_time_share(case, 'batch_wait_s'))} of theirs",
-        f"Cut prompts {cut}, so that they do not block the decodes behind them while other nodes wait.",
+        suggestion,
         {"serving": facts.serving, "queries_a_batch": batch, "busy_mean": busy},
     )
 
@@ -241,7 +273,8 @@ def _few_queries(case: _Case) -> Told:
             + (
                 "higher rate."
                 if case.result.summary["mode"].item() == "online"
-                else "larger initial_queries."
+                else "larger initial_queries"
+                + (", of requests enough." if case.result.provenance["workload"]["requests_hash"] else ".")
             ),
             "All nodes would be at work if more queries were let in",
         ),

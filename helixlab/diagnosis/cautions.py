@@ -11,7 +11,7 @@ from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.phrases import refusals
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
-from helixlab.diagnosis.wording import counted, number, part_of
+from helixlab.diagnosis.wording import counted, number, part_of, percent, sentence
 from helixlab.simulation import Result
 
 __all__ = ["cautions"]
@@ -24,6 +24,7 @@ def cautions(result: Result, facts: Facts) -> Iterator[Finding]:
     """Findings that are not about the way from bound to throughput."""
     yield from _stopped(result)
     yield from _rejected(result)
+    yield from _preempted(result)
     yield from _unsteady(result, facts)
     yield from _saturated(result, facts)
 
@@ -69,6 +70,19 @@ def _rejected(result: Result) -> Iterator[Finding]:
     )
 
 
+def _preempted(result: Result) -> Iterator[Finding]:
+    count, fed = (int(result.summary[name].item()) for name in ("queries_preempted", "queries_fed"))
+    if count:
+        yield Finding(
+            "preemption",
+            min(count / fed, 1.0),
+            f"{'Once' if count == 1 else f'{count} times'} a query lost its KV cache to another and was"
+            f" computed again; {counted(fed, 'query', 'queries')} came in all.",
+            "Keep fewer queries in flight, or give the fullest nodes fewer layers.",
+            {"queries_preempted": count, "queries_fed": fed},
+        )
+
+
 def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
     """Whether tokens/s change over the window, by more than they vary from block to block."""
     ended = in_window(result) if len(result.iterations) else result.iterations
@@ -110,10 +124,9 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "saturated",
         max(stay, late),
-        "More is asked for than can be served: of a hundred queries that come,"
-        f" {counted(100 * stay, 'stays', 'stay')} in the queue, {counted(half, 'is', 'are')} in flight at"
-        f" half time, {end} at the end; the last one ended"
-        f" {counted(behind_s, 'second', 'seconds')} after the window.",
+        f"More is asked for than can be served: {percent(stay)} of the queries that come stay in the queue."
+        f" {sentence(counted(half, 'query was', 'queries were'))} in flight at half time, {end} at the end;"
+        f" the last one ended {counted(behind_s, 'second', 'seconds')} after the window.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {
             "load": load.label,

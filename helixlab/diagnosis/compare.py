@@ -19,6 +19,8 @@ from helixlab.simulation import Result
 __all__ = ["Comparison", "compare"]
 
 MOST_CAUSES: Final = 3
+LEVEL: Final = 0.005
+"""Part of the throughput by which runs may differ and still serve as much."""
 LEAST_PART: Final = 0.05
 """Of the difference, below which a cause is not named."""
 FIGURES: Final = (
@@ -157,19 +159,24 @@ def _in_words(figures: pd.DataFrame, causes: pd.DataFrame, other: str) -> str:
     """How run `other` differs from the first, and why: the causes of which it loses more or less."""
     served, bound = figures["served_tokens_per_s"], figures["upper_bound_tokens_per_s"]
     gain = float(served[other] - served["1"])
-    text = (
-        f"Run {other} serves {number(float(served[other]))} tokens per second, {number(abs(gain))}"
-        f" {'more' if gain >= 0 else 'less'} than run 1"
-    )
+    text = f"Run {other} serves {number(float(served[other]))} tokens per second, "
+    if abs(gain) <= LEVEL * float(served.max()):
+        return f"{text}as many as run 1 to within half a percent."
+    text += f"{number(abs(gain))} {'more' if gain >= 0 else 'less'} than run 1"
     less_lost = (causes["1"] - causes[other]).rename("tokens_per_s")
     higher = float(bound[other] - bound["1"])
     least = LEAST_PART * max(abs(gain), float(less_lost.abs().max()) if len(less_lost) else 0.0)
     named = [
-        f"{cause}, {number(abs(amount))} {'less' if amount > 0 else 'more'} lost"
+        (f"{cause}, {number(abs(amount))} {'less' if amount > 0 else 'more'} lost", amount * gain > 0)
         for cause, amount in less_lost.sort_values(key=abs, ascending=False, kind="stable").items()
         if abs(amount) > least
     ][:MOST_CAUSES]
     if abs(higher) > least:
         direction = "higher" if higher > 0 else "lower"
-        named.insert(0, f"the machines, whose upper bound is {number(abs(higher))} {direction}")
-    return f"{text}. What explains it most: {'; '.join(named)}." if named else f"{text}."
+        machines = f"the machines, whose upper bound is {number(abs(higher))} {direction}"
+        named.insert(0, (machines, higher * gain > 0))
+    speak_for = "; ".join(words for words, agrees in named if agrees)
+    speak_against = "; ".join(words for words, agrees in named if not agrees)
+    text += "."
+    text += f" What explains it most: {speak_for}." * bool(speak_for)
+    return text + f" Against it stands: {speak_against}." * bool(speak_against)

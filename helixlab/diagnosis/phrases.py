@@ -7,10 +7,11 @@ import re
 import pandas as pd
 
 from helixlab.diagnosis.facts import SATURATED_ABOVE
-from helixlab.diagnosis.wording import listed, node_names, percent
+from helixlab.diagnosis.pressure import samples
+from helixlab.diagnosis.wording import listed, node_names, number, percent
 from helixlab.simulation import Result
 
-__all__ = ["cut_words", "how_busy", "refusals"]
+__all__ = ["cut_words", "held_for", "how_busy", "refusals"]
 
 
 def cut_words(cut: pd.DataFrame) -> str:
@@ -42,7 +43,22 @@ def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
     for_good = " for good" if all_of_them else f", {refused} of them for good"
     because = "because" if reasons.nunique() == 1 else "mostly because"
     for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
+    if result.links["batch_masked"].sum() > 0 or "batch" in reasons.mode().iloc[0]:
+        for_refused = (
+            "Serve them with execution='chunked', which cuts long prompts, or leave such queries out."
+        )
     return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
+
+
+def held_for(result: Result) -> str:
+    """How long queries waited at the coordinator, on the mean of all, where the timeline tells."""
+    inside, arrived = samples(result, result.timeline), result.queries["arrival_s"]
+    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
+    came = int(arrived.between(first_s, last_s).sum())
+    if not len(inside) or not came:
+        return ""
+    # Little's law: so many are held at a time.
+    return f", {number(float(inside['held'].mean()) * (last_s - first_s) / came)} seconds on the mean of all"
 
 
 def how_busy(busy: float) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from helixlab.errors import HelixlabError, UnknownNameError
+from helixlab.experiments.problems import NOT_RUN
 
 __all__ = ["mean_interval"]
 
@@ -42,9 +43,9 @@ def mean_interval(
     DataFrame
         A row for each combination of `by`, in the order in which they first come, and each value: the
         columns of `by`, ``value`` (its name), ``mean``, ``low`` and ``high``, ``runs`` (how many the mean
-        is of) and ``failed`` (how many have an ``error``, and were left out). NaN is left out too. The
-        interval is NaN for a single run, which cannot tell how far another would be, and where the mean is
-        infinite.
+        is of) and ``failed`` (how many have an ``error``, and were left out). NaN is left out too,
+        and what an interrupted sweep did not run. The interval is NaN for a single run, which cannot tell
+        how far another would be, and where the mean is infinite.
 
     Raises
     ------
@@ -86,7 +87,8 @@ def mean_interval(
     keys: Any = [runs[name] for name in groups] or (lambda row: 0)
     records = []
     for key, rows in runs.groupby(keys, sort=False, dropna=False):
-        failed = rows["error"].notna() if "error" in rows else pd.Series(False, index=rows.index)
+        errors = rows["error"] if "error" in rows else pd.Series(None, index=rows.index, dtype=object)
+        left_out, failed = errors.notna(), int((errors.notna() & (errors != NOT_RUN)).sum())
         named = dict(zip(groups, key, strict=True)) if groups else {}
         if "seed" in rows and rows["seed"].duplicated().any():
             again = rows.loc[rows["seed"].duplicated(), "seed"].iloc[0]
@@ -95,10 +97,8 @@ def mean_interval(
                 " in which these runs differ"
             )
         for name in figures:
-            sample = rows.loc[~failed, name].dropna().to_numpy(dtype=float)
-            records.append(
-                named | {"value": name} | _interval(sample, float(level)) | {"failed": int(failed.sum())}
-            )
+            sample = rows.loc[~left_out, name].dropna().to_numpy(dtype=float)
+            records.append(named | {"value": name} | _interval(sample, float(level)) | {"failed": failed})
     return pd.DataFrame(records, columns=[*groups, *COLUMNS])
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from helixlab.errors import HelixlabError
 
-__all__ = ["SweepError"]
+__all__ = ["NOT_RUN", "SweepError"]
+
+NOT_RUN = "not run: interrupted"
+"""The error of runs that a sweep did not come to."""
 
 
 class SweepError(HelixlabError):

@@ -15,7 +15,7 @@ from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
 from helixlab.experiments.grid import Point, grid_points
 from helixlab.experiments.objective import Objective
-from helixlab.experiments.problems import SweepError
+from helixlab.experiments.problems import NOT_RUN, SweepError
 from helixlab.experiments.runs import LABELS, Outcome, Packed, Run, carry_out, pack
 from helixlab.experiments.store import Store
 from helixlab.experiments.workers import Stopped, check_jobs, finished
@@ -114,9 +114,6 @@ def sweep(
     except Interrupted as interrupted:
         warnings.warn(str(interrupted), stacklevel=2)
         return interrupted.runs
-
-
-NOT_RUN = "not run: interrupted"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -24,6 +24,7 @@ PILOT_WALL_S: Final = 0.35
 BYTES_AN_ITERATION: Final = 130
 BYTES_AN_ITERATION_BREAKDOWN: Final = 150
 BYTES_A_NODE_SAMPLE: Final = 130
+SECONDS_A_NODE_SAMPLE: Final = 5e-7
 BYTES_A_BATCH: Final = 100
 BATCHES_AN_ITERATION: Final = 4.0
 """What the tables and the work on them take at the most, measured."""
@@ -146,7 +147,9 @@ def estimate(
         if workload.requests is not None:
             whole = min(whole, _asked(workload))
     wall_s = taken_s + max(whole - done, 0.0) * _each_s(runs)
-    bytes_ = span_s / sample_step_s * len(cluster.nodes) * BYTES_A_NODE_SAMPLE if sample_step_s > 0 else 0.0
+    samples = span_s / sample_step_s * len(cluster.nodes) if sample_step_s > 0 else 0.0
+    wall_s += samples * SECONDS_A_NODE_SAMPLE
+    bytes_ = samples * BYTES_A_NODE_SAMPLE
     if keep_iterations:
         bytes_ += whole * (BYTES_AN_ITERATION + BYTES_AN_ITERATION_BREAKDOWN * keep_breakdown)
     if keep_batches:
@@ -192,7 +195,8 @@ def _iterations(result: Result, back: float) -> float:
     """Iterations that had ended that part of the span before its end, by the timeline; all of them for 0."""
     row, timeline = result.summary.iloc[0], result.timeline
     if back == 0.0:
-        return float(row["queries_finished"] + row["queries_in_flight"] + timeline["decode_tokens"].iloc[-1])
+        sampled = row["queries_finished"] + row["queries_in_flight"] + timeline["decode_tokens"].iloc[-1]
+        return float(max(sampled, len(result.iterations)))  # a run may end before its first sample
     until_s = row["window_end_s"] - back * (row["window_end_s"] - row["start_s"])
     at = timeline[timeline["time_s"] <= until_s].iloc[-1]
     return float(at["finished"] + at["in_flight"] + at["decode_tokens"])

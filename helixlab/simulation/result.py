@@ -76,6 +76,8 @@ class Result:
     Notes
     -----
     Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
+    ``total_tokens_per_s`` of the summary is of the whole run, as the reference prints it: all tokens, those
+    of the warm-up included, over the time from loading the models to the last iteration.
     The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
     with the run if that was during the warm-up.
 

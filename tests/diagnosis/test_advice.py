@@ -144,7 +144,7 @@ def test_words_go_together():
 
 def test_chunks_are_not_advised_where_there_are_some():
     result = run(hx.offline(warmup_s=60, duration_s=300, rng=0), execution="chunked")
-    assert found(result)["bubbles"].suggestion.startswith("Cut prompts into smaller chunks, so that")
+    assert found(result)["bubbles"].suggestion.startswith("Smaller chunks block less, and cost more: ")
 
 
 def test_filling_up_fits_the_workload():
@@ -184,3 +184,58 @@ def test_one_is_not_told_as_many():
     assert text_of("preemption", once).endswith("takes hardly any of the time of tokens")
     alone = hx.diagnose(run(given((1, 20_000))))[0]
     assert alone.text.startswith("The only query was turned away for good, because ")
+
+
+def test_a_placement_is_not_blamed_where_the_run_is_far_from_its_flow():
+    workload = hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0)
+    petals = hx.load_placement("single24/llama-2-70b/petals")
+    system = hx.load_cluster("single24"), hx.load_model("llama-2-70b"), petals
+    result = hx.simulate(*system, scheduler="swarm", workload=workload, keep_breakdown=True)
+    told = tell("placement", result, facts_of(result), idle_nodes(result))
+    assert told.suggestion.startswith("This run serves ")
+    assert "mend first what is named besides" in told.suggestion
+    near = replace(facts_of(result), processed_tokens_per_s=0.95 * facts_of(result).flow_tokens_per_s)
+    assert tell("placement", result, near, idle_nodes(result)).suggestion.startswith("Plan again")
+    above = replace(near, processed_tokens_per_s=1.1 * near.flow_tokens_per_s)
+    assert "this run served more" in tell("placement", result, above, idle_nodes(result)).text
+
+
+def test_who_was_held_is_told_where_little_is_asked_for():
+    result = run(hx.online(rate_tokens_per_s=199, duration_s=3600, rng=0))
+    finding = found(result)["little asked for"]
+    row = result.summary.iloc[0]
+    assert (
+        f"; even so {row['queries_waited']} of {row['queries_fed']} queries were held for want of room, "
+        in finding.text
+    )
+    assert "seconds on the mean of all" in finding.text
+    seconds = float(finding.text.split("room, ")[1].split(" seconds")[0])
+    prompts = result.iterations[result.iterations["iteration"] == 0]
+    assert seconds == pytest.approx(prompts["held_s"].mean(), rel=0.15)
+    assert "even so" not in found(offered(60, 600))["little asked for"].text
+
+
+def test_preemptions_are_told_whatever_is_lost():
+    workload = hx.offline(initial_queries=500, warmup_s=10, duration_s=120, rng=0)
+    result = run(workload, scheduler="swarm")
+    assert result.summary["queries_preempted"].item() > 0
+    assert "lost its KV cache to another" in found(result)["preemption"].text
+
+
+def test_chunks_and_batches_are_to_be_tuned():
+    result = run(hx.offline(warmup_s=60, duration_s=300, rng=0), execution=hx.chunked(chunk_tokens=8))
+    facts, idle = facts_of(result), idle_nodes(result)
+    for cause in ("costly batches", "bubbles"):
+        suggestion = tell(cause, result, facts, idle).suggestion
+        assert suggestion.endswith("helixlab.tune_execution looks for what serves most.")
+
+
+def test_given_requests_must_suffice_for_more():
+    finding = tell("few queries", *(lambda r: (r, facts_of(r), idle_nodes(r)))(run(given((3, 100)))))
+    assert finding.suggestion.endswith("a larger initial_queries, of requests enough.")
+
+
+def test_long_prompts_can_be_cut():
+    table = pd.DataFrame({"input_tokens": [3000] * 300, "output_tokens": 5})
+    result = run(hx.offline(requests=table, warmup_s=0, duration_s=60))
+    assert "execution='chunked', which cuts long prompts" in found(result)["rejected"].suggestion

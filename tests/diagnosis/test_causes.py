@@ -458,8 +458,7 @@ def test_the_bound_is_nothing():
         scheduler="swarm",
         workload=hx.offline(duration_s=20, rng=0),
     )
-    finding = hx.diagnose(result)[0]
-    assert finding.cause == "placement"
+    finding = next(each for each in hx.diagnose(result) if each.cause == "placement")
     assert finding.evidence["nodes"] == [0, 1, 2, 3]
     assert "because nodes 0, 1, 2 and 3 hold more layers than were measured" in finding.text
     for each in hx.diagnose(result):

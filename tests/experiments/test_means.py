@@ -145,3 +145,11 @@ def test_a_column_of_the_answer_is_no_group():
 def test_what_is_no_table():
     with pytest.raises(HelixlabError, match=r"runs is \[1, 2\]; give a DataFrame"):
         hx.mean_interval([1, 2], by=[], values="events")
+
+
+def test_what_was_not_run_has_not_failed():
+    table = RUNS.assign(error=[None, *["not run: interrupted"] * (len(RUNS) - 1)])
+    means = hx.mean_interval(table[:1], by="placement", values="decode_tokens_per_s")
+    assert means["failed"].tolist() == [0]
+    rest = hx.mean_interval(table[1:3], by=[], values="decode_tokens_per_s")
+    assert rest[["runs", "failed"]].to_numpy().tolist() == [[0, 0]]

@@ -27,6 +27,10 @@ SETTINGS = {
     "online, 42 nodes": (HETERO42, {"workload": hx.online(rate_tokens_per_s=2000, duration_s=600)}),
     "own requests": (SMALL10, {"workload": hx.online(requests=REQUESTS, duration_s=600)}),
     "batches": (SMALL10, {"keep_batches": True, "workload": hx.offline(duration_s=1800)}),
+    "little, in fine steps": (
+        SINGLE24,
+        {"workload": hx.online(rate_tokens_per_s=5, duration_s=20_000), "sample_step_s": 1.0},
+    ),
     "a day": (SMALL10, {"scheduler": "swarm", "workload": hx.offline(duration_s=86_400)}),
 }
 IN_A_PROCESS = """
@@ -102,6 +106,20 @@ def test_given_requests_have_an_end():
     table = REQUESTS.drop(columns="arrival_s")
     foretold = hx.estimate(*loaded(SMALL10), workload=hx.offline(requests=table, duration_s=86_400))
     assert foretold.iterations <= 400 * 121
+
+
+def test_requests_that_end_before_the_first_sample():
+    table = pd.DataFrame({"input_tokens": [900] * 4000, "output_tokens": 30})
+    workload = hx.offline(requests=table, warmup_s=0, duration_s=86_400)
+    assert hx.estimate(*loaded(SMALL10), workload=workload).iterations == pytest.approx(4000 * 31)
+
+
+def test_samples_take_their_time():
+    workload = hx.online(rate_tokens_per_s=5, duration_s=86_400)
+    coarse, fine = (
+        hx.estimate(*loaded(SINGLE24), workload=workload, sample_step_s=step_s) for step_s in (60.0, 0.1)
+    )
+    assert fine.wall_s > coarse.wall_s + 5
 
 
 @pytest.mark.parametrize(
