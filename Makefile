@@ -8,7 +8,8 @@ READY := $(VENV)/.helixlab-ready
 PIP_INSTALL := PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -q --no-compile \
   --disable-pip-version-check
 
-# pip would compile all that it installs, of which little is used. Python compiles what is, and has to keep it.
+# pip would compile all that it installs, of which little is used. Python compiles what it imports, and keeps it.
+USED := cvxpy, ipykernel.kernelapp, matplotlib.backends.backend_pdf, papermill, helixlab.experiments.study, helixlab.plotting
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -37,6 +38,7 @@ $(STUDY): pyproject.toml
 	@$(PIP_INSTALL) -e .
 	@$(BIN)/python -c 'import helixlab.simulation, helixlab.planning.annealing, helixlab.planning.sweep' & \
 	  $(PIP_INSTALL) -e '.[notebooks]' && wait
+	@$(BIN)/python -c 'import $(USED)'
 	@touch $@
 
 # And what the tests need.

@@ -253,6 +253,8 @@ def _start(job: _Job, beside: Path, target: Path) -> _Job:
     job.process = subprocess.Popen(
         [sys.executable, "-m", "helixlab.experiments.kernel"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        # Bytecode that a full disk cuts short would be taken for whole by the next call.
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert job.process.stdin is not None, "it is a pipe"
     job.process.stdin.write(json.dumps(order))

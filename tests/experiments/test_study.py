@@ -433,6 +433,8 @@ def test_a_full_disk_leaves_nothing_half_made(folder, log, tmp_path):
         done = subprocess.run(
             [*command, "--notebooks", folder, "--output", output],
             preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            # Python keeps what it could write of its bytecode, and trips over it later.
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
             check=False,
