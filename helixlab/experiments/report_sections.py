@@ -36,7 +36,7 @@ CAUSES: Final = {
         "the maximum flow of this placement is not unique, and the reference varies from run to run"
     ),
     "single24, llama-1-30b, helix, online": (
-        "one query decides it: of one prompt fewer, the 95th percentile is the published one"
+        "one query decides it: the published percentile is that of our next quicker prompt"
     ),
 }
 """What is known of single runs; `tests/golden` has the published ones."""

@@ -193,7 +193,7 @@ def test_another_maximum_flow_gives_the_published_percentiles(monkeypatch):
 
 
 def test_a_percentile_that_hangs_on_one_query():
-    """Figure 5e, helix: the 95th percentile is ours of one prompt fewer."""
+    """Figure 5e, helix: the published 95th percentile is that of our next quicker prompt."""
     rows = SCENARIOS.query(
         "figure == '5b' and model == 'llama-1-30b' and method == 'helix' and mode == 'online'"
     )
