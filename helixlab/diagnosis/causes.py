@@ -12,7 +12,14 @@ from helixlab.diagnosis.balance import gini, max_over_mean
 from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
 from helixlab.diagnosis.idle import IDLE_CAUSES
 from helixlab.diagnosis.idle_words import idle_words
-from helixlab.diagnosis.phrases import cut_words, held_for, how_busy, refusals
+from helixlab.diagnosis.phrases import (
+    FEWER_IN_FLIGHT,
+    computed_again,
+    cut_words,
+    held_for,
+    how_busy,
+    refusals,
+)
 from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
 from helixlab.diagnosis.wording import counted, node_names, number, part_of, percent, sentence, times
 from helixlab.simulation import Result
@@ -43,11 +50,10 @@ class _Case:
 
 def _little_asked_for(case: _Case) -> Told:
     facts, waited = case.facts, int(case.result.summary["queries_waited"].item())
-    held = "".join(
-        f"; even so {part_of(waited, fed, 'queries')} held for want of room{held_for(case.result)}"
-        for fed in [int(case.result.summary["queries_fed"].item())]
-        if waited
-    )
+    held = ""
+    if waited:
+        who = part_of(waited, int(case.result.summary["queries_fed"].item()), "queries")
+        held = f"; even so {who} held for want of room{held_for(case.result)}"
     return Told(
         f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for, and the maximum flow is"
         f" {number(facts.flow_tokens_per_s)}{held}",
@@ -210,10 +216,8 @@ def _full_kv_caches(case: _Case) -> Told:
 def _preemption(case: _Case) -> Told:
     count = int(case.result.summary["queries_preempted"].item())
     return Told(
-        f"{'Once' if count == 1 else f'{count} times'} a query lost its KV cache to another and was computed"
-        " again, which takes"
-        f" {percent(_time_share(case, 'lost_s'))} of the time of tokens",
-        "Keep fewer queries in flight, or give the fullest nodes fewer layers.",
+        f"{computed_again(count)}, which takes {percent(_time_share(case, 'lost_s'))} of the time of tokens",
+        FEWER_IN_FLIGHT,
         {"queries_preempted": count, "time_share": _time_share(case, "lost_s")},
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from helixlab.diagnosis.facts import Facts
 from helixlab.diagnosis.finding import Finding
-from helixlab.diagnosis.phrases import refusals
+from helixlab.diagnosis.phrases import FEWER_IN_FLIGHT, computed_again, refusals
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
 from helixlab.diagnosis.wording import counted, number, part_of, percent, sentence
@@ -76,9 +76,8 @@ def _preempted(result: Result) -> Iterator[Finding]:
         yield Finding(
             "preemption",
             min(count / fed, 1.0),
-            f"{'Once' if count == 1 else f'{count} times'} a query lost its KV cache to another and was"
-            f" computed again; {counted(fed, 'query', 'queries')} came in all.",
-            "Keep fewer queries in flight, or give the fullest nodes fewer layers.",
+            f"{computed_again(count)}; {counted(fed, 'query', 'queries')} came in all.",
+            FEWER_IN_FLIGHT,
             {"queries_preempted": count, "queries_fed": fed},
         )
 

@@ -177,6 +177,9 @@ def _in_words(figures: pd.DataFrame, causes: pd.DataFrame, other: str) -> str:
         named.insert(0, (machines, higher * gain > 0))
     speak_for = "; ".join(words for words, agrees in named if agrees)
     speak_against = "; ".join(words for words, agrees in named if not agrees)
-    text += "."
-    text += f" What explains it most: {speak_for}." * bool(speak_for)
-    return text + f" Against it stands: {speak_against}." * bool(speak_against)
+    sentences = [text]
+    if speak_for:
+        sentences.append(f"What explains it most: {speak_for}")
+    if speak_against:
+        sentences.append(f"Against it stands: {speak_against}")
+    return f"{'. '.join(sentences)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import pandas as pd
 
@@ -11,7 +12,9 @@ from helixlab.diagnosis.pressure import samples
 from helixlab.diagnosis.wording import listed, node_names, number, percent
 from helixlab.simulation import Result
 
-__all__ = ["cut_words", "held_for", "how_busy", "refusals"]
+__all__ = ["FEWER_IN_FLIGHT", "computed_again", "cut_words", "held_for", "how_busy", "refusals"]
+
+FEWER_IN_FLIGHT: Final = "Keep fewer queries in flight, or give the fullest nodes fewer layers."
 
 
 def cut_words(cut: pd.DataFrame) -> str:
@@ -48,6 +51,12 @@ def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
             "Serve them with execution='chunked', which cuts long prompts, or leave such queries out."
         )
     return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
+
+
+def computed_again(count: int) -> str:
+    """How often a query was preempted."""
+    often = "Once" if count == 1 else f"{count} times"
+    return f"{often} a query lost its KV cache to another and was computed again"
 
 
 def held_for(result: Result) -> str:

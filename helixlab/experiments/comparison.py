@@ -141,7 +141,8 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
         told_apart: whether two that did differ by seed, in the direction of ours (95 % interval of the mean
         difference, Student's t). Methods that are printed with the same number have no order. steady: the
         order of means with the long window of runs that had not settled, and waiting for those that dropping
-        favoured; turns: whether two change places between means of the published window and these;
+        favoured; moving: whether a long window had not settled either; turns: whether two change places between
+        means of the published window and these;
         turns_told_apart: whether two that do differ by seed, in that window.
     """
     rows = []
@@ -166,11 +167,12 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
                 "same": not changed,
                 "told_apart": any(_is_more(seeds[other], seeds[one]) for one, other in changed),
                 "steady": _order(steady),
+                "moving": bool((of["long_trend"] == "moving").any()),
                 "turns": bool(turned),
                 "turns_told_apart": any(_is_more(later[other], later[one]) for one, other in turned),
             }
         )
-    said = ["published", "ours", "same", "told_apart", "steady", "turns", "turns_told_apart"]
+    said = ["published", "ours", "same", "told_apart", "steady", "moving", "turns", "turns_told_apart"]
     return pd.DataFrame(rows, columns=[*keys, *said])
 
 

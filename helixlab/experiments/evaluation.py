@@ -118,10 +118,11 @@ def evaluate(
         groups = list(applying[variant])
         if variant == "long":
             # Where nothing was dropped, a run in which queries wait is the same run.
-            parts.append(of_later[of_later["group"].isin(groups)].assign(variant=variant))
-            groups = [name for name in groups if name not in set(of_later["group"])]
-        parts.append(ran(variant, groups) if groups else first.iloc[:0])
-    runs = pd.concat([part for part in parts if len(part)])
+            there = of_later[of_later["group"].isin(groups)].assign(variant=variant)
+            groups = [name for name in groups if name not in set(there["group"])]
+            parts += [there] if len(there) else []
+        parts += [ran(variant, groups)] if groups else []
+    runs = pd.concat(parts)
     order = {name: at for at, name in enumerate(shared.index)}
     runs = shared.reset_index().merge(runs, on="group").drop(columns="group")
     keys = ["|".join(key) for key in runs[RUN].to_numpy().tolist()]

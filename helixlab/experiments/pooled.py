@@ -43,6 +43,7 @@ SUMS: Final = (
     "wall_s",
 )
 NEARLY: Final = 1e-6
+"""Part of a step by which a time may miss a sample."""
 LATER: Final = "later_"
 """Before the names of figures of the same runs from later on."""
 
@@ -176,8 +177,8 @@ def later(result: Result, from_s: float) -> Result:
     row = result.summary.iloc[0]
     start_s, end_s = float(row["start_s"]) + from_s, float(row["window_end_s"])
     step_s = float(result.provenance["settings"]["sample_step_s"])
-    steps = from_s / step_s if step_s else 0.5
-    if not row["window_start_s"] <= start_s < end_s or abs(steps - round(steps)) > NEARLY:
+    at_a_sample = step_s > 0 and abs(from_s / step_s - round(from_s / step_s)) <= NEARLY
+    if not (at_a_sample and row["window_start_s"] <= start_s < end_s):
         raise SimulationError(
             f"{result!r} has no sample at {from_s:g} s in its window; give a multiple of its sample_step_s,"
             f" {step_s:g}, from {row['window_start_s'] - row['start_s']:g} on"

@@ -17,12 +17,12 @@ from helixlab.experiments.comparison import rankings, reference_error
 from helixlab.experiments.records import data_digest
 from helixlab.experiments.report_sections import (
     RUN,
+    STILL,
     all_numbers,
     misses,
     of_runs,
     otherwise_ranked,
     run_name,
-    still_moving,
     what_windows_hide,
 )
 from helixlab.files import write_text
@@ -146,7 +146,7 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
     if len(turned):
         where = "; ".join(
             f"{row['figure']}, {row['cluster']}: {row['steady']}"
-            + (", still moving" if still_moving(numbers, row) else "")
+            + (STILL["moving"] if row["moving"] else "")
             + ("" if row["turns_told_apart"] else ", though seeds do not tell them apart")
             for _, row in turned.iterrows()
         )

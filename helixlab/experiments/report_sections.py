@@ -12,12 +12,12 @@ from helixlab.experiments.published import DRAWS
 
 __all__ = [
     "RUN",
+    "STILL",
     "all_numbers",
     "misses",
     "of_runs",
     "otherwise_ranked",
     "run_name",
-    "still_moving",
     "what_windows_hide",
 ]
 
@@ -157,13 +157,6 @@ def _latencies_later(numbers: pd.DataFrame) -> list[str]:
     ]
 
 
-def still_moving(numbers: pd.DataFrame, row: pd.Series) -> bool:
-    """Whether a long window of a ranking had not settled either."""
-    keys = ["figure", "cluster", "model", "mode", "platform", "metric"]
-    of_ranking = numbers[(numbers[keys] == row[keys]).all(axis=1)]
-    return bool((of_ranking["long_trend"] == "moving").any())
-
-
 def _turns(numbers: pd.DataFrame) -> list[str]:
     """Rankings of ours that do not outlast the published window and its dropped queries."""
     ranked = rankings(numbers[numbers["platform"] == "simulation"])
@@ -178,7 +171,7 @@ def _turns(numbers: pd.DataFrame) -> list[str]:
     ]
     for _, row in turned.iterrows():
         run = f"{row['cluster']}, {row['model']}, {row['mode']}"
-        told = _told(row["turns_told_apart"]) + (", still moving" if still_moving(numbers, row) else "")
+        told = _told(row["turns_told_apart"]) + (STILL["moving"] if row["moving"] else "")
         lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {told} |")
     return [*lines, ""]
 

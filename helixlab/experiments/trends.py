@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from helixlab.diagnosis.steadiness import LABELS, TRENDS, Drift, drift, load_of,
 from helixlab.experiments.means import mean_interval
 from helixlab.simulation import Result
 
-__all__ = ["DRIFTS", "load_figures", "trend_figures", "trends"]
+__all__ = ["DRIFTS", "load_figures", "trend_figures", "trends", "worst_load"]
 
 DRIFTS: Final = ("in_flight_drift", "throughput_drift")
 
@@ -88,7 +88,18 @@ def load_figures(results: Sequence[Result]) -> dict[str, Any]:
     """
     loads = [load_of(result) for result in results if result.summary["mode"].item() == "online"]
     return {
-        "load": max((each.label for each in loads), key=LABELS.index, default=""),
+        "load": worst_load(each.label for each in loads),
         "growth_per_s": sum(each.growth_per_s for each in loads) if loads else np.nan,
         "arrivals_per_s": sum(each.arrivals_per_s for each in loads) if loads else np.nan,
     }
+
+
+def worst_load(labels: Iterable[str]) -> str:
+    """The worst of these labels; empty where there are none.
+
+    Examples
+    --------
+    >>> worst_load(["stable", "backlogged", "filling"])
+    'backlogged'
+    """
+    return max(labels, key=LABELS.index, default="")
