@@ -54,9 +54,10 @@ def _little_asked_for(case: _Case) -> Told:
     if waited:
         who = part_of(waited, int(case.result.summary["queries_fed"].item()), "queries")
         held = f"; even so {who} held for want of room{held_for(case.result)}"
+    asked = f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for"
     return Told(
-        f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for, and the maximum flow is"
-        f" {number(facts.flow_tokens_per_s)}{held}",
+        f"{asked if facts.offered_tokens_per_s > 0 else 'No query came in the window'}, and the maximum flow"
+        f" is {number(facts.flow_tokens_per_s)}{held}",
         "This says nothing against the placement; ask for a higher rate to find its limit."
         if facts.more_would_help
         else f"KV caches keep queries out at this rate already. {make_room(case.result)}",
@@ -86,7 +87,11 @@ def _placement(case: _Case) -> Told:
     suggestion = (
         "Plan again with helixlab.plan, which widens what binds; if links do, a faster network helps."
     )
-    if reached < NEAR:
+    if reached > 1:
+        suggestion = (
+            "The flow is no limit here, so plan by what is served: helixlab.plan with objective='throughput'."
+        )
+    elif reached < NEAR:
         suggestion = (
             f"This run serves {percent(reached)} of what the placement lets through, so mend first what is"
             " named besides; a wider placement helps after that."
@@ -112,6 +117,16 @@ def _filling_up(case: _Case) -> Told:
         f" were of prompts that the decodes stand for {number(served)} only",
         suggestion,
         {"processed_tokens_per_s": processed, "served_tokens_per_s": served},
+    )
+
+
+def _nothing_ended(case: _Case) -> Told:
+    window_s, in_flight = case.facts.window_s, int(case.result.summary["queries_in_flight"].item())
+    return Told(
+        f"Nothing ended in the {counted(window_s, 'second', 'seconds')} of the window, at whose end"
+        f" {counted(in_flight, 'query was', 'queries were')} in flight, so that it tells nothing of them",
+        "Measure for longer, until prompts and decodes end all the time.",
+        {"window_s": window_s, "queries_in_flight": in_flight},
     )
 
 
@@ -302,6 +317,7 @@ _TELL: Final[dict[str, Callable[[_Case], Told]]] = {
     ),
     "placement": _placement,
     "filling up": _filling_up,
+    "nothing ended": _nothing_ended,
     "rejected": _rejected,
     "costly batches": _costly_batches,
     "overhead": _part(

@@ -45,7 +45,7 @@ class Facts:
     serving : float
         Mean number of queries that were being served: not those held at the coordinator.
     active : int
-        Nodes that processed something.
+        Nodes that were at work.
     time : dict of str to float
         Seconds of all iterations together, by part; empty unless the breakdown was kept.
     wait_at_saturated : float
@@ -54,6 +54,8 @@ class Facts:
         Part of the window in which there were queries: below 1 offline where the given requests ran out.
     only_turned_away : bool
         Offline: nodes did nothing because each query that came was dropped or refused.
+    nothing_ended : bool
+        There were queries in the window, and no iteration of theirs came to its end.
     held_fraction : float
         Part of the window in which KV caches, or what the scheduler expects of them, kept queries out.
     saturated : bool
@@ -77,6 +79,7 @@ class Facts:
     wait_at_saturated: float
     asked_fraction: float
     only_turned_away: bool
+    nothing_ended: bool
     held_fraction: float
     saturated: bool
     preempted: bool
@@ -130,11 +133,12 @@ def facts_of(result: Result) -> Facts:
         offered_tokens_per_s=float(tokens.sum()) / span_s if online else float("inf"),
         rejected_tokens_per_s=float(tokens[arrived["outcome"] != "finished"].sum()) / span_s,
         serving=_serving(result, time, asked * span_s),
-        active=int((nodes["tokens"] > 0).sum()),
+        active=int(((nodes["tokens"] > 0) | (nodes["busy_fraction"] > 0)).sum()),
         time=time,
         wait_at_saturated=float(waits[all_busy].sum()) / whole_wait_s if whole_wait_s > 0 else 0.0,
         asked_fraction=asked,
         only_turned_away=turned_away,
+        nothing_ended=processed == 0 and asked > 0 and not turned_away and _any_came(result),
         held_fraction=held_fraction(result),
         saturated=saturated(result),
         preempted=bool(summary["queries_preempted"]),
@@ -163,6 +167,13 @@ def _only_turned_away(result: Result) -> bool:
     inside = queries[queries["end_s"].between(summary["window_start_s"], summary["window_end_s"])]
     ended = queries if inside.empty else inside
     return bool(len(ended) and (ended["outcome"] != "finished").all())
+
+
+def _any_came(result: Result) -> bool:
+    """Whether some query was in the system in the window."""
+    summary, queries = result.summary.iloc[0], result.queries
+    inside = (queries["arrival_s"] < summary["window_end_s"]) & (queries["end_s"] > summary["window_start_s"])
+    return bool(summary["queries_in_flight"] > 0 or inside.any())
 
 
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:

@@ -29,7 +29,7 @@ IDLE_CAUSES: Final = (
 
 
 def idle_nodes(result: Result) -> pd.DataFrame:
-    """Nodes that processed no token in the window, and why.
+    """Nodes that did nothing in the window, neither ended a batch nor were at one, and why.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
         never chosen
             The scheduler could have chosen it and did not.
         nothing upstream
-            All nodes that could send to it were idle themselves.
+            No node that could send to it sent anything on in the window: they were idle too, or still at
+            their first batch.
         nothing sent
             The coordinator sent no query on in the window, so that there was nothing to choose.
 
@@ -75,9 +76,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
     through = _on_a_path(links)
     outbound = links.groupby("sender")["flow_tokens_per_s"].sum()
     follows_flow = bool(result.provenance["scheduler"].get("follows_flow", False))
-    idle = nodes[nodes["tokens"] == 0]
-    sent_any = bool((links.loc[links["sender"] == SOURCE, "tokens_per_s"] > 0).any())
-    idle_ones = set(idle["node"])
+    idle = nodes[(nodes["tokens"] == 0) & (nodes["busy_fraction"] == 0)]
+    at_work = set(links.loc[links["tokens_per_s"] > 0, "sender"])
     none = NO_FLOW * float(result.summary["max_flow_tokens_per_s"].item())
     rows: list[dict[str, Any]] = []
     for node in idle.to_dict("records"):
@@ -98,9 +98,9 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             cause = "KV cache masked"
         elif masked["batch_masked"] > 0:
             cause = "batch too small"
-        elif not sent_any:
+        elif SOURCE not in at_work:
             cause = "nothing sent"
-        elif set(allowed["sender"]) <= idle_ones:
+        elif not set(allowed["sender"]) & at_work:
             cause = "nothing upstream"
         else:
             cause = "never chosen"

@@ -43,7 +43,7 @@ _IDLE_TEXTS: Final = {
         "Use a scheduler that spreads queries, such as helix, or let this one look at how busy nodes are.",
     ),
     "nothing upstream": (
-        "{nodes} {are} idle because all nodes that send to {them} are idle too",
+        "{nodes} {are} idle because no node that could send to {them} sent anything on in the window",
         "Look at those nodes first.",
     ),
     "nothing sent": (

@@ -32,8 +32,8 @@ def losses(result: Result) -> pd.DataFrame:
     -------
     DataFrame
         One row a cause: cause, tokens_per_s, share (of all losses). The tokens/s add up to the upper bound
-        less what was served; a negative amount is a gain. Served are the decode tokens of the measured
-        window and the prompts that belong to them (or that ended, if these are fewer).
+        less what was served; a negative amount is a gain beyond the bound. Served are the decode tokens of
+        the measured window and the prompts that belong to them (or that ended, if these are fewer).
 
     Notes
     -----
@@ -43,7 +43,8 @@ def losses(result: Result) -> pd.DataFrame:
        out*: offline, the bound for the part of the window after the last of the given requests; what follows
        is of the part before.
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
-       between bound and maximum flow; the rest of that distance is *placement*.
+       between the bound and the maximum flow, or what was served, if that is more (the flow stands for
+       batches of typical size, and larger ones cost less by the token); the rest of that is *placement*.
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
     4. *rejected*: online, what arrived and was turned away; offline, where another query is fed in place of
        one that is turned away, only if this befell each of them.
@@ -52,6 +53,7 @@ def losses(result: Result) -> pd.DataFrame:
     6. At what binds the flow (its minimum cut), the time in which it worked but got through less than its
        capacity is *costly batches*, and *overhead* for the part of the work that is. Tokens that went
        through more often than they ended are *preemption*: computed again.
+       Where nothing ended in the window at all, all of this is *nothing ended*.
     7. The time in which it did not work is put down to where the queries were meanwhile, in proportion to
        the time they spent there: *full KV caches* (held, or waiting for room), *preemption*, *busy links*,
        *sending*, *link latency*, *imbalance* (waiting at nodes that were busy all the time), *bubbles*
@@ -84,13 +86,15 @@ def losses(result: Result) -> pd.DataFrame:
     )
     amounts["little asked for"] = max(bound - offered, 0.0)
     left = min(bound, offered) - min(flow, offered)
-    _add(amounts, _placement(result, idle, left))
     # Prompts alone cost less than the mix that the flow stands for, so some of those ahead cost nothing.
     rest = min(flow, offered) - facts.processed_tokens_per_s
     ahead = facts.processed_tokens_per_s - facts.served_tokens_per_s
     free = min(ahead, max(-rest, 0.0))
     amounts["filling up"] = ahead - free
     rest += free
+    beyond = min(max(-rest, 0.0), left)  # what was served where the flow is no limit is not lost
+    rest += beyond
+    _add(amounts, _placement(result, idle, left - beyond))
     rejected = _rejected(facts, max(rest, 0.0))
     amounts["rejected"] = rejected
     unused = _unused(result, idle, max(rest - rejected, 0.0))
@@ -159,7 +163,9 @@ def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> di
     worked = float((capacity * busy - cut["used_tokens_per_s"]).sum())
     stood = float((capacity * (facts.asked_fraction - busy)).sum())
     if rest <= 0:
-        return {"costly batches": rest}  # served more than planned: batches cost less
+        return {"costly batches": rest}  # served more than any plan: batches cost less
+    if facts.nothing_ended:
+        return {"nothing ended": rest}
     again = 0.0
     if result.summary["queries_preempted"].item() > 0:
         again = min(max(float(cut["used_tokens_per_s"].sum()) - facts.processed_tokens_per_s, 0.0), rest)

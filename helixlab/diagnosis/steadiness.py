@@ -280,9 +280,9 @@ def load_of(result: Result) -> Load:
         in_flight,
         waiting,
         span_s=span_s,
-        arrivals_per_s=len(queries) / span_s,
+        arrivals_per_s=float(counts.sum()) / span_s,
         life_s=float((end - queries["arrival_s"]).mean()) if len(queries) else 0.0,
-        dispersion=max(1.0, float(counts.var(ddof=1) / counts.mean())) if len(queries) else 1.0,
+        dispersion=max(1.0, float(counts.var(ddof=1) / counts.mean())) if counts.any() else 1.0,
     )
 
 

@@ -141,9 +141,9 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
         told_apart: whether two that did differ by seed, in the direction of ours (95 % interval of the mean
         difference, Student's t). Methods that are printed with the same number have no order. steady: the
         order of means with the long window of runs that had not settled, and waiting for those that dropping
-        favoured; moving: whether a long window had not settled either; turns: whether two change places between
-        means of the published window and these;
-        turns_told_apart: whether two that do differ by seed, in that window.
+        favoured; moving: whether a long window had not settled either; turns: whether two change places
+        between means of the published window and these; turns_told_apart: whether two that do differ by seed,
+        in that window.
     """
     rows = []
     keys = ["figure", "cluster", "model", "mode", "platform", "metric"]

@@ -7,9 +7,10 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
 from helixlab.cluster import SINK, SOURCE
@@ -86,14 +87,13 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
     ------
     UnknownNameError
         No such bundled placement.
+    FileFormatError, PlacementError, ClusterError
+        The file is broken or states something impossible.
 
     Warns
     -----
     UserWarning
         The file, or the placement in it, has the name of a published placement and another content.
-
-    FileFormatError, PlacementError, ClusterError
-        The file is broken or states something impossible.
 
     Examples
     --------
@@ -135,38 +135,49 @@ def shown_name(placement: Placement) -> str:
     >>> shown_name(replace(placement, name="mine"))
     'mine'
     """
-    published = _published_hash(placement.name)
-    if published is None or published == placement.content_hash:
+    published = _published(placement.name)
+    if published is None or published.content_hash == placement.content_hash:
         return placement.name
     return f"{placement.name}@{placement.content_hash[:8]}"
 
 
-def name_mismatches(placement: Placement, path: str) -> Iterator[str]:
-    """What the names of a placement and of its file claim wrongly, a sentence each."""
-    folder = f"{placement.cluster}/{placement.model}"
-    equals = [
-        name
-        for name in placement_names()
-        if name.startswith(f"{folder}/") and _published_hash(name) == placement.content_hash
-    ]
+def name_mismatches(
+    placement: Placement, path: str, content: Callable[[Placement], Any] = attrgetter("content_hash")
+) -> Iterator[str]:
+    """What the names of a placement and of its file claim wrongly, a sentence each.
+
+    Two placements are the same where their `content` is: of a file that states layers only, these.
+    """
+    folder, own = f"{placement.cluster}/{placement.model}/", content(placement)
+    methods = {name.removeprefix(folder): name for name in placement_names() if name.startswith(folder)}
+    equals = [name for name in methods.values() if content(load_placement(name)) == own]
     held = f"it holds {equals[0]!r}" if equals else "its content is none of the published ones"
     rename = "rename it, or results are taken for those of another placement"
-    published = _published_hash(placement.name)
     # Planners name what they find by its method; what they find is nobody else's.
     planned = placement.source == PLANNED and not equals
-    if not planned and published not in (None, placement.content_hash):
+    published = _published(placement.name)
+    if not planned and published is not None and content(published) != own:
         yield f"{path} calls its placement {placement.name!r}, but {held}; {rename}"
-    stem = os.path.basename(path).removesuffix(".json")
-    like = f"{folder}/{stem}"
-    named = like in placement_names() and like != placement.name
-    if named and _published_hash(like) != placement.content_hash:
-        yield f"{path} has the name of {like!r}, but {held} and is called {placement.name!r}; {rename}"
+    stem = os.path.splitext(os.path.basename(path))[0]
+    right = {placement.name, *equals}
+    if stem in methods:
+        claimed = [methods[stem]]
+    elif equals or placement.method in methods:
+        claimed = [name for method, name in methods.items() if _is_word(method, stem)]
+        right.add(methods.get(placement.method, ""))
+    else:  # a word in a longer name may be meant otherwise
+        claimed = []
+    if claimed and not right & set(claimed):
+        yield f"{path} is named after {claimed[0]!r}, but {held} and is called {placement.name!r}; {rename}"
+
+
+def _is_word(method: str, stem: str) -> bool:
+    return re.search(rf"(?<![a-z0-9]){re.escape(method)}(?![a-z0-9])", stem.lower()) is not None
 
 
 @cache
-def _published_hash(name: str) -> str | None:
-    """Content hash of a published placement, None if there is none of this name."""
-    return load_placement(name).content_hash if name in placement_names() else None
+def _published(name: str) -> Placement | None:
+    return load_placement(name) if name in placement_names() else None
 
 
 def _whole(value: Any, what: str, path: str) -> int:

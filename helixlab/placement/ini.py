@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from operator import attrgetter
 from pathlib import Path
 
 from helixlab.cluster import Cluster, read_layers_ini
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
+from helixlab.placement.files import name_mismatches
 from helixlab.placement.placement import NodeLayers, Placement
 from helixlab.placement.reach import usable_links
 
@@ -37,6 +40,11 @@ def read_placement_ini(path: str | os.PathLike[str], cluster: Cluster, model: Mo
     PlacementError
         It cannot serve the model on the cluster.
 
+    Warns
+    -----
+    UserWarning
+        The file has the name of a published placement, and other layers.
+
     Examples
     --------
     >>> import os, tempfile
@@ -61,4 +69,6 @@ def read_placement_ini(path: str | os.PathLike[str], cluster: Cluster, model: Mo
         source=f"placement file {Path(path).name}",
     )
     check_placement(placement, cluster, model)
+    for mismatch in name_mismatches(placement, str(path), attrgetter("layers")):
+        warnings.warn(mismatch, stacklevel=2)
     return placement

@@ -145,6 +145,11 @@ def filling_up():
     return run(case, workload=offline(200, output_tokens=800, warmup_s=0, duration_s=600))
 
 
+def nothing_ended():
+    # The first prompt takes three seconds.
+    return run(system((A, 0, 4)), workload=offline(3, warmup_s=0, duration_s=2))
+
+
 def rejected():
     case = system((A, 0, 4))
     case = (*case[:2], replace(case[2], kv_capacity_token_layers={0: 4 * 6000}))
@@ -256,6 +261,7 @@ CASES = {
     "requests ran out": requests_ran_out,
     "placement": placement,
     "filling up": filling_up,
+    "nothing ended": nothing_ended,
     "rejected": rejected,
     "costly batches": costly_batches,
     "overhead": overhead,
@@ -390,6 +396,34 @@ def test_nothing_sent():
     causes = {finding.cause: finding for finding in hx.diagnose(result)}
     assert "never chosen" not in causes
     assert "the coordinator sent nothing in the window" in causes["nothing sent"].text
+    assert idle_nodes(result)["node"].tolist() == [1], "the other one was at work all the time"
+    assert "whose end 1 query was in flight" in causes["nothing ended"].text
+    check_losses(result)
+
+
+def test_a_node_before_which_nothing_ended_was_not_passed_over():
+    result = run(FEW, workload=offline(3, warmup_s=0, duration_s=0.5))
+    idle = idle_nodes(result)
+    assert idle["node"].tolist() == [1, 2, 3]
+    assert set(idle["cause"]) == {"nothing upstream"}
+
+
+def test_no_query_came():
+    empty = requests([300], [100], [90.0])
+    result = run(FEW, workload=hx.online(requests=empty, duration_s=50))
+    assert hx.diagnose(result)[0].text.startswith("No query came in the window, and the maximum flow is")
+    check_losses(result)
+
+
+def test_what_is_served_beyond_the_flow_is_not_lost():
+    # Batches are larger than typical ones, and half of a token's time does not depend on their size.
+    fixed = profile("F", token_s=1e-4, batch_s=0.02)
+    result = run(system((fixed, 0, 2), (fixed, 2, 4), fixed), workload=offline(200))
+    facts, lost = facts_of(result), losses(result).set_index("cause")["tokens_per_s"]
+    assert facts.flow_tokens_per_s < facts.served_tokens_per_s < facts.bound_tokens_per_s
+    assert (lost > 0).all()
+    placed = next(finding for finding in hx.diagnose(result) if finding.cause in lost.index)
+    assert placed.cost * facts.bound_tokens_per_s <= facts.lost_tokens_per_s + 1e-6
     check_losses(result)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import helixlab as hx
+from helixlab.placement import read_placement_ini
 from helixlab.placement.files import shown_name
 
 PETALS = hx.load_placement("single24/llama-2-70b/petals")
@@ -45,9 +46,7 @@ def test_the_name_of_another_one_inside(tmp_path):
 
 def test_the_name_of_another_one_outside(tmp_path):
     hx.save_placement(HELIX, tmp_path / "petals.json")
-    told = (
-        r"petals.json has the name of 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/hel"
-    )
+    told = r"petals.json is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/hel"
     with pytest.warns(UserWarning, match=told):
         hx.load_placement(tmp_path / "petals.json")
 
@@ -82,8 +81,47 @@ def test_a_planned_one_is_no_published_one(tmp_path):
 
 def test_the_method_does_not_excuse_the_name_of_the_file(tmp_path):
     hx.save_placement(replace(PETALS, name="mine", links=PETALS.links[:-1]), tmp_path / "petals.json")
-    with pytest.warns(UserWarning, match="has the name of 'single24/llama-2-70b/petals', but its content is"):
+    with pytest.warns(UserWarning, match="is named after 'single24/llama-2-70b/petals', but its content is"):
         hx.load_placement(tmp_path / "petals.json")
+
+
+@pytest.mark.parametrize("file", ["petals-run.json", "run_of_Petals.json", "single24-petals-2.json"])
+def test_a_longer_name_of_the_file(tmp_path, file):
+    hx.save_placement(HELIX, tmp_path / file)
+    told = r"is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/helix' and is"
+    with pytest.warns(UserWarning, match=told):
+        hx.load_placement(tmp_path / file)
+    hx.save_placement(PETALS, tmp_path / file)
+    assert quietly(tmp_path / file) == PETALS
+
+
+def test_names_of_files_that_claim_nothing(tmp_path):
+    mine = replace(HELIX, name="my-helix", method="by hand", links=HELIX.links[:-1])
+    for file in ("my-helix.json", "helixes.json", "petals-by-hand.json"):
+        hx.save_placement(mine, tmp_path / file)
+        assert quietly(tmp_path / file) == mine
+    hx.save_placement(HELIX, tmp_path / "helix-not-petals.json")
+    assert quietly(tmp_path / "helix-not-petals.json") == HELIX
+
+
+@pytest.mark.parametrize("file", ["petals.ini", "petals-run.ini"])
+def test_files_that_state_layers_only(tmp_path, file):
+    subject = hx.load_cluster("single24"), hx.load_model("llama-2-70b")
+
+    def written(placement):
+        lines = ["[Settings]", "offset=2", "[Solution]"]
+        lines += [
+            f"compute_node_{each.node + 2}={list(range(each.first_layer, each.end_layer))}"
+            for each in placement.layers
+        ]
+        (tmp_path / file).write_text("\n".join(lines))
+        return tmp_path / file
+
+    with pytest.warns(UserWarning, match="but it holds 'single24/llama-2-70b/helix'"):
+        read_placement_ini(written(HELIX), *subject)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_placement_ini(written(PETALS), *subject).layers == PETALS.layers
 
 
 def test_flows_show_whose_they_are():
