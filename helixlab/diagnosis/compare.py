@@ -11,7 +11,7 @@ import pandas as pd
 
 from helixlab.diagnosis.facts import facts_of
 from helixlab.diagnosis.losses import losses
-from helixlab.diagnosis.settings import difference_in_words, differing_settings
+from helixlab.diagnosis.settings import difference_in_words, differing_settings, setting_in_words
 from helixlab.diagnosis.wording import listed, number
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
@@ -125,7 +125,7 @@ def compare(results: Sequence[Result]) -> Comparison:
     causes = pd.concat(tables, axis=1, keys=numbers).fillna(0.0).rename_axis("cause")
     spread = causes.max(axis=1) - causes.min(axis=1)
     causes = causes.loc[spread.sort_values(ascending=False, kind="stable").index]
-    lines = [sentence, *_settings_in_words(differing)]
+    lines = [sentence, *(setting_in_words(name, values) for name, values in differing.items())]
     if stopped:
         lines.append(_stopped_in_words(stopped))
     lines += [_in_words(figures, causes, other) for other in numbers[1:]]
@@ -145,14 +145,6 @@ def _stopped_in_words(stopped: list[str]) -> str:
         f"Run{'' if one else 's'} {listed(stopped)} {'was' if one else 'were'} stopped early, so that"
         f" {'its' if one else 'their'} figures are of a part only."
     )
-
-
-def _settings_in_words(differing: dict[str, list[Any]]) -> list[str]:
-    lines = []
-    for name, values in differing.items():
-        each = ", ".join(f"{value} in run {at}" for at, value in enumerate(values, 1))
-        lines.append(f"{name.replace('_', ' ').capitalize()}: {each}.")
-    return lines
 
 
 def _in_words(figures: pd.DataFrame, causes: pd.DataFrame, other: str) -> str:

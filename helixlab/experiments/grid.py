@@ -37,7 +37,7 @@ SETTINGS: Final = ("on_full", "kv_high_water_mark", "expected_output_ratio", "sa
 KEYS: Final = (*OBJECTS, "workload", *SETTINGS)
 ALWAYS_SHOWN: Final = {
     "execution": ("execution", "chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"),
-    "workload": ("mode", "rate_tokens_per_s"),
+    "workload": ("mode", "trace", "initial_queries", "rate_tokens_per_s", "warmup_s", "duration_s"),
 }
 """Columns of what has more than a name; the others are shown where they differ."""
 
@@ -258,5 +258,5 @@ def _shown(key: str, thing: Any) -> dict[str, Any]:
         return {"execution": thing.name, **thing.parameters}
     if isinstance(thing, Workload):
         shown = {f.name: getattr(thing, f.name) for f in fields(thing) if f.name not in ("seed", "requests")}
-        return shown | {"trace": thing.trace or "own requests"}
+        return shown | {"trace": thing.source}
     return {key: thing.name}

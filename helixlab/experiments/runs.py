@@ -30,7 +30,10 @@ from helixlab.workload import Workload
 
 __all__ = ["Outcome", "Packed", "Run", "carried_out", "carry_out", "pack", "unpack"]
 
-LABELS: Final = ("cluster", "model", "placement", "scheduler", "execution", "mode", "on_full", "seed")
+LABELS: Final = (
+    "cluster", "model", "placement", "scheduler", "execution", "mode", "trace", "initial_queries",
+    "rate_tokens_per_s", "warmup_s", "duration_s", "on_full", "seed",
+)  # fmt: skip
 """Columns of a summary that say what ran; the rest are figures."""
 
 

@@ -61,12 +61,11 @@ def sweep(
     -------
     DataFrame
         One row a point and seed, in the order of the grid: columns for the keys of the grid (for execution
-        also its limits, for workload its mode and rate, and what else differs between them), ``seed``, the
-        columns of `Result.summary`; online what the queue did (load, growth_per_s, arrivals_per_s); with
-        samples enough how the window moved (in_flight_mean, in_flight_drift, throughput_drift, trend; for
-        both see `helixlab.diagnosis.steadiness`); and ``error``: None, or what went wrong with this run,
-        whose figures are then NaN. Different things of one name are told apart by a number: ``"mine"``,
-        ``"mine #2"``.
+        also its limits, for workload what it consists of), ``seed``, the columns of `Result.summary`; online
+        what the queue did (load, growth_per_s, arrivals_per_s); with samples enough how the window moved
+        (in_flight_mean, in_flight_drift, throughput_drift, trend; for both see
+        `helixlab.diagnosis.steadiness`); and ``error``: None, or what went wrong with this run, whose figures
+        are then NaN. Different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
 
     Raises
     ------

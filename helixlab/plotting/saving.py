@@ -19,7 +19,10 @@ from helixlab.simulation import Result
 
 __all__ = ["save_figure", "save_table"]
 
-_NAMED: Final = ("cluster", "model", "scheduler", "execution", "mode", "rate_tokens_per_s")
+_NAMED: Final = (
+    "cluster", "model", "scheduler", "execution", "mode", "trace", "initial_queries", "rate_tokens_per_s",
+    "warmup_s", "duration_s", "helixlab",
+)  # fmt: skip
 """Columns of a table of runs that say, with placement, its hash and seed, what ran."""
 
 
@@ -154,11 +157,16 @@ def _origins(runs: Iterable[Result] | pd.DataFrame) -> list[str]:
     for values, rows in runs.groupby(columns, sort=False, dropna=False):
         told: dict[str, Any] = dict(zip(columns, values, strict=True))
         hashed = told.pop("placement_hash", None)
+        ran_with = f"helixlab {told.pop('helixlab')}" if "helixlab" in told else library
         parts = [f"placement {told.pop('placement')}" + (f" ({hashed})" if pd.notna(hashed) else "")]
-        parts += [f"{name} {value}" for name, value in told.items() if pd.notna(value)]
+        parts += [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in told.items()
+            if pd.notna(value)
+        ]
         if "seed" in rows:
             parts.append(f"seed {', '.join(str(seed) for seed in sorted(rows['seed'].dropna().unique()))}")
-        lines.append("; ".join([*parts, library]))
+        lines.append("; ".join([*parts, ran_with]))
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -21,7 +22,7 @@ from helixlab.placement.files import shown_name
 from helixlab.scheduling import Scheduler
 from helixlab.workload import Workload
 
-__all__ = ["provenance"]
+__all__ = ["library_in_words", "provenance"]
 
 
 def _requests_hash(requests: pd.DataFrame | None) -> str | None:
@@ -34,6 +35,17 @@ def _functions_hash(thing: Scheduler | Execution) -> str | None:
         return digest(thing)[:16]
     except ContentError:
         return None
+
+
+def library_in_words(versions: Mapping[str, Any]) -> str:
+    """Which helixlab ran: its version, and its code, as two of one version can differ in that.
+
+    Examples
+    --------
+    >>> library_in_words({"helixlab": "0.1.0", "helixlab_code": "0123456789abcdef"})
+    '0.1.0 (01234567)'
+    """
+    return f"{versions.get('helixlab')} ({str(versions.get('helixlab_code'))[:8]})"
 
 
 _RULES = ("plans_ahead", "picks_free_links", "follows_flow", "feeds_by_kv")

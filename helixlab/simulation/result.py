@@ -17,10 +17,11 @@ import pandas as pd
 from helixlab.errors import SimulationError
 from helixlab.files import json_ready, write_text
 from helixlab.html import card
+from helixlab.simulation.provenance import library_in_words
 
 __all__ = ["FORMAT", "TABLES", "VERSION", "Result", "file_hash"]
 
-FORMAT, VERSION = "helixlab-result", 3
+FORMAT, VERSION = "helixlab-result", 4
 TABLES = (
     "summary",
     "iterations",
@@ -148,7 +149,7 @@ class Result:
             f"{workload['duration_s']:g} s after {workload['warmup_s']:g} s",
             f"seed {workload['seed']}",
         ]
-        parts.append(f"helixlab {versions['helixlab']} ({versions['helixlab_code'][:8]})")
+        parts.append(f"helixlab {library_in_words(versions)}")
         return "; ".join(parts)
 
     def plot_timeline(self, *, step_s: float | None = None) -> Any:

@@ -74,6 +74,9 @@ _STATED_TWICE = (
     ("scheduler", "scheduler", "name"),
     ("execution", "execution", "name"),
     ("mode", "workload", "mode"),
+    ("initial_queries", "workload", "initial_queries"),
+    ("warmup_s", "workload", "warmup_s"),
+    ("duration_s", "workload", "duration_s"),
     ("seed", "workload", "seed"),
 )
 """Column of the summary, and where in the provenance the same is said."""

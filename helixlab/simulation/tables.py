@@ -17,6 +17,7 @@ from helixlab.simulation.drive import Recording
 from helixlab.simulation.kv_cache import stored_kv
 from helixlab.simulation.memory import peak_rss_mb
 from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.result import Result
 from helixlab.workload import Workload
 
@@ -82,8 +83,14 @@ def build_result(
         "scheduler": source["scheduler"]["name"],
         "execution": source["execution"]["name"],
         "mode": workload.mode,
+        "trace": workload.source,
+        "initial_queries": workload.initial_queries,
+        "rate_tokens_per_s": workload.rate_tokens_per_s,
+        "warmup_s": float(workload.warmup_s),
+        "duration_s": float(workload.duration_s),
         "on_full": source["settings"]["on_full"],
         "seed": workload.seed,
+        "helixlab": library_in_words(source["versions"]),
         "partial": recording.partial,
         "decode_tokens_per_s": decoded / (last_s - first_s),
         "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),

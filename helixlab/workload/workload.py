@@ -87,11 +87,18 @@ class Workload:
                     f"{self.rate_tokens_per_s:g} tokens/s for {self.duration_s:g} s are more than the"
                     f" {MOST_TOKENS:g} tokens that one run takes; make either smaller"
                 )
+        for name in ("warmup_s", "duration_s", "rate_tokens_per_s"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def online(self) -> bool:
         """Whether queries arrive at times of their own."""
         return self.mode == "online"
+
+    @property
+    def source(self) -> str:
+        """Where requests come from: the trace that lengths are drawn from, or ``"own requests"``."""
+        return self.trace or "own requests"
 
     def batches(self) -> Iterator[NDArray[np.float64]]:
         """Requests in the order they are fed, in arrays ``[requests, (arrival_s, input, output)]``.

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 import helixlab as hx
@@ -79,6 +80,27 @@ def test_another_name_is_not_another_thing():
 
 def test_the_step_of_the_timeline_is_no_setting():
     assert differing_settings([run(), run(sample_step_s=1.0)]) == {}
+
+
+def test_what_follows_from_the_mode_is_not_named():
+    online = hx.online(rate_tokens_per_s=300, duration_s=40, rng=0)
+    offline = hx.offline(warmup_s=0, duration_s=40, rng=0)
+    assert list(differing_settings([run(workload=offline), run(workload=online)])) == ["mode"]
+    other = run(workload=online, kv_high_water_mark=0.5)
+    assert list(differing_settings([run(workload=offline), other])) == ["mode", "kv_high_water_mark"]
+    rates = [hx.online(rate_tokens_per_s=rate, duration_s=40, rng=0) for rate in (300, 400)]
+    with pytest.warns(UserWarning, match="differ in mode AND rate"):
+        text = hx.compare([run(workload=each) for each in (offline, *rates)]).text
+    assert "Rate: none in run 1, 300 tokens per second in run 2, 400 tokens per second in run 3." in text
+
+
+def test_requests_of_ones_own_are_one_setting():
+    requests = pd.DataFrame({"input_tokens": [300] * 200, "output_tokens": [100] * 200})
+    given = hx.offline(requests=requests, warmup_s=10, duration_s=40, rng=0)
+    drawn = hx.offline(warmup_s=10, duration_s=40, rng=0)
+    (values,) = differing_settings([run(workload=drawn), run(workload=given)]).values()
+    assert values[0] == "azure-conv"
+    assert values[1].startswith("own requests ")
 
 
 def test_other_machines():

@@ -66,14 +66,8 @@ def test_rows_are_the_combinations_in_order():
         "workload": SHORT,
     }
     runs = quiet(grid, seeds=[3, 1])
-    assert list(runs.columns[:6]) == [
-        "scheduler",
-        "placement",
-        "on_full",
-        "mode",
-        "rate_tokens_per_s",
-        "seed",
-    ]
+    asked = ["mode", "warmup_s", "duration_s", "trace", "initial_queries", "rate_tokens_per_s"]
+    assert list(runs.columns[:10]) == ["scheduler", "placement", "on_full", *asked, "seed"]
     rows = runs[["scheduler", "placement", "on_full", "seed"]].itertuples(index=False, name=None)
     assert list(rows) == list(itertools.product(["swarm", "helix"], [HELIX], ["wait", "drop"], [3, 1]))
     assert runs["error"].tolist() == [None] * 8
@@ -130,7 +124,7 @@ def test_points_of_a_kind_can_be_told_apart():
     assert runs["chunk_tokens"].dropna().unique().tolist() == [64, 128]
     assert runs["trace"].unique().tolist() == ["azure-conv", "sharegpt"]
     assert runs["duration_s"].unique().tolist() == [20, 25]
-    assert "warmup_s" not in runs
+    assert "arrivals" not in runs, "as it is the same for all"
     names = ["cluster", "execution", "chunk_tokens", "trace", "duration_s"]
     twice = runs["execution"] == "at most 3"  # the same policy, written twice, is the same point twice
     assert not runs.loc[~twice, names].duplicated().any()

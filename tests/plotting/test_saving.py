@@ -92,7 +92,8 @@ def test_a_table_of_runs_says_what_they_were(tmp_path: Path) -> None:
         assert len(told) == 2
         for line, scheduler in zip(told, ("helix", "swarm"), strict=True):
             assert hx.load_placement(grid["placement"]).content_hash[:8] in line
-            assert f"scheduler {scheduler}; execution greedy; mode offline; seed 0, 1; helixlab" in line
+            assert f"scheduler {scheduler}; execution greedy; mode offline; trace azure-conv;" in line
+            assert "warmup_s 0; duration_s 5; seed 0, 1; helixlab" in line
 
 
 @pytest.mark.parametrize("results", [3, ["a"], "some"])
