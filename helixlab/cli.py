@@ -129,7 +129,6 @@ def _plan(asked: argparse.Namespace) -> None:
         **{name: getattr(asked, name) for name in ("objective", "execution") if getattr(asked, name)},
         time_limit_s=asked.time_limit,
         rng=asked.seed,
-        progress=sys.stderr.isatty(),
     )
     value, report = max_flow(cluster, model, placement).value_tokens_per_s, placement.report
     assert report is not None, "plan reports"
@@ -188,9 +187,8 @@ def _simulate(asked: argparse.Namespace) -> None:
         foretold = hx.estimate(*subject, **how)
         print_json(asdict(foretold)) if asked.json else print(foretold)
         return
-    progress = sys.stderr.isatty() and not asked.watch
     with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
-        result = hx.simulate(*subject, **how, watch_step_s=asked.watch, progress=progress)
+        result = hx.simulate(*subject, **how, watch_step_s=asked.watch)
     if result.summary["partial"].item():
         asked.stopped = True
         warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)

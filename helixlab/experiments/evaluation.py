@@ -50,7 +50,7 @@ def evaluate(
     variants: Collection[str] = VARIANTS,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Run published scenarios, and once more what the published way of running them hides.
 

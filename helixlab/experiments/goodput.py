@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
-from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError, WorkloadError
@@ -21,6 +20,7 @@ from helixlab.experiments.workers import check_jobs
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement
+from helixlab.progress import bar
 
 __all__ = ["Goodput", "goodput"]
 
@@ -83,7 +83,7 @@ def goodput(
     tolerance: float = 0.02,
     most_tokens_per_s: float | None = None,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
     **settings: Any,
 ) -> Goodput:
     """The largest rate of queries for which an objective is met, by bisection over online runs.
@@ -106,8 +106,8 @@ def goodput(
     n_jobs : int
         Runs at a time, see `sweep`. Beyond one a seed, they are of rates that the search may come to next;
         what it finds, and its table of runs, is the same for any n_jobs.
-    progress : bool
-        Show a progress bar of the rates tried.
+    progress : bool, optional
+        Show a progress bar of the rates tried, as for `sweep`.
     **settings
         Arguments of `rate_sweep` and `simulate`: warmup_s, duration_s, seeds, store, scheduler, execution,
         and so on.
@@ -146,7 +146,7 @@ def goodput(
         most = max_flow(cluster, model, placement).value_tokens_per_s
     bracket, path = _Bracket(0.0, math.inf), []
     tried: dict[Any, pd.DataFrame] = {}
-    with tqdm(desc="goodput", unit="rate", disable=not progress, leave=False) as bar:
+    with bar(progress, desc="goodput", unit="rate", leave=False) as shown:
         while (rate := bracket.next_rate(most, tolerance)) is not None:
             if rate not in tried:
                 rates = _rates_ahead(bracket, most, tolerance, at_a_time)
@@ -158,10 +158,11 @@ def goodput(
                     objective=objective,
                     seeds=seeds,
                     n_jobs=n_jobs,
+                    progress=False,
                     **settings,
                 )
                 tried |= {each: rows for each, rows in table.groupby("rate_tokens_per_s")}
-                bar.update(len(rates))
+                shown.update(len(rates))
             path.append(tried[rate])
             part = _attainment(tried[rate])
             if math.isnan(part) and len(path) == 1:

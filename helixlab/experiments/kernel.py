@@ -49,7 +49,7 @@ def run_notebook(path: Path, executed: Path, parameters: dict[str, Any]) -> None
         It fails; the copy shows where.
     """
     papermill, failure = papermill_or_error(), ""
-    with _this_python(), replacing(executed) as beside:
+    with _kernel(), replacing(executed) as beside:
         try:
             papermill.execute_notebook(
                 str(path),
@@ -69,23 +69,27 @@ def run_notebook(path: Path, executed: Path, parameters: dict[str, Any]) -> None
 
 
 @contextlib.contextmanager
-def _this_python() -> Iterator[None]:
-    """Let the kernel be this interpreter, whatever kernels the user has installed under the same name."""
+def _kernel() -> Iterator[None]:
+    """Let the kernel be this interpreter, whatever kernels the user has installed under the same name.
+
+    It shows no progress bars, which nobody sees moving.
+    """
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
-    before = os.environ.get("JUPYTER_PATH")
+    names = ("JUPYTER_PATH", "TQDM_DISABLE")
+    before = {name: os.environ[name] for name in names if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="helixlab-kernel-") as folder:
         kernel = Path(folder, "kernels", KERNEL)
         kernel.mkdir(parents=True)
         content = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
         (kernel / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
-        os.environ["JUPYTER_PATH"] = folder if before is None else f"{folder}{os.pathsep}{before}"
+        more = [before["JUPYTER_PATH"]] if "JUPYTER_PATH" in before else []
+        os.environ |= {"JUPYTER_PATH": os.pathsep.join([folder, *more]), "TQDM_DISABLE": "1"}
         try:
             yield
         finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+            for name in names:
+                del os.environ[name]
+            os.environ |= before
 
 
 def _end_with(parent: int) -> None:

@@ -60,7 +60,7 @@ def mean_interval(
     >>> import helixlab as hx
     >>> grid = {"placement": "small10/llama-1-30b/helix", "scheduler": ["helix", "swarm"]}
     >>> workload = hx.offline(warmup_s=10, duration_s=60)
-    >>> runs = hx.sweep(grid | {"workload": workload}, seeds=3, progress=False)
+    >>> runs = hx.sweep(grid | {"workload": workload}, seeds=3)
     >>> means = hx.mean_interval(runs, by="scheduler", values="decode_tokens_per_s")
     >>> means[["scheduler", "value", "runs", "failed"]]
       scheduler                value  runs  failed

@@ -64,7 +64,7 @@ def pooled_runs(
     later_s: float | None = None,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Simulate groups of runs with every seed, and take the figures of each group as a whole.
 
@@ -95,7 +95,7 @@ def pooled_runs(
     >>> import helixlab as hx
     >>> point = {"placement": "small10/llama-1-30b/helix", "sample_step_s": 2.0,
     ...          "workload": hx.offline(warmup_s=10, duration_s=60)}
-    >>> table = pooled_runs({"one": [point], "two": [point, point]}, progress=False)
+    >>> table = pooled_runs({"one": [point], "two": [point, point]})
     >>> one, two = table["decode_tokens_per_s"]
     >>> bool(two == 2 * one), bool(table["prompt_latency_p50_s"].nunique() == 1)
     (True, True)

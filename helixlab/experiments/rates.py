@@ -57,7 +57,7 @@ def rate_sweep(
     seeds: int | Iterable[int] = 1,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Serve queries online at several rates.

@@ -165,6 +165,7 @@ def carried_out(run: Run) -> Result:
         execution=unpack(run.execution),
         workload=run.workload,
         **run.settings,
+        progress=False,
         partial=False,
     )
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from helixlab.experiments.kernel import papermill_or_error
 from helixlab.experiments.notebooks import (
@@ -35,6 +34,7 @@ from helixlab.experiments.records import (
 )
 from helixlab.experiments.report import write_report
 from helixlab.experiments.workplace import alone, workplace
+from helixlab.progress import bar
 
 __all__ = ["reproduce"]
 
@@ -202,16 +202,15 @@ def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None
     running: list[_Job] = []
     records: dict[str, Any] = {}
     began_s = time.perf_counter()
-    disable = None if progress is None else not progress
     with (
         workplace(target) as beside,
-        tqdm(
+        bar(
+            progress,
             total=100,
             unit="%",
             desc="notebooks",
-            disable=disable,
             bar_format="{desc} {percentage:3.0f} %|{bar}| {postfix}",
-        ) as bar,
+        ) as shown,
     ):
         try:
             while waiting or running:
@@ -224,11 +223,11 @@ def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None
                     records[job.notebook.name] = _ended(job, target, now_s)
                     done_s += job.expected_s
                 share = done_s + sum(min(now_s - job.started_s, 0.95 * job.expected_s) for job in running)
-                bar.n = round(100 * share / total_s, 1)
+                shown.n = round(100 * share / total_s, 1)
                 left_s = (now_s - began_s) * (total_s - share) / max(share, 1e-9)
                 names = ", ".join(job.notebook.name for job in running)
-                bar.set_postfix_str(f"about {_spoken(left_s)} left; running {names}", refresh=False)
-                bar.refresh()
+                shown.set_postfix_str(f"about {_spoken(left_s)} left; running {names}", refresh=False)
+                shown.refresh()
         finally:
             for job in running:
                 if job.process is not None:

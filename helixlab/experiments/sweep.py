@@ -31,7 +31,7 @@ def sweep(
     seeds: int | Iterable[int] = 1,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Simulate every point of a grid with every seed.
 
@@ -54,8 +54,8 @@ def sweep(
     store : path, optional
         Folder that keeps every finished run. Another call takes from there what it has and runs the rest, so
         that a sweep that was stopped goes on where it was.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; by default in notebooks and on terminals, if it takes more than a second.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def sweep(
     >>> import helixlab as hx
     >>> grid = {"placement": "small10/llama-1-30b/helix", "scheduler": ["helix", "swarm"]}
     >>> workload = hx.offline(warmup_s=10, duration_s=60)
-    >>> runs = hx.sweep(grid | {"workload": workload}, seeds=2, progress=False)
+    >>> runs = hx.sweep(grid | {"workload": workload}, seeds=2)
     >>> runs[["scheduler", "mode", "seed", "error"]]
       scheduler     mode  seed error
     0     helix  offline     0  None
@@ -130,7 +130,7 @@ def carry_out_grid(
     seeds: int | Iterable[int],
     n_jobs: int,
     store: str | os.PathLike[str] | None,
-    progress: bool,
+    progress: bool | None,
     objective: Objective | None = None,
 ) -> pd.DataFrame:
     """`sweep`; with an objective, rows also say how each run did by it."""

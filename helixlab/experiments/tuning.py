@@ -62,7 +62,7 @@ def tune_execution(
     workload: Workload | None = None,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **costs: Any,
 ) -> Tuning:
     """Pick chunk and batch limits by simulation: the most throughput within limits on latency.

@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import Outcome, described
 from helixlab.experiments.store import Store
+from helixlab.progress import bar
 
 __all__ = ["Stopped", "check_jobs", "finished"]
 
@@ -68,7 +68,7 @@ def finished(
     n_jobs: int = 1,
     total: int | None = None,
     failed: int = 0,
-    progress: bool = True,
+    progress: bool | None = None,
     what: str = "sweep",
 ) -> dict[str, Outcome]:
     """Outcomes of tasks by their keys, each kept in the store when it is done.
@@ -86,7 +86,7 @@ def finished(
         Tasks at a time, as for `sweep`.
     total, failed : int
         For the progress bar: tasks in all, those known already included, and how many of them failed.
-    progress : bool
+    progress : bool, optional
     what : str
         What the progress bar and errors call it.
 
@@ -100,8 +100,8 @@ def finished(
     total = len(tasks) if total is None else total
     done = total - len(tasks)
     outcomes: dict[str, Outcome] = {}
-    with tqdm(total=total, initial=done, unit="run", desc=what, disable=not progress) as bar:
-        bar.set_postfix_str(f"{done - failed} finished, {failed} failed")
+    with bar(progress, total=total, initial=done, unit="run", desc=what) as shown:
+        shown.set_postfix_str(f"{done - failed} finished, {failed} failed")
         try:
             with closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming:
                 for key, outcome in coming:
@@ -109,8 +109,8 @@ def finished(
                         kept.keep(key, outcome.figures, labels[key])
                     outcomes[key] = outcome
                     done, failed = done + 1, failed + (outcome.error is not None)
-                    bar.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
-                    bar.update()
+                    shown.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
+                    shown.update()
         except KeyboardInterrupt:
             said = f"{what} interrupted; {_way_on(done - failed, total, kept)}"
             raise Stopped(said, outcomes) from None

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model, machine_throughput
 from helixlab.placement.placement import End, NodeLayers, Placement
+from helixlab.progress import bar
 
 __all__ = ["even_shares", "nodes_by_machine", "placed", "planning_throughput", "progress_bar", "require_room"]
 
@@ -116,18 +116,18 @@ def placed(
 
 
 @contextmanager
-def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[float, float, float], None]]:
-    """A line on stderr that shows incumbent, bound and gap of a search while it runs.
+def progress_bar(label: str, *, shown: bool | None) -> Iterator[Callable[[float, float, float], None]]:
+    """A line that shows incumbent, bound and gap of a search while it runs.
 
     Gives the function to call with the seconds so far, the incumbent and the bound, NaN where there is none.
     """
-    with tqdm(desc=label, bar_format="{desc}: {elapsed}{postfix}", disable=not shown, leave=False) as bar:
+    with bar(shown, desc=label, bar_format="{desc}: {elapsed}{postfix}", leave=False) as line:
 
         def show(seconds: float, incumbent: float, bound: float) -> None:
             numbers = {"incumbent": incumbent, "bound": bound}
             known = {name: f"{value:.1f}" for name, value in numbers.items() if not math.isnan(value)}
             if len(known) == 2 and incumbent > 0:
                 known["gap"] = f"{bound / incumbent - 1:.1%}"
-            bar.set_postfix(known)
+            line.set_postfix(known)
 
         yield show

@@ -57,7 +57,7 @@ def plan_helix(
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
     n_jobs: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Placement:
     """Plan for the greatest throughput, or for the greatest maximum flow with a bound on it.
 
@@ -78,8 +78,8 @@ def plan_helix(
         for flow after a few seconds where links do not bind, for throughput after some minutes.
     n_jobs : int, optional
         Simulations side by side; by default one for each processor. The placement does not depend on it.
-    progress : bool
-        Show incumbent, bound and gap on stderr.
+    progress : bool, optional
+        Show incumbent, bound and gap; by default in notebooks and on terminals.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def helix_candidates(
     count: int = 16,
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> tuple[Placement, ...]:
     """Several good placements, the one that serves most first: what `plan_helix` came upon.
 
@@ -175,7 +175,7 @@ def _plans(
     count: int,
     rng: np.random.Generator | int,
     time_limit_s: float | None,
-    progress: bool,
+    progress: bool | None,
 ) -> tuple[Placement, ...]:
     table = planning_throughput(cluster, model)
     require_room(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})

@@ -42,7 +42,7 @@ def plan_paper_milp(
     target_tokens_per_s: float | None = None,
     stall_s: float | None = None,
     threads: int = 1,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Placement:
     """Solve the paper's placement program.
 
@@ -72,8 +72,8 @@ def plan_paper_milp(
         End when no better placement was found for so many seconds.
     threads : int
         Most threads to use.
-    progress : bool
-        Show incumbent, bound and gap on stderr.
+    progress : bool, optional
+        Show incumbent, bound and gap; by default in notebooks and on terminals.
 
     Returns
     -------

@@ -47,7 +47,7 @@ def plan(
     method: str = "helix",
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> Placement:
     """Plan which node holds which layers.
@@ -62,8 +62,9 @@ def plan(
         Source or seed of the random draws, for the methods that draw.
     time_limit_s : float, optional
         For the methods that search: how long. The others are done at once.
-    progress : bool
-        For the methods that search: show what they have found so far on stderr.
+    progress : bool, optional
+        For the methods that search: show what they have found so far; by default in notebooks and on
+        terminals, if it takes more than a second.
     **options
         Of the method; its planner describes them: `plan_petals`, `plan_separate`, `plan_paper_milp` ...
 

@@ -183,6 +183,7 @@ class Trials:
             workload=offline(warmup_s=scale * window_s[0], duration_s=scale * window_s[1], rng=seed),
             sample_step_s=0,
             keep_iterations=False,
+            progress=False,
             partial=False,
         )
         return float(result.summary["decode_tokens_per_s"].item())

@@ -129,6 +129,7 @@ def estimate(
             keep_iterations=keep_iterations,
             keep_batches=keep_batches,
             keep_breakdown=keep_breakdown,
+            progress=False,
             partial=False,
             **how,
         )

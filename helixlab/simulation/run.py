@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-from tqdm.auto import tqdm
-
 from helixlab.cluster import Cluster
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
+from helixlab.progress import bar
 from helixlab.scheduling import Scheduler, get_scheduler
 from helixlab.simulation.drive import drive
 from helixlab.simulation.provenance import provenance
@@ -44,7 +43,7 @@ def simulate(
     keep_batches: bool = False,
     keep_breakdown: bool = False,
     watch_step_s: float = 0.0,
-    progress: bool = False,
+    progress: bool | None = None,
     partial: bool = True,
 ) -> Result:
     """Simulate serving a workload.
@@ -79,8 +78,8 @@ def simulate(
         Note for every iteration where its time went, see `Result`; that takes longer, and memory.
     watch_step_s : float
         Print a table while it runs, with a row every so many simulated seconds; 0 for none.
-    progress : bool
-        Show a progress bar on stderr.
+    progress : bool, optional
+        Show a progress bar; by default in notebooks and on terminals, if it takes more than a second.
     partial : bool
         Ctrl-C gives a Result of what there is so far, marked as partial; False: it raises
         KeyboardInterrupt.
@@ -155,7 +154,8 @@ def simulate(
     run["drop_on_full"] = on_full == "drop"
     start_s = loading_time_s(cluster, model, placement)
     span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
-    with tqdm(total=round(span_s), unit="s", desc="simulating", disable=not progress, leave=False) as bar:
+    progress = False if watch_step_s else progress  # the table shows it
+    with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
         recording = drive(
             state,
             workload,
@@ -166,7 +166,7 @@ def simulate(
             keep_iterations=keep_iterations,
             keep_batches=keep_batches,
             watch=Watch(watch_step_s) if watch_step_s > 0 else None,
-            progress=lambda now_s: bar.update(max(0, min(round(now_s - start_s), bar.total) - bar.n)),
+            progress=lambda now_s: shown.update(max(0, min(round(now_s - start_s), shown.total) - shown.n)),
         )
     if recording.partial and not partial:
         raise KeyboardInterrupt
