@@ -10,7 +10,9 @@ import pandas as pd
 
 __all__ = ["card"]
 
-MOST_ROWS: Final = 12
+MOST_ROWS: Final = 60
+"""As many as the clusters of the paper have nodes, and some."""
+SCROLLS: Final = '<div style="max-height: 24em; overflow-y: auto">'
 
 
 def card(
@@ -46,7 +48,7 @@ def card(
             "<tr>" + "".join(f"<td>{_shown(value)}</td>" for value in row) + "</tr>"
             for row in table.head(MOST_ROWS).itertuples(index=False, name=None)
         )
-        parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        parts.append(f"{SCROLLS}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
         if len(table) > MOST_ROWS:
             parts.append(f"<em>and {len(table) - MOST_ROWS} more rows</em>")
     if note:

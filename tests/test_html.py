@@ -19,7 +19,7 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         assert tag in {"div", "strong", "table", "thead", "tbody", "tr", "th", "td", "em", "p"}
-        assert not attrs
+        assert not attrs or (tag == "div" and attrs == [("style", "max-height: 24em; overflow-y: auto")])
         self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -73,6 +73,14 @@ def test_names_are_escaped(study):
         assert "<script" not in thing._repr_html_()
 
 
-def test_long_tables_are_cut(study):
-    text = texts(hx.load_placement("single24/llama-2-70b/helix"))
-    assert "and 12 more rows" in text
+def test_the_clusters_of_the_paper_are_shown_whole():
+    placement = hx.load_placement("hetero42/llama-2-70b/helix")
+    rows = placement._repr_html_().split("<tbody>")[1]
+    assert rows.count("<tr>") == len(placement.layers) > 24
+    assert "more rows" not in rows
+
+
+def test_long_tables_are_cut():
+    cluster = hx.single_region({"T4": 100}, machines=hx.load_cluster("single24").machines)
+    placement = hx.plan(cluster, hx.load_model("llama-1-30b"), method="swarm")
+    assert "and 40 more rows" in texts(placement)
