@@ -13,6 +13,8 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helixlab.plotting.fonts import families
+
 __all__ = [
     "BOUND_COLOUR",
     "COLUMN_WIDTH_IN",
@@ -132,7 +134,7 @@ def style() -> AbstractContextManager[None]:
     ...     plt.rcParams["font.size"]
     7.0
     """
-    return plt.style.context(STYLE)
+    return plt.style.context([STYLE, {"font.family": families()}])
 
 
 def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib import colors
 
-from helixlab.plotting import METHOD_COLOURS, METHOD_LABELS, panels, style
+from helixlab.plotting import METHOD_COLOURS, METHOD_LABELS, fonts, panels, style
 from helixlab.plotting.style import MACHINE_COLOURS, in_order, ink_on, machine_colours, method_colours
 from helixlab.tables import read_table
 
@@ -60,3 +60,13 @@ def test_panels_have_the_width_of_a_column() -> None:
     figure, axes = panels(2, 3)
     assert figure.get_size_inches()[0] == 3.3
     assert axes.shape == (2, 3)
+
+
+def test_other_scripts_have_fonts_where_there_are_some(monkeypatch):
+    monkeypatch.setattr(fonts, "MORE", ("No such font", "STIXGeneral"))  # the second comes with matplotlib
+    fonts.families.cache_clear()
+    try:
+        with style():
+            assert plt.rcParams["font.family"] == ["DejaVu Sans", "STIXGeneral"]
+    finally:
+        fonts.families.cache_clear()
