@@ -18,6 +18,7 @@ from helixlab.errors import SimulationError
 from helixlab.files import json_ready, write_text
 from helixlab.html import card
 from helixlab.simulation.provenance import library_in_words
+from helixlab.simulation.usual import unusual_in_words
 
 __all__ = ["FORMAT", "TABLES", "VERSION", "Result", "file_hash"]
 
@@ -104,7 +105,7 @@ class Result:
     def _repr_html_(self) -> str:
         row = self.summary.iloc[0]
         shown = (
-            "placement", "placement_hash", "scheduler", "execution", "mode", "seed", "partial",
+            "placement", "placement_hash", "scheduler", "execution", "mode", "on_full", "seed", "partial",
             "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "queries_finished",
             "queries_in_flight", "queries_waited", "max_flow_tokens_per_s", "upper_bound_tokens_per_s",
         )  # fmt: skip
@@ -115,8 +116,9 @@ class Result:
     def __repr__(self) -> str:
         row = self.summary.iloc[0]
         what = "Partial result" if row["partial"] else "Result"
+        dropped = ", queries dropped on full" if row["on_full"] == "drop" else ""
         return (
-            f"{what}({row['placement']} with {row['scheduler']}, {row['mode']}:"
+            f"{what}({row['placement']} with {row['scheduler']}, {row['mode']}{dropped}:"
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
             f" decode {row['decode_latency_mean_s']:.3f} s)"
         )
@@ -124,6 +126,8 @@ class Result:
     @property
     def origin(self) -> str:
         """What ran, in one line: whether it is partial, names with content hashes, workload, seed, versions.
+
+        Settings that change results are told where they are not the usual ones.
 
         Examples
         --------
@@ -148,6 +152,7 @@ class Result:
         parts += [
             f"{workload['duration_s']:g} s after {workload['warmup_s']:g} s",
             f"seed {workload['seed']}",
+            *unusual_in_words(workload, source["settings"]),
         ]
         parts.append(f"helixlab {library_in_words(versions)}")
         return "; ".join(parts)

@@ -17,14 +17,12 @@ from helixlab.simulation.provenance import provenance
 from helixlab.simulation.result import Result
 from helixlab.simulation.setup import loading_time_s, new_state
 from helixlab.simulation.tables import build_result
+from helixlab.simulation.usual import KV_RULES
 from helixlab.simulation.watch import Watch
 from helixlab.workload import Workload
 from helixlab.workload import offline as offline_workload
 
-__all__ = ["check_step", "check_workload", "simulate"]
-
-KV_RULES = {"offline": (0.85, 1.0), "online": (0.9, 0.6)}
-"""The paper's part of a KV cache that may fill, and part of the mean output that is expected."""
+__all__ = ["KV_RULES", "check_step", "check_workload", "simulate"]
 
 
 def simulate(

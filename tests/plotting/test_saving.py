@@ -92,8 +92,26 @@ def test_a_table_of_runs_says_what_they_were(tmp_path: Path) -> None:
         assert len(told) == 2
         for line, scheduler in zip(told, ("helix", "swarm"), strict=True):
             assert hx.load_placement(grid["placement"]).content_hash[:8] in line
-            assert f"scheduler {scheduler}; execution greedy; mode offline; trace azure-conv;" in line
+            assert f"scheduler {scheduler}; execution greedy; on_full wait; mode offline; trace" in line
             assert "warmup_s 0; duration_s 5; seed 0, 1; helixlab" in line
+
+
+def test_runs_of_other_settings_have_lines_of_their_own(tmp_path: Path) -> None:
+    grid = {
+        "placement": "small10/llama-1-30b/helix",
+        "execution": [hx.chunked(), hx.chunked(chunk_tokens=128)],
+        "on_full": ["wait", "drop"],
+        "kv_high_water_mark": [0.5, 0.85],
+        "expected_output_ratio": 2.0,
+        "workload": hx.offline(warmup_s=0, duration_s=5),
+    }
+    save_table(TABLE, "bars", tmp_path, results=hx.sweep(grid, progress=False))
+    lines = (tmp_path / "bars.origin.txt").read_text().splitlines()
+    assert len(lines) == 8
+    for line in lines:
+        assert "; expected_output_ratio 2; " in line
+    assert sum("; chunk_tokens 128; " in line for line in lines) == 4
+    assert sum("; on_full drop; kv_high_water_mark 0.5; " in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("results", [3, ["a"], "some"])

@@ -70,6 +70,30 @@ def test_it_says_which_code_ran():
     assert len(source()["versions"]["helixlab_code"]) == 16
 
 
+def test_the_origin_tells_settings_that_are_not_the_usual_ones():
+    usual = hx.simulate(*SYSTEM, workload=SHORT)
+    for words in ("dropped", "kv_high_water_mark", "expected_output_ratio", "arrivals"):
+        assert words not in usual.origin
+    online = hx.online(rate_tokens_per_s=50, duration_s=5, trace="azure-conv", rng=0)
+    assert "arrivals" not in hx.simulate(*SYSTEM, workload=online).origin
+    other = hx.simulate(
+        *SYSTEM,
+        workload=replace(online, arrivals="poisson"),
+        on_full="drop",
+        kv_high_water_mark=0.85,
+        expected_output_ratio=1.0,
+    )
+    told = "; arrivals poisson; queries dropped on full; kv_high_water_mark 0.85; expected_output_ratio 1; "
+    assert told in other.origin
+
+
+def test_dropping_is_told_wherever_a_result_is_shown():
+    waits, drops = (hx.simulate(*SYSTEM, workload=SHORT, on_full=what) for what in ("wait", "drop"))
+    assert "drop" not in repr(waits)
+    assert "offline, queries dropped on full: " in repr(drops)
+    assert "<th>on_full</th><td>drop</td>" in drops._repr_html_()
+
+
 @pytest.mark.parametrize("part", ["name", "layers", "hash"])
 def test_a_result_changed_by_hand_is_refused(tmp_path, part):
     folder = hx.simulate(*SYSTEM, workload=SHORT).save(tmp_path / "run")
