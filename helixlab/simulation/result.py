@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 
 from helixlab.errors import SimulationError
-from helixlab.files import json_ready, write_text
+from helixlab.files import content_hash, json_ready, write_text
 from helixlab.html import card
 from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.usual import unusual_in_words
 
 __all__ = ["FORMAT", "TABLES", "VERSION", "Result", "file_hash"]
 
-FORMAT, VERSION = "helixlab-result", 4
+FORMAT, VERSION = "helixlab-result", 5
 TABLES = (
     "summary",
     "iterations",
@@ -228,7 +228,9 @@ class Result:
             fresh.mkdir()
             for name in TABLES:
                 _storable(getattr(self, name)).to_parquet(fresh / f"{name}.parquet", index=False)
-            content = {"format": FORMAT, "version": VERSION, "provenance": self.provenance}
+            source = json_ready(self.provenance)
+            content = {"format": FORMAT, "version": VERSION, "provenance": source}
+            content["provenance_hash"] = content_hash(source)
             content["tables"] = {name: file_hash(fresh / f"{name}.parquet") for name in TABLES}
             write_text(fresh / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
             if target.exists():

@@ -57,6 +57,10 @@ def load_result(path: str | os.PathLike[str]) -> Result:
             raise FileFormatError(
                 f"{folder} was changed after it was written: table {name!r} is another one; simulate again"
             )
+    if content_hash(content["provenance"]) != content.get("provenance_hash"):
+        raise FileFormatError(
+            f"{folder} was changed after it was written: its provenance is another one; simulate again"
+        )
     return Result(**tables, provenance=content["provenance"])
 
 
@@ -77,6 +81,7 @@ _STATED_TWICE = (
     ("initial_queries", "workload", "initial_queries"),
     ("warmup_s", "workload", "warmup_s"),
     ("duration_s", "workload", "duration_s"),
+    ("on_full", "settings", "on_full"),
     ("seed", "workload", "seed"),
 )
 """Column of the summary, and where in the provenance the same is said."""

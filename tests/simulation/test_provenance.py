@@ -128,7 +128,12 @@ def test_figures_changed_by_hand_are_refused(tmp_path, table, column):
 
 @pytest.mark.parametrize(
     ("part", "key", "value"),
-    [("scheduler", "name", "random"), ("workload", "seed", 7), ("cluster", "name", "geo24")],
+    [
+        ("scheduler", "name", "random"),
+        ("workload", "seed", 7),
+        ("cluster", "name", "geo24"),
+        ("settings", "on_full", "drop"),
+    ],
 )
 def test_a_provenance_that_the_summary_contradicts_is_refused(tmp_path, part, key, value):
     workload = hx.offline(duration_s=5, warmup_s=0)
@@ -136,6 +141,38 @@ def test_a_provenance_that_the_summary_contradicts_is_refused(tmp_path, part, ke
     content = json.loads((folder / "result.json").read_text())
     content["provenance"][part][key] = value
     (folder / "result.json").write_text(json.dumps(content))
-    what = key if key == "seed" else part
+    what = part if key == "name" else key
     with pytest.raises(FileFormatError, match=f"its {what} is not the one it says it ran with"):
         hx.load_result(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("settings", "kv_high_water_mark", 0.5),
+        ("cluster", "hash", "0123456789abcdef"),
+        ("scheduler", "parameters", [1.0]),
+        ("workload", "trace", "sharegpt"),
+        ("versions", "helixlab", "9.9"),
+        ("notes", "more", "than there was"),
+    ],
+)
+def test_a_provenance_changed_by_hand_is_refused(tmp_path, part, key, value):
+    folder = hx.simulate(*SYSTEM, workload=SHORT).save(tmp_path / "run")
+    content = json.loads((folder / "result.json").read_text())
+    content["provenance"].setdefault(part, {})[key] = value
+    (folder / "result.json").write_text(json.dumps(content))
+    with pytest.raises(
+        FileFormatError, match="changed after it was written: its provenance is another one; simulate again"
+    ):
+        hx.load_result(folder)
+
+
+def test_a_result_may_be_loaded_and_saved_again(tmp_path):
+    online = hx.online(rate_tokens_per_s=50, duration_s=5, rng=0)
+    for at, how in enumerate(({}, {"workload": online, "execution": "chunked", "kv_high_water_mark": 1 / 3})):
+        once = hx.simulate(*SYSTEM, **{"workload": SHORT} | how)
+        again = hx.load_result(once.save(tmp_path / f"{at} once"))
+        third = hx.load_result(again.save(tmp_path / f"{at} again"))
+        assert third.provenance == again.provenance
+        assert third.origin == once.origin
