@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
+from functools import cache
 from pathlib import Path
 
 from helixlab.cluster.cluster import Cluster
 from helixlab.cluster.ini import read_cluster_ini
 from helixlab.cluster.json_format import cluster_from_json, cluster_to_json
 from helixlab.errors import FileFormatError, UnknownNameError
-from helixlab.files import read_text, write_text
+from helixlab.files import parse_json, read_text, write_text
+from helixlab.naming import claimed
 from helixlab.tables import data_file, names_in
 
-__all__ = ["cluster_names", "load_cluster", "save_cluster"]
+__all__ = ["cluster_names", "is_misnamed", "load_cluster", "save_cluster"]
 
 
 def cluster_names() -> list[str]:
@@ -45,23 +49,68 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
     ClusterError
         The file can be read, but breaks an invariant of clusters.
 
+    Warns
+    -----
+    UserWarning
+        The cluster in the file has the name of a bundled one and another content.
+
     Examples
     --------
     >>> load_cluster("geo24")
     Cluster('geo24': 24 nodes (4 A100, 8 L4, 12 T4), 600 links, 3 regions)
     """
     if isinstance(name_or_path, str) and name_or_path in cluster_names():
-        file = data_file("clusters", f"{name_or_path}.json")
-        return cluster_from_json(file.read_text(encoding="utf-8"), name_or_path)
-    if isinstance(name_or_path, str | os.PathLike):
-        ending = Path(name_or_path).suffix.lower()
-        if ending == ".json":
-            return cluster_from_json(read_text(name_or_path), os.fspath(name_or_path))
-        if ending == ".ini":
-            return read_cluster_ini(name_or_path)
-    name = str(name_or_path)
-    what = "cluster" if name == Path(name).stem else "cluster (of files, .json and .ini are read)"
-    raise UnknownNameError(what, name, cluster_names())
+        return _bundled(name_or_path)
+    ending = Path(name_or_path).suffix.lower() if isinstance(name_or_path, str | os.PathLike) else ""
+    if ending not in (".json", ".ini"):
+        name = str(name_or_path)
+        what = "cluster" if name == Path(name).stem else "cluster (of files, .json and .ini are read)"
+        raise UnknownNameError(what, name, cluster_names())
+    path = os.fspath(name_or_path)
+    cluster = cluster_from_json(read_text(path), path) if ending == ".json" else read_cluster_ini(path)
+    if is_misnamed(cluster):
+        warnings.warn(
+            f"{path} calls its cluster {cluster.name!r}, but its content is not that of the bundled one;"
+            " rename it, or results are taken for those of another cluster",
+            stacklevel=2,
+        )
+    return cluster
+
+
+def is_misnamed(cluster: Cluster) -> bool:
+    """Whether it bears the name of a bundled cluster without being that.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> cluster = load_cluster("small10")
+    >>> is_misnamed(cluster), is_misnamed(replace(cluster, name="Single24"))
+    (False, True)
+    """
+    name = claimed(cluster.name, cluster_names())
+    if name is None or cluster.content_hash == _bundled(name).content_hash:
+        return False
+    return cluster.content_hash not in _parts_called(name)
+
+
+@cache
+def _bundled(name: str) -> Cluster:
+    file = data_file("clusters", f"{name}.json")
+    return cluster_from_json(file.read_text(encoding="utf-8"), name)
+
+
+@cache
+def _parts_called(name: str) -> frozenset[str]:
+    """Contents of the parts of clusters that published placements bring along under this name."""
+    contents = []
+    for placement in names_in("placements"):
+        *folders, last = placement.split("/")
+        if name.startswith(f"{folders[0]}-"):
+            file = data_file("placements", *folders, f"{last}.json")
+            part = parse_json(file.read_text(encoding="utf-8"), placement).get("part")
+            if part is not None and part["name"] == name:
+                contents.append(cluster_from_json(json.dumps(part), placement).content_hash)
+    return frozenset(contents)
 
 
 def save_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:

@@ -20,6 +20,7 @@ from helixlab.experiments.runs import described
 from helixlab.model import Model, load_model
 from helixlab.placement import Placement, check_placement, load_placement
 from helixlab.scheduling import Scheduler, get_scheduler
+from helixlab.simulation.names import shown_name
 from helixlab.simulation.run import KV_RULES
 from helixlab.workload import Workload, offline
 
@@ -255,8 +256,8 @@ def _labels(key: str, things: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _shown(key: str, thing: Any) -> dict[str, Any]:
     if isinstance(thing, Execution):
-        return {"execution": thing.name, **thing.parameters}
+        return {"execution": shown_name(thing), **thing.parameters}
     if isinstance(thing, Workload):
         shown = {f.name: getattr(thing, f.name) for f in fields(thing) if f.name not in ("seed", "requests")}
         return shown | {"trace": thing.source}
-    return {key: thing.name}
+    return {key: shown_name(thing)}

@@ -65,7 +65,8 @@ def sweep(
         what the queue did (load, growth_per_s, arrivals_per_s); with samples enough how the window moved
         (in_flight_mean, in_flight_drift, throughput_drift, trend; for both see
         `helixlab.diagnosis.steadiness`); and ``error``: None, or what went wrong with this run, whose figures
-        are then NaN. Different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
+        are then NaN. What has the name of a bundled thing and another content is shown with its content hash;
+        different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
 
     Raises
     ------

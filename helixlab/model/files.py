@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Final
 
@@ -16,9 +17,10 @@ from helixlab.errors import FileFormatError, ModelError, UnknownNameError
 from helixlab.files import parse_json, read_text, write_json
 from helixlab.model.model import Model
 from helixlab.model.profile import MachineProfile
+from helixlab.naming import claimed
 from helixlab.tables import read_table
 
-__all__ = ["load_model", "model_names", "model_to_dict", "save_model"]
+__all__ = ["is_misnamed", "load_model", "model_names", "model_to_dict", "save_model"]
 
 FORMAT: Final = "helixlab-model"
 VERSION: Final = 1
@@ -48,6 +50,11 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     FileFormatError, ModelError
         The file is broken, or states something impossible.
 
+    Warns
+    -----
+    UserWarning
+        The model in the file has the name of a bundled one and another content.
+
     Examples
     --------
     >>> load_model("llama-1-30b").layers
@@ -57,9 +64,29 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     known = model_names()
     if name in known:
         return _bundled(name)
-    if name.endswith(".json") or os.path.isfile(name):
-        return _from_dict(parse_json(read_text(name), name), name)
-    raise UnknownNameError("model", name, known)
+    if not (name.endswith(".json") or os.path.isfile(name)):
+        raise UnknownNameError("model", name, known)
+    model = _from_dict(parse_json(read_text(name), name), name)
+    if is_misnamed(model):
+        warnings.warn(
+            f"{name} calls its model {model.name!r}, but its content is not that of the bundled one; rename"
+            " it, or results are taken for those of another model",
+            stacklevel=2,
+        )
+    return model
+
+
+def is_misnamed(model: Model) -> bool:
+    """Whether it bears the name of a bundled model without being that.
+
+    Examples
+    --------
+    >>> model = load_model("llama-1-30b")
+    >>> is_misnamed(model), is_misnamed(replace(model, layers=61)), is_misnamed(replace(model, name="mine"))
+    (False, True, False)
+    """
+    name = claimed(model.name, model_names())
+    return name is not None and replace(model, name=name) != _bundled(name)
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:

@@ -18,6 +18,7 @@ from helixlab.cluster.checks import LARGEST, shown
 from helixlab.cluster.json_format import cluster_from_json, cluster_to_json
 from helixlab.errors import FileFormatError, PlacementError, UnknownNameError
 from helixlab.files import json_ready, parse_json, read_text, write_text
+from helixlab.naming import claimed, folded, marked
 from helixlab.placement.placement import End, NodeLayers, Placement, PlanReport
 from helixlab.tables import data_file, names_in
 
@@ -138,7 +139,7 @@ def shown_name(placement: Placement) -> str:
     published = _published(placement.name)
     if published is None or published.content_hash == placement.content_hash:
         return placement.name
-    return f"{placement.name}@{placement.content_hash[:8]}"
+    return marked(placement.name, placement.content_hash)
 
 
 def name_mismatches(
@@ -158,26 +159,28 @@ def name_mismatches(
     published = _published(placement.name)
     if not planned and published is not None and content(published) != own:
         yield f"{path} calls its placement {placement.name!r}, but {held}; {rename}"
-    stem = os.path.splitext(os.path.basename(path))[0]
-    right = {placement.name, *equals}
+    stem = folded(os.path.splitext(os.path.basename(path))[0])
+    right = {folded(placement.name), *equals}
     if stem in methods:
-        claimed = [methods[stem]]
+        meant = [methods[stem]]
     elif equals or placement.method in methods:
-        claimed = [name for method, name in methods.items() if _is_word(method, stem)]
+        meant = [name for method, name in methods.items() if _is_word(method, stem)]
         right.add(methods.get(placement.method, ""))
     else:  # a word in a longer name may be meant otherwise
-        claimed = []
-    if claimed and not right & set(claimed):
-        yield f"{path} is named after {claimed[0]!r}, but {held} and is called {placement.name!r}; {rename}"
+        meant = []
+    if meant and not right & set(meant):
+        yield f"{path} is named after {meant[0]!r}, but {held} and is called {placement.name!r}; {rename}"
 
 
 def _is_word(method: str, stem: str) -> bool:
-    return re.search(rf"(?<![a-z0-9]){re.escape(method)}(?![a-z0-9])", stem.lower()) is not None
+    return re.search(rf"(?<![a-z0-9]){re.escape(method)}(?![a-z0-9])", stem) is not None
 
 
 @cache
 def _published(name: str) -> Placement | None:
-    return load_placement(name) if name in placement_names() else None
+    """The published placement that a reader takes one of this name for."""
+    known = claimed(name, placement_names())
+    return None if known is None else load_placement(known)
 
 
 def _whole(value: Any, what: str, path: str) -> int:

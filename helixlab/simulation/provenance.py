@@ -11,15 +11,13 @@ from typing import Any
 import pandas as pd
 
 from helixlab.cluster import Cluster
-from helixlab.contents import digest, library_digest
-from helixlab.errors import ContentError
+from helixlab.contents import library_digest
 from helixlab.execution import Execution
 from helixlab.files import content_hash
 from helixlab.model import Model
-from helixlab.model.files import model_to_dict
 from helixlab.placement import Placement
-from helixlab.placement.files import shown_name
 from helixlab.scheduling import Scheduler
+from helixlab.simulation.names import hash_of, shown_name
 from helixlab.workload import Workload
 
 __all__ = ["library_in_words", "provenance"]
@@ -27,14 +25,6 @@ __all__ = ["library_in_words", "provenance"]
 
 def _requests_hash(requests: pd.DataFrame | None) -> str | None:
     return None if requests is None else content_hash(requests.to_dict("list"))
-
-
-def _functions_hash(thing: Scheduler | Execution) -> str | None:
-    """A hash of all that decides what it does, its functions included; None if they use what has no hash."""
-    try:
-        return digest(thing)[:16]
-    except ContentError:
-        return None
 
 
 def library_in_words(versions: Mapping[str, Any]) -> str:
@@ -62,8 +52,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Everything needed to run it again, with hashes of the contents that stand behind the names."""
     return {
-        "cluster": {"name": cluster.name, "hash": cluster.content_hash},
-        "model": {"name": model.name, "hash": content_hash(model_to_dict(model))},
+        "cluster": {"name": shown_name(cluster), "hash": hash_of(cluster)},
+        "model": {"name": shown_name(model), "hash": hash_of(model)},
         "placement": {
             "name": shown_name(placement),
             "method": placement.method,
@@ -72,15 +62,15 @@ def provenance(
             **placement.layout(),
         },
         "scheduler": {
-            "name": scheduler.name,
+            "name": shown_name(scheduler),
             "parameters": list(scheduler.parameters),
             **{rule: getattr(scheduler, rule) for rule in _RULES},
-            "hash": _functions_hash(scheduler),
+            "hash": hash_of(scheduler),
         },
         "execution": {
-            "name": execution.name,
+            "name": shown_name(execution),
             "parameters": execution.parameters,
-            "hash": _functions_hash(execution),
+            "hash": hash_of(execution),
         },
         "workload": {
             "mode": workload.mode,

@@ -105,7 +105,8 @@ class Result:
     def _repr_html_(self) -> str:
         row = self.summary.iloc[0]
         shown = (
-            "placement", "placement_hash", "scheduler", "execution", "mode", "on_full", "seed", "partial",
+            "placement", "placement_hash", "cluster", "model", "scheduler", "execution", "mode", "on_full",
+            "seed", "partial",
             "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "queries_finished",
             "queries_in_flight", "queries_waited", "max_flow_tokens_per_s", "upper_bound_tokens_per_s",
         )  # fmt: skip
@@ -117,8 +118,10 @@ class Result:
         row = self.summary.iloc[0]
         what = "Partial result" if row["partial"] else "Result"
         dropped = ", queries dropped on full" if row["on_full"] == "drop" else ""
+        # The names of cluster and model are part of most placements' names, but not that they are marked.
+        on = "".join(f" on {row[part]}" for part in ("cluster", "model") if "@" in row[part])
         return (
-            f"{what}({row['placement']} with {row['scheduler']}, {row['mode']}{dropped}:"
+            f"{what}({row['placement']}{on} with {row['scheduler']}, {row['mode']}{dropped}:"
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
             f" decode {row['decode_latency_mean_s']:.3f} s)"
         )

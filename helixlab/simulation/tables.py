@@ -76,8 +76,8 @@ def build_result(
         prompt_tokens = int(iterations["tokens"].to_numpy()[in_window & is_prompt].sum())
     total_tokens = int(run["prompt_tokens"] + run["decode_tokens"])
     summary = {
-        "cluster": cluster.name,
-        "model": placement.model,
+        "cluster": source["cluster"]["name"],
+        "model": source["model"]["name"],
         "placement": source["placement"]["name"],
         "placement_hash": source["placement"]["hash"],
         "scheduler": source["scheduler"]["name"],

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ from helixlab.cluster import (
     single_region,
 )
 from helixlab.errors import ClusterError, FileFormatError, HelixlabError, UnknownNameError
+from helixlab.placement import load_placement
 
 
 class TestBundled:
@@ -340,3 +344,25 @@ class TestStrictness:
             inner = inner[keys[-1]]
         path = write(folder / "fuzz.json", changed(content, tuple(keys), value))
         assert len(complaint(path)) < 600
+
+
+class TestNamesOfOthers:
+    TOLD = (
+        "calls its cluster {!r}, but its content is not that of the bundled one; rename it, or results are"
+        " taken for those of another cluster"
+    )
+
+    @pytest.mark.parametrize("name", ["single24", "Single24", "single24 ", "single24-t4"])
+    def test_a_file_that_bears_the_name_of_a_bundled_one(self, tmp_path, name):
+        save_cluster(replace(load_cluster("small10"), name=name), tmp_path / "mine.json")
+        with pytest.warns(UserWarning, match=re.escape(f"mine.json {self.TOLD.format(name)}")):
+            load_cluster(tmp_path / "mine.json")
+
+    def test_those_that_are_what_they_say(self, tmp_path):
+        small = load_cluster("small10")
+        part = load_placement("single24/llama-2-70b/separate-t4").part
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for cluster in (small, replace(small, name="Small10"), replace(small, name="mine"), part):
+                save_cluster(cluster, tmp_path / "mine.json")
+                assert load_cluster(tmp_path / "mine.json") == cluster

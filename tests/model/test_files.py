@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -188,7 +189,7 @@ class TestHostileFiles:
     @given(data=st.data())
     def test_any_value_anywhere(self, data, tmp_path_factory):
         path = tmp_path_factory.mktemp("any") / "model.json"
-        save_model(LLAMA, path)
+        save_model(replace(LLAMA, name="mine"), path)
         content = json.loads(path.read_text(encoding="utf-8"))
         place = data.draw(st.sampled_from([content, content["profiles"][0]]))
         key = data.draw(st.sampled_from(sorted(place)))
@@ -204,3 +205,24 @@ class TestHostileFiles:
             assert load_model(path) == model
         else:
             assert "model.json" in message
+
+
+class TestNamesOfOthers:
+    @pytest.mark.parametrize("name", ["llama-2-70b", "LLaMA-2-70b "])
+    def test_a_file_that_bears_the_name_of_a_bundled_one(self, name, tmp_path):
+        save_model(replace(LLAMA, name=name), tmp_path / "mine.json")
+        told = (
+            f"mine.json calls its model {name!r}, but its content is not that of the bundled one; rename it,"
+            " or results are taken for those of another model"
+        )
+        with pytest.warns(UserWarning, match=told):
+            load_model(tmp_path / "mine.json")
+
+    @pytest.mark.parametrize(
+        "model", [LLAMA, replace(LLAMA, name="LLaMA-1-30b"), replace(LLAMA, name="mine")]
+    )
+    def test_those_that_are_what_they_say(self, model, tmp_path):
+        save_model(model, tmp_path / "mine.json")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert load_model(tmp_path / "mine.json") == model

@@ -44,6 +44,26 @@ def test_the_name_of_another_one_inside(tmp_path):
     assert shown_name(placement) == f"{PETALS.name}@{HELIX.content_hash[:8]}"
 
 
+@pytest.mark.parametrize("name", [f"{PETALS.name} ", f" {PETALS.name}", "Single24/LLaMA-2-70b/Petals"])
+def test_blanks_and_capitals_make_no_other_name(tmp_path, name):
+    hx.save_placement(replace(PETALS, name=name), tmp_path / "mine.json")
+    same = quietly(tmp_path / "mine.json")
+    assert shown_name(same) == name
+    hx.save_placement(replace(HELIX, name=name), tmp_path / "mine.json")
+    with pytest.warns(UserWarning, match=f"mine.json calls its placement '{name}', but it holds"):
+        other = hx.load_placement(tmp_path / "mine.json")
+    assert shown_name(other) == f"{name.strip()}@{HELIX.content_hash[:8]}"
+
+
+@pytest.mark.parametrize("file", ["Petals.json", "PETALS .json"])
+def test_blanks_and_capitals_in_the_name_of_the_file(tmp_path, file):
+    hx.save_placement(replace(HELIX, name="mine", method="by hand", links=HELIX.links[:-1]), tmp_path / file)
+    with pytest.warns(UserWarning, match="is named after 'single24/llama-2-70b/petals'"):
+        hx.load_placement(tmp_path / file)
+    hx.save_placement(PETALS, tmp_path / file)
+    assert quietly(tmp_path / file) == PETALS
+
+
 def test_the_name_of_another_one_outside(tmp_path):
     hx.save_placement(HELIX, tmp_path / "petals.json")
     told = r"petals.json is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/hel"
