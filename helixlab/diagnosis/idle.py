@@ -117,7 +117,9 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             }
         )
     columns = ["node", "machine", "cause", "flow_tokens_per_s", "potential_tokens_per_s", "inbound", "share"]
-    return pd.DataFrame(rows, columns=[*columns, "kv_masked", "batch_masked"])
+    table = pd.DataFrame(rows, columns=[*columns, "kv_masked", "batch_masked"])
+    table.attrs["origin"] = result.origin
+    return table
 
 
 def _on_a_path(links: pd.DataFrame) -> set[Any]:

@@ -109,6 +109,7 @@ def losses(result: Result) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["cause", "tokens_per_s"]).astype({"tokens_per_s": float})
     lost = float(table["tokens_per_s"].clip(lower=0).sum())
     table["share"] = table["tokens_per_s"] / lost if lost > 0 else 0.0
+    table.attrs["origin"] = result.origin
     return table.sort_values("tokens_per_s", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -60,4 +60,6 @@ def time_breakdown(result: Result) -> pd.DataFrame:
     for phase, chosen in (("prompt", window["iteration"] == 0), ("decode", window["iteration"] > 0)):
         means = window.loc[chosen, ["latency_s", *PARTS]].mean()
         rows.append({"phase": phase, "iterations": int(chosen.sum()), **means})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["origin"] = result.origin
+    return table

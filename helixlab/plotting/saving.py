@@ -53,8 +53,9 @@ def save_figure(
         What was drawn; its index is left out.
     results : iterable of Result, or DataFrame, optional
         The runs that the figure shows, or a table of them with columns such as placement, placement_hash,
-        scheduler and seed; by default `table`. What ran is written into the files, with the version of
-        helixlab, as ``Description`` (png) and ``Subject`` (pdf).
+        scheduler and seed; by default `table`, or the run whose `Result.origin` is in its ``attrs``. What ran
+        is written into the files, with the version of helixlab, as ``Description`` (png) and ``Subject``
+        (pdf).
 
     Returns
     -------
@@ -76,7 +77,7 @@ def save_figure(
     ['empty.png', 'empty.pdf', 'empty.csv']
     """
     files = {ending: _file(folder, name, ending) for ending in ("png", "pdf")}
-    origins = "\n".join(_origins(table if results is None else results))
+    origins = "\n".join(_origins_of(table) if results is None else _origins(results))
     engine = fig.get_layout_engine()
     fig.draw_without_rendering()
     # Laying out takes most of the time of drawing, and once is enough.
@@ -92,7 +93,7 @@ def save_figure(
         ) from None
     finally:
         fig.set_layout_engine(engine)
-    return files | {"csv": save_table(table, name, folder)}
+    return files | {"csv": _save_csv(table, name, folder, None)}
 
 
 def save_table(
@@ -113,8 +114,9 @@ def save_table(
     folder : path
         Made if it is not there.
     results : iterable of Result, or DataFrame, optional
-        The runs that a table comes from which does not name them itself, as for `save_figure`: what ran is
-        written beside it, into ``name.origin.txt``.
+        The runs that a table comes from which does not name them itself, as for `save_figure`; by default the
+        run whose `Result.origin` is in its ``attrs``. What ran is written beside it, into
+        ``name.origin.txt``.
 
     Raises
     ------
@@ -127,18 +129,37 @@ def save_table(
     >>> save_table(pd.DataFrame({"x": [1]}), "ones", tempfile.mkdtemp()).read_text()
     'x\n1\n'
     """
+    if results is not None:
+        return _save_csv(table, name, folder, _origins(results))
+    return _save_csv(table, name, folder, _origins_of(table) if _is_signed(table) else None)
+
+
+def _save_csv(
+    table: pd.DataFrame, name: str, folder: str | os.PathLike[str], origins: list[str] | None
+) -> Path:
+    """Write a table, and beside it what ran, where that is to be told."""
     file = _file(folder, name, "csv")
     try:
         with replacing(file) as beside:
             table.to_csv(beside, index=False, lineterminator="\n")
-        if results is not None:
+        if origins is not None:
             with replacing(file.with_name(f"{name}.origin.txt")) as beside:
-                beside.write_text("\n".join([*_origins(results), ""]), encoding="utf-8")
+                beside.write_text("\n".join([*origins, ""]), encoding="utf-8")
     except OSError as error:
         raise FileFormatError(
             f"cannot write table {name!r} into {folder} ({error.strerror or error}); give another folder"
         ) from None
     return file
+
+
+def _is_signed(table: pd.DataFrame) -> bool:
+    """Whether it comes from one run, and says so in its ``attrs`` only."""
+    return "placement" not in table and isinstance(table.attrs.get("origin"), str)
+
+
+def _origins_of(table: pd.DataFrame) -> list[str]:
+    """What a table itself says of the runs it comes from."""
+    return [table.attrs["origin"]] if _is_signed(table) else _origins(table)
 
 
 def _origins(runs: Iterable[Result] | pd.DataFrame) -> list[str]:

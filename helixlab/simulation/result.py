@@ -80,6 +80,7 @@ class Result:
     Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
     ``total_tokens_per_s`` of the summary is of the whole run, as the reference prints it: all tokens, those
     of the warm-up included, over the time from loading the models to the last iteration.
+    Every table has `origin` in its ``attrs``, which goes with what is made of that table alone.
     The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
     with the run if that was during the warm-up.
 
@@ -101,6 +102,13 @@ class Result:
     timeline: pd.DataFrame
     node_timeline: pd.DataFrame
     provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        origin = self.origin
+        for name in TABLES:
+            table = getattr(self, name).copy(deep=False)  # whoever else has the table has it as it was
+            table.attrs["origin"] = origin
+            object.__setattr__(self, name, table)
 
     def _repr_html_(self) -> str:
         row = self.summary.iloc[0]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import helixlab as hx
+from helixlab.diagnosis import idle_nodes, losses, time_breakdown
 from helixlab.errors import FileFormatError
 from helixlab.plotting import panels, save_figure, save_table, throughput_bars
 
@@ -131,3 +132,23 @@ def test_a_table_that_names_no_runs_has_them_beside_it(tmp_path):
     assert line.startswith("placement mine (abc); scheduler helix; seed 0, 1; helixlab ")
     with pytest.raises(FileFormatError, match="give results of simulate"):
         save_table(TABLE, "bars", tmp_path, results=[TABLE])
+
+
+def test_tables_of_a_result_bring_their_origin(tmp_path):
+    result = hx.simulate(
+        hx.load_cluster("small10"),
+        hx.load_model("llama-1-30b"),
+        hx.load_placement("small10/llama-1-30b/helix"),
+        workload=hx.offline(warmup_s=0, duration_s=5),
+        keep_breakdown=True,
+    )
+    for table in (result.nodes, losses(result), idle_nodes(result), time_breakdown(result)):
+        save_table(table.head(3), "few", tmp_path)
+        assert (tmp_path / "few.origin.txt").read_text() == f"{result.origin}\n"
+    figure, _ = panels()
+    files = save_figure(figure, "drawn", tmp_path, result.nodes)
+    with Image.open(files["png"]) as picture:
+        assert picture.info["Description"] == result.origin
+    assert not (tmp_path / "drawn.origin.txt").exists(), "the picture has it"
+    save_table(result.summary, "itself", tmp_path)
+    assert not (tmp_path / "itself.origin.txt").exists(), "it names what ran in its columns"

@@ -9,6 +9,7 @@ import pytest
 import helixlab as hx
 from helixlab.errors import FileFormatError
 from helixlab.scheduling import Scheduler
+from helixlab.simulation.result import TABLES
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -176,3 +177,25 @@ def test_a_result_may_be_loaded_and_saved_again(tmp_path):
         third = hx.load_result(again.save(tmp_path / f"{at} again"))
         assert third.provenance == again.provenance
         assert third.origin == once.origin
+
+
+def test_every_table_says_where_it_comes_from(tmp_path):
+    result = hx.simulate(*SYSTEM, workload=SHORT, keep_batches=True, keep_breakdown=True)
+    again = hx.load_result(result.save(tmp_path / "run"))
+    for name in TABLES:
+        table, loaded = getattr(result, name), getattr(again, name)
+        assert table.attrs["origin"] == loaded.attrs["origin"] == result.origin
+        pd.testing.assert_frame_equal(table, loaded)
+        assert table.equals(loaded)
+        assert pd.read_parquet(tmp_path / "run" / f"{name}.parquet").attrs["origin"] == result.origin
+    assert again.save(tmp_path / "again")
+    assert "origin" not in hx.max_flow(*SYSTEM).bottlenecks.attrs
+
+
+def test_tables_of_several_results_have_no_single_origin():
+    first, other = (hx.simulate(*SYSTEM, workload=SHORT, scheduler=name) for name in ("helix", "swarm"))
+    both = pd.concat([first.nodes, other.nodes], ignore_index=True)
+    assert len(both) == 20
+    assert "origin" not in both.attrs
+    assert pd.concat([first.nodes, first.nodes]).attrs["origin"] == first.origin
+    assert len(first.nodes.merge(other.nodes, on="node")) == 10
