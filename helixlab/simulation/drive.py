@@ -173,9 +173,10 @@ def drive(
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
     if watch is not None:
-        watch.start(state, start_s)
+        span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
+        watch.start(state, start_s, span_s, workload.online)
     recording.snapshot()
-    reached_s = start_s
+    reached_s, last_s = start_s, math.inf
     with hearing_ctrl_c() as ctrl_c:
         for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
             over = False
@@ -190,10 +191,14 @@ def drive(
                     if ctrl_c.pressed and not over:
                         recording.stop(start_s)
                         return recording
+                if over:
+                    last_s = min(last_s, float(run["now_s"]))
                 if watch is not None and reached_s == row_s and not over:
                     watch.show(recording.state, reached_s)
             reached_s = end_of_part_s
             recording.snapshot()
+    if watch is not None:
+        watch.show(recording.state, min(last_s, reached_s))
     recording.end()
     return recording
 

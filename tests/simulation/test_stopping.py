@@ -153,16 +153,30 @@ def test_watching_changes_nothing(capsys):
                 )
 
 
+def watched(capsys):
+    """What a watched run printed: the explanation, the two lines of the heading, and the rows."""
+    lines = capsys.readouterr().out.splitlines()
+    above = next(at for at, line in enumerate(lines) if line.split()[0] == "in")
+    heads, rows = lines[above : above + 2], lines[above + 2 :]
+    assert len({len(line) for line in (*heads, *rows)}) == 1, "aligned"
+    assert max(map(len, lines)) <= 80, "an ordinary terminal"
+    return " ".join(lines[:above]), heads, rows
+
+
 def test_the_table_it_prints(capsys):
     result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=10, sample_step_s=10.0)
-    explained, heads, *rows = capsys.readouterr().out.splitlines()
-    assert explained.startswith("Every 10 s: queries in flight, held, finished;")
-    assert len({len(line) for line in (heads, *rows)}) == 1, "aligned"
+    explained, heads, rows = watched(capsys)
+    assert explained.startswith(
+        "Every 10 s: simulated seconds since the start; queries in flight (those held are among them), held"
+    )
+    assert [" ".join(words) for words in zip(heads[0].split()[1:], heads[1].split()[6:], strict=True)] == [
+        "KV max", "KV mean", "KV exp.", "busy max", "busy mean",
+    ]  # fmt: skip
     times = [int(row.split()[0]) for row in rows]
     assert times == [10, 20, 30, 40, 50, 60, 70, 80]
     timeline = result.timeline.set_index("time_s")
     for row in rows:
-        time, _, in_flight, held, finished, prompts, decodes, *_, expected, _, _ = row.split()
+        time, in_flight, held, finished, prompts, decodes, *_, expected, _, _ = row.split()
         known = timeline.loc[result.summary["start_s"].item() + int(time)] if int(time) < 80 else None
         if known is not None:
             assert [int(in_flight), int(held), int(finished)] == known[
@@ -184,5 +198,37 @@ def test_a_step_that_makes_no_sense():
 def test_the_table_tells_parts_of_seconds(capsys):
     workload = hx.offline(warmup_s=0, duration_s=2, rng=0)
     hx.simulate(*SYSTEM, workload=workload, watch_step_s=0.5)
-    _, _, *rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[0] for row in rows] == ["0.5", "1", "1.5", "2"]
+    *_, rows = watched(capsys)
+    assert [row.split()[0] for row in rows] == ["0.5", "1.0", "1.5", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "step_s", "times"),
+    [
+        (0.002, 0.0005, ["0.0005", "0.0010", "0.0015", "0.0020"]),
+        (2.25, 0.5, ["0.50", "1.00", "1.50", "2.00", "2.25"]),
+        (25, 10, ["10", "20", "25"]),
+        (5, 10, ["5"]),
+        (1, 1 / 3, ["0.3333", "0.6667", "1.0000"]),
+        (0.3, 0.1, ["0.1", "0.2", "0.3"]),
+        (40_000, 33_333.25, ["33333.25", "40000.00"]),
+    ],
+)
+def test_the_times_of_a_watched_run(capsys, duration_s, step_s, times):
+    workload = hx.offline(warmup_s=0, duration_s=duration_s, rng=0)
+    hx.simulate(*SYSTEM, workload=workload, watch_step_s=step_s, keep_iterations=False)
+    explained, _, rows = watched(capsys)
+    assert [row.split()[0] for row in rows] == times
+    assert explained.startswith(f"Every {step_s:.10g} s: ")
+
+
+def test_what_comes_after_the_last_row_has_one(capsys):
+    result = hx.simulate(*SYSTEM, workload=ONLINE, watch_step_s=7)
+    *_, rows = watched(capsys)
+    *times, end = (int(row.split()[0]) for row in rows)
+    assert times == list(range(7, 7 * len(rows), 7))
+    ended_s = result.summary["last_finish_s"].item() - result.summary["start_s"].item()
+    assert times[-1] < ended_s
+    assert end == round(ended_s)
+    assert rows[-1].split()[1:3] == ["0", "0"], "all have left"
+    assert int(rows[-1].split()[3]) == result.summary["queries_finished"].item()
