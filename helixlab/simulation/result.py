@@ -60,9 +60,9 @@ class Result:
         requests together waited there (batch_wait_s, kv_wait_s).
     links : DataFrame
         One row a link: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s, of the window
-        tokens_per_s, busy_fraction and wait_s (as for nodes), and how often the helix scheduler left it out
-        because the receiver's KV cache was expected to be too full (kv_masked) or the prompt does not fit
-        in one batch there (batch_masked).
+        tokens_per_s, busy_fraction and wait_s (as for nodes), how often the helix scheduler considered to
+        send a prompt by it (considered), and left it out because the receiver's KV cache was expected to be
+        too full (kv_masked) or the prompt does not fit in one batch there (batch_masked).
     bottlenecks : DataFrame
         What binds the maximum flow, see `Flow`.
     timeline : DataFrame

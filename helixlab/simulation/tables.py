@@ -214,8 +214,7 @@ def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
             "busy_fraction": (_sent_s(after, recording.window_s[1]) - _sent_s(before, recording.window_s[0]))
             / span_s,
             "wait_s": after["wait_s"] - before["wait_s"] + unknown,
-            "kv_masked": after["kv_masked"],
-            "batch_masked": after["batch_masked"],
+            **{name: after[name] - before[name] for name in ("considered", "kv_masked", "batch_masked")},
         }
     )
 
