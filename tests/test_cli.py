@@ -147,6 +147,13 @@ def test_list_loads_nothing_slow():
     assert done.stderr.strip() == "set()"
 
 
+@pytest.mark.parametrize("how", [["--objective", "flow"], ["--method", "paper-milp"]])
+def test_solvers_print_nothing_of_their_own(how):
+    done = run("plan", *SUBJECT, *how, "--time-limit", "2", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["max_flow_tokens_per_s"] > 0
+
+
 def test_plan_as_json(answer):
     content = answer("plan", *SUBJECT, "--method", "swarm")
     keys = {"max_flow_tokens_per_s", "upper_bound_tokens_per_s", "gap", "status", "wall_s", "nodes", "trace"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import numpy as np
 from helixlab.cluster import Cluster
 from helixlab.cluster.checks import shown
 from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.interrupts import loaded
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
 from helixlab.placement.placement import Placement, PlanReport
@@ -93,7 +93,7 @@ def plan(
     if method not in METHODS:
         raise UnknownNameError("placement method", method, METHODS)
     named = METHODS[method]
-    planner = getattr(import_module("helixlab.planning"), named) if isinstance(named, str) else named
+    planner = getattr(loaded("helixlab.planning"), named) if isinstance(named, str) else named
     _check_options(method, planner, options)
     is_number = isinstance(time_limit_s, int | float) and not isinstance(time_limit_s, bool)
     if time_limit_s is not None and not (is_number and time_limit_s > 0):

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pandas as pd
 from helixlab.errors import SimulationError
 from helixlab.files import json_ready, write_text
 from helixlab.html import card
+from helixlab.interrupts import loaded
 from helixlab.simulation.provenance import library_in_words
 
 __all__ = ["FORMAT", "TABLES", "VERSION", "Result", "file_hash"]
@@ -169,7 +169,7 @@ class Result:
         SimulationError
             The run has no timeline, or the step is no multiple of its own.
         """
-        return import_module("helixlab.plotting").timeline_picture(self, step_s=step_s)
+        return loaded("helixlab.plotting").timeline_picture(self, step_s=step_s)
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
