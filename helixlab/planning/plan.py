@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import Parameter, signature
@@ -80,6 +81,11 @@ def plan(
     PlacementError
         The method cannot place the model on the cluster, or an argument makes no sense.
 
+    Warns
+    -----
+    UserWarning
+        Ctrl-C ended the search: the placement is the best so far, and its name ends with "(interrupted)".
+
     Examples
     --------
     >>> from helixlab.cluster import load_cluster
@@ -112,6 +118,10 @@ def plan(
         report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
         placement = replace(placement, report=report)
     check_placement(placement, cluster, model)
+    if placement.report is not None and placement.report.status == "interrupted":
+        # So that whatever is made of it says so.
+        placement = replace(placement, name=f"{placement.name} (interrupted)")
+        warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)
     return placement
 
 
