@@ -582,7 +582,7 @@ def test_explain(tmp_path, capsys):
     printed = capsys.readouterr().out
     findings = hx.diagnose(hx.load_result(tmp_path / "run"))
     for at, finding in enumerate(findings, 1):
-        assert f"{at}. {finding.cause} (cost {finding.cost:.2f})" in printed
+        assert f"{at}. {finding.cause} (cost {finding.cost:.1%})" in printed
     told = " ".join(printed.split())
     assert all(finding.text in told and finding.suggestion in told for finding in findings)
     assert "keep_breakdown" not in told, "what is kept can be explained"

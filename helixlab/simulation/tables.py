@@ -136,7 +136,8 @@ def build_result(
 def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
     """Log pieces as a table, column by column so that no second copy of the whole is made."""
     return pd.DataFrame(
-        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()}
+        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()},
+        copy=False,
     )
 
 
@@ -246,5 +247,6 @@ def _node_timeline(recording: Recording, cluster: Cluster) -> pd.DataFrame:
             "kv_used_fraction": (samples[:, 0] / capacity).ravel(),
             "kv_expected_fraction": (samples[:, 1] / capacity).ravel(),
             "busy_fraction": busy.ravel(),
-        }
+        },
+        copy=False,
     )
