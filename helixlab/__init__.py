@@ -5,9 +5,10 @@ Heavy parts (numba, networkx, pandas' parquet, plotting) load when they are firs
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from helixlab.interrupts import loaded
 
 if TYPE_CHECKING:
     from helixlab import errors, plotting, units
@@ -152,9 +153,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        value = getattr(import_module(f"helixlab.{_HOME_OF[name]}"), name)
+        value = getattr(loaded(f"helixlab.{_HOME_OF[name]}"), name)
     elif name in _MODULES:
-        value = import_module(f"helixlab.{name}")
+        value = loaded(f"helixlab.{name}")
     else:
         raise AttributeError(f"module 'helixlab' has no attribute {name!r}")
     globals()[name] = value

@@ -146,7 +146,6 @@ def _plan(asked: argparse.Namespace) -> None:
     }
     if report.status == "interrupted":
         asked.stopped = True
-        warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)
     if asked.output:
         save_placement(placement, asked.output)
     if asked.json:

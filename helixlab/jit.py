@@ -21,6 +21,7 @@ import platformdirs
 from numba.core import config
 
 from helixlab.errors import SchedulingError
+from helixlab.interrupts import ctrl_c_at_once
 
 __all__ = ["compiled", "from_user", "inlined", "rare"]
 
@@ -81,7 +82,8 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
         before = config.CACHE_DIR  # type: ignore[attr-defined]
         config.CACHE_DIR = cache_folder(part)  # type: ignore[attr-defined]
         try:
-            return numba.njit(signature, cache=True, **OPTIONS)(function)
+            with ctrl_c_at_once():
+                return numba.njit(signature, cache=True, **OPTIONS)(function)
         finally:
             config.CACHE_DIR = before  # type: ignore[attr-defined]
 

@@ -39,6 +39,6 @@ def print_table(table: pd.DataFrame) -> None:
 def print_findings(findings: Iterable[Finding]) -> None:
     """One finding a paragraph, numbered: its cause and cost, what is the case, what could be done."""
     for at, finding in enumerate(findings, 1):
-        print(f"{at}. {finding.cause} (cost {finding.cost:.2f})")
+        print(f"{at}. {finding.cause} (cost {finding.cost:.1%})")
         for text in (finding.text, finding.suggestion):
             print(textwrap.fill(text, WIDTH, initial_indent="   ", subsequent_indent="   "))

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,6 @@ import pytest
 import helixlab as hx
 from helixlab import cli
 from helixlab.execution import EXECUTIONS
-from helixlab.placement import PlanReport
 from helixlab.planning import METHODS
 from helixlab.scheduling import SCHEDULERS
 
@@ -145,6 +143,13 @@ def test_list_loads_nothing_slow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "set()"
+
+
+@pytest.mark.parametrize("how", [["--objective", "flow"], ["--method", "paper-milp"]])
+def test_solvers_print_nothing_of_their_own(how):
+    done = run("plan", *SUBJECT, *how, "--time-limit", "2", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["max_flow_tokens_per_s"] > 0
 
 
 def test_plan_as_json(answer):
@@ -527,13 +532,16 @@ def test_plans_show_whose_they_are(answer, tmp_path):
 
 @pytest.mark.filterwarnings("default:interrupted")
 def test_an_interrupted_plan(monkeypatch, capsys, tmp_path):
-    placement = hx.load_placement("small10/llama-1-30b/helix")
-    stopped = replace(placement, report=PlanReport("interrupted"))
-    monkeypatch.setattr(cli, "plan", lambda *subject, **how: stopped)
-    assert cli.main(["plan", *SUBJECT, "-o", str(tmp_path / "p.json")]) == 130
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helixlab.planning.helix.regions_of", interrupt)
+    assert cli.main(["plan", *SUBJECT, "--objective", "flow", "-o", str(tmp_path / "p.json")]) == 130
     told = "helixlab: warning: interrupted; the placement is the best that was found so far"
-    assert told in capsys.readouterr().err
-    assert hx.load_placement(tmp_path / "p.json") == placement
+    output = capsys.readouterr()
+    assert output.err.count(told) == 1
+    assert "small10/llama-1-30b/helix (interrupted)" in output.out
+    assert hx.load_placement(tmp_path / "p.json").report.status == "interrupted"
 
 
 def test_interrupt(monkeypatch, capsys):
@@ -574,7 +582,7 @@ def test_explain(tmp_path, capsys):
     printed = capsys.readouterr().out
     findings = hx.diagnose(hx.load_result(tmp_path / "run"))
     for at, finding in enumerate(findings, 1):
-        assert f"{at}. {finding.cause} (cost {finding.cost:.2f})" in printed
+        assert f"{at}. {finding.cause} (cost {finding.cost:.1%})" in printed
     told = " ".join(printed.split())
     assert all(finding.text in told and finding.suggestion in told for finding in findings)
     assert "keep_breakdown" not in told, "what is kept can be explained"

@@ -7,7 +7,7 @@ import pytest
 
 import helixlab as hx
 
-EVIL = "<script>alert('x')</script>"
+EVIL = "<script>alert('$x$')</script>"
 
 
 class Checker(HTMLParser):
@@ -19,7 +19,11 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         assert tag in {"div", "strong", "table", "thead", "tbody", "tr", "th", "td", "em", "p"}
-        assert not attrs or (tag == "div" and attrs == [("style", "max-height: 24em; overflow-y: auto")])
+        known = (
+            [("style", "max-height: 24em; overflow-y: auto")],
+            [("class", "tex2jax_ignore mathjax_ignore")],
+        )
+        assert not attrs or (tag == "div" and attrs in known)
         self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -57,6 +61,11 @@ def test_what_they_show(study):
     assert {"Result", placement.name, "decode_tokens_per_s", "busy_fraction", result.origin} <= set(shown)
     finding = next(each for each in hx.diagnose(result) if "tokens_per_s" in each.evidence)
     assert {str(finding), "tokens_per_s"} <= set(texts(finding))
+    assert "(cost " in texts(finding)[0]
+    assert texts(finding)[0].endswith("%)")
+    bound = next(each for each in hx.diagnose(result) if each.cause == "placement")
+    assert "1 row, in evidence['bottlenecks']" in texts(bound)
+    assert {"kind", "sender", "capacity_tokens_per_s"} <= set(texts(bound)), "its rows"
 
 
 def test_names_are_escaped(study):

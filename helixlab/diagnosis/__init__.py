@@ -6,12 +6,14 @@ from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.idle import idle_nodes
 from helixlab.diagnosis.losses import losses
 from helixlab.diagnosis.settings import differing_settings
+from helixlab.diagnosis.tightest import binding_cut
 from helixlab.diagnosis.times import time_breakdown
 
 __all__ = [
     "CAUSES",
     "Comparison",
     "Finding",
+    "binding_cut",
     "compare",
     "diagnose",
     "differing_settings",

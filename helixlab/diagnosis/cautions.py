@@ -8,7 +8,7 @@ import numpy as np
 
 from helixlab.diagnosis.facts import Facts
 from helixlab.diagnosis.finding import Finding
-from helixlab.diagnosis.phrases import FEWER_IN_FLIGHT, computed_again, refusals
+from helixlab.diagnosis.phrases import against_preemption, computed_again, refusals
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
 from helixlab.diagnosis.wording import counted, number, part_of, percent, sentence
@@ -24,7 +24,7 @@ def cautions(result: Result, facts: Facts) -> Iterator[Finding]:
     """Findings that are not about the way from bound to throughput."""
     yield from _stopped(result)
     yield from _rejected(result)
-    yield from _preempted(result)
+    yield from _preempted(result, facts)
     yield from _unsteady(result, facts)
     yield from _saturated(result, facts)
 
@@ -55,7 +55,7 @@ def _rejected(result: Result) -> Iterator[Finding]:
     for_good, suggestion = refusals(
         result, "Let them wait with on_full='wait'; dropping favours short queries."
     )
-    text = f"{part_of(len(turned_away), fed, 'queries')} turned away{for_good}"
+    text = f"{sentence(part_of(len(turned_away), fed))} turned away{for_good}"
     if len(served) and turned_away["input_tokens"].mean() > served.mean():
         text += (
             f"; their prompts had {number(float(turned_away['input_tokens'].mean()))} tokens on average,"
@@ -70,14 +70,15 @@ def _rejected(result: Result) -> Iterator[Finding]:
     )
 
 
-def _preempted(result: Result) -> Iterator[Finding]:
+def _preempted(result: Result, facts: Facts) -> Iterator[Finding]:
     count, fed = (int(result.summary[name].item()) for name in ("queries_preempted", "queries_fed"))
+    bound = facts.bound_tokens_per_s
     if count:
         yield Finding(
             "preemption",
-            min(count / fed, 1.0),
+            min(facts.again_tokens_per_s / bound, 1.0) if bound > 0 else 0.0,
             f"{computed_again(count)}; {counted(fed, 'query', 'queries')} came in all.",
-            FEWER_IN_FLIGHT,
+            against_preemption(facts),
             {"queries_preempted": count, "queries_fed": fed},
         )
 

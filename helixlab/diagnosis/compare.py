@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from helixlab.diagnosis.facts import facts_of
@@ -15,6 +16,7 @@ from helixlab.diagnosis.settings import difference_in_words, differing_settings,
 from helixlab.diagnosis.wording import listed, number
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
+from helixlab.simulation.breakdown import PARTS
 
 __all__ = ["Comparison", "compare"]
 
@@ -121,13 +123,18 @@ def compare(results: Sequence[Result]) -> Comparison:
         warnings.warn(sentence, stacklevel=2)
     settings = pd.DataFrame(differing, index=pd.Index(numbers), dtype=object).T.rename_axis("setting")
     figures = pd.DataFrame([_figures(run) for run in runs], index=pd.Index(numbers, name="run"))
-    tables = [losses(run).set_index("cause")["tokens_per_s"] for run in runs]
+    without = [at for at, run in zip(numbers, runs, strict=True) if not _tells_times(run)]
+    mixed = without if len(without) < len(runs) else []
+    like = [_without_times(run) for run in runs] if mixed else runs
+    tables = [losses(run).set_index("cause")["tokens_per_s"] for run in like]
     causes = pd.concat(tables, axis=1, keys=numbers).fillna(0.0).rename_axis("cause")
     spread = causes.max(axis=1) - causes.min(axis=1)
     causes = causes.loc[spread.sort_values(ascending=False, kind="stable").index]
     lines = [sentence, *(setting_in_words(name, values) for name, values in differing.items())]
     if stopped:
         lines.append(_stopped_in_words(stopped))
+    if mixed:
+        lines.append(_mixed_in_words(mixed))
     lines += [_in_words(figures, causes, other) for other in numbers[1:]]
     return Comparison(settings, figures, causes, "\n".join(lines))
 
@@ -137,6 +144,25 @@ def _figures(result: Result) -> dict[str, Any]:
     named = {name: row[name] for name in ("placement", "scheduler", "partial")}
     named["served_tokens_per_s"] = facts_of(result).served_tokens_per_s
     return named | {name: row[name] for name in FIGURES}
+
+
+def _tells_times(result: Result) -> bool:
+    return PARTS[0] in result.iterations
+
+
+def _without_times(result: Result) -> Result:
+    """As if it had not been noted where time goes, so that all runs are told alike."""
+    parts = [part for part in PARTS if part in result.iterations]
+    nodes = result.nodes.assign(batch_wait_s=np.nan, kv_wait_s=np.nan)
+    return replace(result, iterations=result.iterations.drop(columns=parts), nodes=nodes)
+
+
+def _mixed_in_words(without: list[str]) -> str:
+    one = len(without) == 1
+    return (
+        f"Run{'' if one else 's'} {listed(without)} {'was' if one else 'were'} simulated without"
+        " keep_breakdown, so that for none of the runs it is told why nodes waited."
+    )
 
 
 def _stopped_in_words(stopped: list[str]) -> str:

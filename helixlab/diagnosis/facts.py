@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from helixlab.cluster import SOURCE
-from helixlab.diagnosis.pressure import held_fraction, saturated
+from helixlab.diagnosis.pressure import held_fraction, load_label
+from helixlab.diagnosis.steadiness import GROWS
 from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
 from helixlab.simulation.breakdown import PARTS
@@ -21,6 +22,9 @@ SATURATED_ABOVE = 0.9
 
 HELD_OFTEN = 0.1
 """Part of the window in which queries are held from which on more of them would only be held too."""
+
+PREEMPTED_OFTEN = 0.1
+"""Preemptions a query from which on more queries bring more of them; before, they bring more tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,13 @@ class Facts:
     processed_tokens_per_s : float
         Prompt and decode tokens of the iterations that ended.
     served_tokens_per_s : float
-        The same, with no more prompts than belong to the decodes: while a system fills up, or more is asked
-        for than it can serve, prompts run ahead.
+        The same, with no more prompts than belong to the decodes, or to queries that finished: while a system
+        fills up, or more is asked for than it can serve, prompts run ahead.
     flow_tokens_per_s, bound_tokens_per_s : float
         The maximum flow of the placement, and the upper bound for any.
     offered_tokens_per_s : float
-        Tokens of the queries that arrived, online; infinite offline, where queries are fed as they fit.
+        Tokens of the queries that arrived, online, or what was processed of earlier ones too, if that is
+        more; infinite offline, where queries are fed as they fit.
     rejected_tokens_per_s : float
         Tokens of those that arrived and were dropped or refused.
     serving : float
@@ -58,10 +63,10 @@ class Facts:
         There were queries in the window, and no iteration of theirs came to its end.
     held_fraction : float
         Part of the window in which KV caches, or what the scheduler expects of them, kept queries out.
-    saturated : bool
-        Online: more is asked for than can be served, so that queries pile up.
-    preempted : bool
-        Queries lost their KV cache to others.
+    load : str
+        Online: what the queue does, see `helixlab.diagnosis.steadiness`; empty where that is not known.
+    preemptions : float
+        How often, on the mean, a query lost its KV cache to another.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -81,14 +86,31 @@ class Facts:
     only_turned_away: bool
     nothing_ended: bool
     held_fraction: float
-    saturated: bool
-    preempted: bool
+    load: str
+    preemptions: float
     cut: pd.DataFrame
+
+    @property
+    def preempted(self) -> bool:
+        """Whether queries often lose their KV cache to others."""
+        return self.preemptions > PREEMPTED_OFTEN
+
+    @property
+    def saturated(self) -> bool:
+        """Whether, online, more is asked for than can be served, so that queries pile up."""
+        return self.load in GROWS
 
     @property
     def more_would_help(self) -> bool:
         """Whether there is a point in asking for more: what is asked for now is served, and has room."""
         return not self.saturated and self.has_room
+
+    @property
+    def again_tokens_per_s(self) -> float:
+        """What went through the cut and did not end: computed again after a preemption."""
+        if not self.preemptions:
+            return 0.0
+        return max(float(self.cut["used_tokens_per_s"].sum()) - self.processed_tokens_per_s, 0.0)
 
     @property
     def has_room(self) -> bool:
@@ -106,15 +128,10 @@ def facts_of(result: Result) -> Facts:
     summary: dict[str, Any] = result.summary.to_dict("records")[0]  # type: ignore[assignment]
     first_s, last_s = summary["window_start_s"], summary["window_end_s"]
     span_s = last_s - first_s
-    arrived = result.queries[result.queries["arrival_s"].between(first_s, last_s)]
-    tokens = arrived["input_tokens"] + arrived["output_tokens"]
     online = summary["mode"] == "online"
     nodes = result.nodes
     processed = summary["decode_tokens_per_s"] + summary["prompt_tokens_per_s"]
-    lengths = summary["input_tokens_mean_accepted"], summary["output_tokens_mean_accepted"]
-    with_decodes = (
-        summary["decode_tokens_per_s"] * (1 + lengths[0] / lengths[1]) if lengths[1] > 0 else processed
-    )
+    asked_for, refused = _arrived_tokens(result)
     turned_away = _only_turned_away(result)
     asked = 1.0 if turned_away else _asked_fraction(result)
     waits = nodes["batch_wait_s"].to_numpy(dtype=float)
@@ -127,11 +144,11 @@ def facts_of(result: Result) -> Facts:
     return Facts(
         window_s=span_s,
         processed_tokens_per_s=processed,
-        served_tokens_per_s=min(processed, with_decodes),
+        served_tokens_per_s=min(processed, _with_decodes(result)),
         flow_tokens_per_s=summary["max_flow_tokens_per_s"],
         bound_tokens_per_s=summary["upper_bound_tokens_per_s"],
-        offered_tokens_per_s=float(tokens.sum()) / span_s if online else float("inf"),
-        rejected_tokens_per_s=float(tokens[arrived["outcome"] != "finished"].sum()) / span_s,
+        offered_tokens_per_s=max(asked_for / span_s, processed) if online else float("inf"),
+        rejected_tokens_per_s=refused / span_s,
         serving=_serving(result, time, asked * span_s),
         active=int(((nodes["tokens"] > 0) | (nodes["busy_fraction"] > 0)).sum()),
         time=time,
@@ -140,10 +157,40 @@ def facts_of(result: Result) -> Facts:
         only_turned_away=turned_away,
         nothing_ended=processed == 0 and asked > 0 and not turned_away and _any_came(result),
         held_fraction=held_fraction(result),
-        saturated=saturated(result),
-        preempted=bool(summary["queries_preempted"]),
+        load=load_label(result),
+        preemptions=summary["queries_preempted"] / max(summary["queries_fed"], 1),
         cut=_cut(result),
     )
+
+
+def _arrived_tokens(result: Result) -> tuple[float, float]:
+    """Tokens of the queries that arrived in the window, and of those that were turned away."""
+    row, queries = result.summary.iloc[0], result.queries
+    tokens = queries["input_tokens"] + queries["output_tokens"]
+    inside = queries["arrival_s"].between(row["window_start_s"], row["window_end_s"])
+    served = queries["outcome"] == "finished"
+    arrived = float(tokens[inside].sum())
+    if row["queries_in_flight"]:
+        # Those in flight where the run was stopped are in no table, but in the means.
+        mean = row["input_tokens_mean_accepted"] + row["output_tokens_mean_accepted"]
+        let_in = int(served.sum()) + int(row["queries_in_flight"])
+        arrived += max(float(mean) * let_in - float(tokens[served].sum()), 0.0)
+    return arrived, float(tokens[inside & ~served].sum())
+
+
+def _with_decodes(result: Result) -> float:
+    """Decode tokens/s, and those of the prompts that belong to them.
+
+    By the mean lengths of all queries, or by the queries that finished in the window, if that is more: where
+    lengths change on the way, the means are of other queries than those that are served.
+    """
+    row, queries = result.summary.iloc[0], result.queries
+    first_s, last_s = row["window_start_s"], row["window_end_s"]
+    decoded = row["decode_tokens_per_s"]
+    inputs, outputs = row["input_tokens_mean_accepted"], row["output_tokens_mean_accepted"]
+    by_means = decoded * inputs / outputs if outputs > 0 else 0.0
+    finished = queries[(queries["outcome"] == "finished") & queries["end_s"].between(first_s, last_s)]
+    return float(decoded + max(by_means, finished["input_tokens"].sum() / (last_s - first_s)))
 
 
 def _asked_fraction(result: Result) -> float:

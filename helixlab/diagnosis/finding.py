@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
+
+from helixlab.diagnosis.wording import counted
 from helixlab.files import json_ready
 from helixlab.html import card
 
@@ -23,8 +26,9 @@ class Finding:
         Short name of it, one of ``helixlab.diagnosis.CAUSES``.
     cost : float
         What is lost to it, from 0 to 1: tokens/s as part of the upper bound. Findings that are not about
-        lost tokens state the part of what they are about: of the queries (``"rejected"``), of the
-        throughput (``"unsteady"``), of what was asked for (``"saturated"``).
+        lost tokens state the part of what they are about: of the queries (``"rejected"``, where others came
+        in their place), of the throughput (``"unsteady"``), of what was asked for (``"saturated"``), of the
+        time that was to be simulated (``"stopped early"``).
     text : str
         What is the case, in plain English.
     suggestion : str
@@ -51,8 +55,14 @@ class Finding:
         return f"{self.text} {self.suggestion}"
 
     def _repr_html_(self) -> str:
-        simple = {name: value for name, value in self.evidence.items() if not isinstance(value, list | dict)}
-        return card(f"{self.cause} (cost {self.cost:.2f})", simple, note=str(self))
+        rows = {name: value for name, value in self.evidence.items() if _is_rows(value)}
+        plain = {name: value for name, value in self.evidence.items() if name not in rows}
+        several = {
+            name: f"{counted(len(value), 'row', 'rows')}, in evidence[{name!r}]"
+            for name, value in rows.items()
+        }
+        first = pd.DataFrame(next(iter(rows.values()))) if rows else None
+        return card(f"{self.cause} (cost {self.cost:.1%})", plain | several, first, note=str(self))
 
     def __repr__(self) -> str:
         return f"Finding({self.cause!r}, cost={self.cost:.2f}: {self.text})"
@@ -78,3 +88,7 @@ class Finding:
             }
         )
         return plain
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], dict)

@@ -26,6 +26,7 @@ IDLE_CAUSES: Final = (
     "nothing upstream",
     "nothing sent",
 )
+MASKS: Final = ("considered", "kv_masked", "batch_masked")
 
 
 def idle_nodes(result: Result) -> pd.DataFrame:
@@ -41,7 +42,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
     DataFrame
         One row an idle node: node, machine, cause, flow_tokens_per_s (of the maximum flow through it),
         potential_tokens_per_s, inbound (links to it), share (the largest part of its sender's flow among
-        them), kv_masked and batch_masked (how often they were left out for that). The causes:
+        them), considered (how often prompts could have come), kv_masked and batch_masked (how often they
+        were kept from it by that). The causes:
 
         no layers
             The placement gives it nothing to do.
@@ -52,9 +54,9 @@ def idle_nodes(result: Result) -> pd.DataFrame:
         below the share
             The flow over each link to it is less than 5 % of what its sender sends.
         KV cache masked
-            Its KV cache was expected to be too full for any query that came.
+            Its KV cache was expected to be too full for most queries that could have come.
         batch too small
-            The prompts that came do not fit in one batch there.
+            Most prompts that could have come do not fit in one batch there.
         never chosen
             The scheduler could have chosen it and did not.
         nothing upstream
@@ -76,7 +78,9 @@ def idle_nodes(result: Result) -> pd.DataFrame:
     through = _on_a_path(links)
     outbound = links.groupby("sender")["flow_tokens_per_s"].sum()
     follows_flow = bool(result.provenance["scheduler"].get("follows_flow", False))
-    idle = nodes[(nodes["tokens"] == 0) & (nodes["busy_fraction"] == 0)]
+    received = links.loc[links["tokens_per_s"] > 0, "receiver"]
+    at_work_itself = (nodes["tokens"] > 0) | (nodes["busy_fraction"] > 0) | nodes["node"].isin(received)
+    idle = nodes[~at_work_itself]
     at_work = set(links.loc[links["tokens_per_s"] > 0, "sender"])
     none = NO_FLOW * float(result.summary["max_flow_tokens_per_s"].item())
     rows: list[dict[str, Any]] = []
@@ -85,7 +89,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
         sent = inbound["sender"].map(outbound)
         share = (inbound["flow_tokens_per_s"] / sent.where(sent > 0)).fillna(0.0)
         allowed = inbound[share >= MIN_FLOW_SHARE] if follows_flow else inbound
-        masked = {name: int(allowed[name].sum()) for name in ("kv_masked", "batch_masked")}
+        masked = {name: int(allowed[name].sum()) for name in MASKS}
+        mostly = 2 * (masked["kv_masked"] + masked["batch_masked"]) > masked["considered"]
         if node["end_layer"] <= node["first_layer"]:
             cause = "no layers"
         elif node["node"] not in through:
@@ -94,10 +99,8 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             cause = "no flow"
         elif allowed.empty:
             cause = "below the share"
-        elif masked["kv_masked"] > 0 and masked["kv_masked"] >= masked["batch_masked"]:
-            cause = "KV cache masked"
-        elif masked["batch_masked"] > 0:
-            cause = "batch too small"
+        elif mostly:
+            cause = "KV cache masked" if masked["kv_masked"] >= masked["batch_masked"] else "batch too small"
         elif SOURCE not in at_work:
             cause = "nothing sent"
         elif not set(allowed["sender"]) & at_work:
@@ -117,7 +120,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             }
         )
     columns = ["node", "machine", "cause", "flow_tokens_per_s", "potential_tokens_per_s", "inbound", "share"]
-    table = pd.DataFrame(rows, columns=[*columns, "kv_masked", "batch_masked"])
+    table = pd.DataFrame(rows, columns=[*columns, *MASKS])
     table.attrs["origin"] = result.origin
     return table
 

@@ -29,18 +29,17 @@ _IDLE_TEXTS: Final = {
         "Plan so that fewer nodes share a sender's flow, or use another scheduler.",
     ),
     "KV cache masked": (
-        "{nodes} {are} idle because the scheduler expected {their} KV cache to be too full for each query"
-        " that came, {masked}",
+        "{nodes} {are} idle because the scheduler expected {their} KV cache to be too full {masked}",
         "Give {them} fewer layers, which leaves more KV cache{mark}.",
     ),
     "batch too small": (
-        "{nodes} {are} idle because the prompts that came do not fit in one batch there, {masked}",
+        "{nodes} {are} idle because prompts do not fit in one batch there, {masked}",
         "Cut prompts into chunks with execution='chunked', or keep such machines off the first layers.",
     ),
     "never chosen": (
         "{nodes} {are} idle though the scheduler could have sent queries there: all through the window it"
         " chose others",
-        "Use a scheduler that spreads queries, such as helix, or let this one look at how busy nodes are.",
+        "{spread}",
     ),
     "nothing upstream": (
         "{nodes} {are} idle because no node that could send to {them} sent anything on in the window",
@@ -53,10 +52,20 @@ _IDLE_TEXTS: Final = {
 }
 
 
-def idle_words(idle: pd.DataFrame, cause: str, mark: str) -> tuple[str, str, dict[str, Any]]:
+_SPREAD: Final = (
+    "Use a scheduler that spreads queries, such as helix, or let this one look at how busy nodes are."
+)
+_SHARES: Final = (
+    "Measure for longer, so that each has its turn, or plan for a larger share of the flow there."
+)
+
+
+def idle_words(
+    idle: pd.DataFrame, cause: str, *, mark: str, follows_flow: bool
+) -> tuple[str, str, dict[str, Any]]:
     """Text, suggestion and evidence about the nodes that are idle for this cause.
 
-    `mark` is what can be said of raising kv_high_water_mark.
+    `mark` is what can be said of raising kv_high_water_mark, `follows_flow` whether the scheduler does so.
     """
     nodes = idle[idle["cause"] == cause]
     one, share = len(nodes) == 1, percent(float(nodes["share"].max()))
@@ -71,7 +80,17 @@ def idle_words(idle: pd.DataFrame, cause: str, mark: str) -> tuple[str, str, dic
         "end": "ends" if one else "end",
         "share": share if share == "hardly any" else f"at most {share}",
         "mark": mark,
-        "masked": counted(float(nodes[["kv_masked", "batch_masked"]].max(axis=1).sum()), "time", "times"),
+        "masked": _masked(nodes),
+        "spread": _SHARES if follows_flow else _SPREAD,
     }
     text, suggestion = (template.format(**words) for template in _IDLE_TEXTS[cause])
     return sentence(text), suggestion, {"nodes": nodes.to_dict("records")}
+
+
+def _masked(nodes: pd.DataFrame) -> str:
+    """How often queries were kept away."""
+    kept_away = int(nodes[["kv_masked", "batch_masked"]].to_numpy().sum())
+    considered = int(nodes["considered"].sum())
+    if kept_away == considered:
+        return f"each time that a query could have come, {counted(kept_away, 'time', 'times')} in all"
+    return f"{kept_away} of the {considered} times that a query could have come"

@@ -167,9 +167,7 @@ def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> di
         return {"costly batches": rest}  # served more than any plan: batches cost less
     if facts.nothing_ended:
         return {"nothing ended": rest}
-    again = 0.0
-    if result.summary["queries_preempted"].item() > 0:
-        again = min(max(float(cut["used_tokens_per_s"].sum()) - facts.processed_tokens_per_s, 0.0), rest)
+    again = min(facts.again_tokens_per_s, rest)
     rest -= again
     # Both are measured at the cut, where a little more or less may pass than ends in the window.
     costly = min(max(worked, rest - max(stood, 0.0)), rest) if worked > 0 else 0.0

@@ -7,14 +7,16 @@ from typing import Final
 
 import pandas as pd
 
-from helixlab.diagnosis.facts import SATURATED_ABOVE
+from helixlab.cluster import SINK, SOURCE
+from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
 from helixlab.diagnosis.pressure import samples
 from helixlab.diagnosis.wording import listed, node_names, number, percent
 from helixlab.simulation import Result
 
-__all__ = ["FEWER_IN_FLIGHT", "computed_again", "cut_words", "held_for", "how_busy", "refusals"]
+__all__ = ["against_preemption", "computed_again", "cut_words", "held_for", "how_busy", "refusals"]
 
-FEWER_IN_FLIGHT: Final = "Keep fewer queries in flight, or give the fullest nodes fewer layers."
+FEWER_IN_FLIGHT: Final = "Give the fullest nodes fewer layers, or keep fewer queries in flight."
+SELDOM: Final = "This is seldom enough to be left alone; where it grows, give the fullest nodes fewer layers."
 
 
 def cut_words(cut: pd.DataFrame) -> str:
@@ -27,9 +29,12 @@ def cut_words(cut: pd.DataFrame) -> str:
     if links:
         shown = links if len(links) <= 3 else [*links[:3], f"{len(links) - 3} more"]
         words.append(f"the link{'s' * (len(links) > 1)} {listed(shown)}")
-    cards = cut.loc[cut["kind"] == "network card", "sender"].tolist()
+    cards = cut.loc[cut["kind"] == "network card", "sender"].drop_duplicates().tolist()
     if cards:
-        words.append(f"the network card{'s' * (len(cards) > 1)} of {listed(cards[:4])}")
+        whose = ["the coordinator"] * (not {SOURCE, SINK}.isdisjoint(cards))
+        nodes = [card for card in cards if card not in (SOURCE, SINK)]
+        whose += [node_names(nodes)] if nodes else []
+        words.append(f"the network card{'s' * (len(cards) > 1)} of {listed(whose)}")
     return listed(words) if words else "nothing"
 
 
@@ -51,6 +56,11 @@ def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
             "Serve them with execution='chunked', which cuts long prompts, or leave such queries out."
         )
     return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
+
+
+def against_preemption(facts: Facts) -> str:
+    """What to do about preempted queries."""
+    return FEWER_IN_FLIGHT if facts.preempted else SELDOM
 
 
 def computed_again(count: int) -> str:

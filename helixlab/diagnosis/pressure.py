@@ -10,7 +10,7 @@ from helixlab.diagnosis.steadiness import load_of
 from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
 
-__all__ = ["held_fraction", "node_samples", "samples", "saturated"]
+__all__ = ["held_fraction", "load_label", "node_samples", "samples"]
 
 FEED_STOPS_AT: Final = 0.7
 """Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
@@ -51,9 +51,9 @@ def _feeding_stopped(result: Result) -> bool:
     return bool(len(inside) and inside["bottleneck_kv_expected_fraction"].mean() >= FEED_STOPS_AT)
 
 
-def saturated(result: Result) -> bool:
-    """Whether the queue of an online run grows; not told of one that was stopped."""
+def load_label(result: Result) -> str:
+    """What the queue of an online run does, see `load_of`; empty for one that was stopped."""
     row = result.summary.iloc[0]
     if row["mode"] != "online" or row["partial"] or result.queries.empty:
-        return False
-    return bool(row["window_end_s"] > row["window_start_s"]) and load_of(result).grows
+        return ""
+    return load_of(result).label if row["window_end_s"] > row["window_start_s"] else ""

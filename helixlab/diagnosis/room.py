@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helixlab.diagnosis.balance import gini
+from helixlab.diagnosis.balance import gini, max_over_mean
 from helixlab.diagnosis.pressure import node_samples
 from helixlab.diagnosis.wording import number, percent
 from helixlab.simulation import Result
@@ -23,9 +23,12 @@ def raise_the_mark(result: Result) -> str:
     mark = float(result.provenance["settings"]["kv_high_water_mark"])
     if mark >= 1 or not result.provenance["scheduler"].get("plans_ahead"):
         return ""
-    usual, _ = KV_RULES[result.summary["mode"].item()]
+    mode = result.summary["mode"].item()
+    usual, _ = KV_RULES[mode]
     if mark < usual:
         return f"; kv_high_water_mark, only {number(mark)} here, can be raised too"
+    if mode == "offline":  # as much is in flight as the rule of feeding lets in
+        return ""
     return f"; raising kv_high_water_mark, {number(mark)} here, helps less"
 
 
@@ -53,4 +56,5 @@ def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
         "kv_used_max": float(used.max()),
         "kv_used_mean": float(used.mean()),
         "kv_used_gini": gini(used.tolist()),
+        "kv_used_max_over_mean": max_over_mean(used.tolist()),
     }

@@ -53,15 +53,17 @@ def counted(value: float, thing: str, several: str) -> str:
     return f"{told} {thing if told == '1' else several}"
 
 
-def part_of(some: int, whole: int, things: str) -> str:
-    """Some of the things, and the verb in the past.
+def part_of(some: int, whole: int) -> str:
+    """Some of the queries, and the verb in the past.
 
     Examples
     --------
-    >>> part_of(1, 47, "queries"), part_of(3, 47, "queries")
-    ('1 of 47 queries was', '3 of 47 queries were')
+    >>> part_of(1, 47), part_of(3, 47), part_of(47, 47), part_of(1, 1)
+    ('1 of 47 queries was', '3 of 47 queries were', 'all 47 queries were', 'the only query was')
     """
-    return f"{some} of {whole} {things} {'was' if some == 1 else 'were'}"
+    if some == whole:
+        return "the only query was" if whole == 1 else f"all {whole} queries were"
+    return f"{some} of {whole} queries {'was' if some == 1 else 'were'}"
 
 
 def times(factor: float) -> str:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from helixlab.experiments.notebooks import NotebookError, numbered_notebooks
+from helixlab.interrupts import loaded
 
 if TYPE_CHECKING:
     from helixlab.experiments.study import reproduce
@@ -19,5 +19,5 @@ __all__ = ["NotebookError", "numbered_notebooks", "reproduce"]
 def __getattr__(name: str) -> Any:
     if name != "reproduce":
         raise AttributeError(f"module 'helixlab.experiments' has no attribute {name!r}")
-    globals()[name] = import_module("helixlab.experiments.study").reproduce
+    globals()[name] = loaded("helixlab.experiments.study").reproduce
     return globals()[name]

@@ -5,9 +5,9 @@ Those that need a solver or the compiler load them when they are first asked for
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from helixlab.interrupts import loaded
 from helixlab.planning.common import planning_throughput
 from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.petals import plan_petals
@@ -55,5 +55,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'helixlab.planning' has no attribute {name!r}")
-    globals()[name] = getattr(import_module(f"helixlab.planning.{_HOME_OF[name]}"), name)
+    globals()[name] = getattr(loaded(f"helixlab.planning.{_HOME_OF[name]}"), name)
     return globals()[name]

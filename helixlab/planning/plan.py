@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import numpy as np
 from helixlab.cluster import Cluster
 from helixlab.cluster.checks import shown
 from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.interrupts import loaded
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
 from helixlab.placement.placement import Placement, PlanReport
@@ -80,6 +81,11 @@ def plan(
     PlacementError
         The method cannot place the model on the cluster, or an argument makes no sense.
 
+    Warns
+    -----
+    UserWarning
+        Ctrl-C ended the search: the placement is the best so far, and its name ends with "(interrupted)".
+
     Examples
     --------
     >>> from helixlab.cluster import load_cluster
@@ -93,7 +99,7 @@ def plan(
     if method not in METHODS:
         raise UnknownNameError("placement method", method, METHODS)
     named = METHODS[method]
-    planner = getattr(import_module("helixlab.planning"), named) if isinstance(named, str) else named
+    planner = getattr(loaded("helixlab.planning"), named) if isinstance(named, str) else named
     _check_options(method, planner, options)
     is_number = isinstance(time_limit_s, int | float) and not isinstance(time_limit_s, bool)
     if time_limit_s is not None and not (is_number and time_limit_s > 0):
@@ -112,6 +118,10 @@ def plan(
         report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
         placement = replace(placement, report=report)
     check_placement(placement, cluster, model)
+    if placement.report is not None and placement.report.status == "interrupted":
+        # So that whatever is made of it says so.
+        placement = replace(placement, name=f"{placement.name} (interrupted)")
+        warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)
     return placement
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from threading import Event, Thread
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from helixlab.errors import SolverError
 from helixlab.planning.program import NO_LIMITS, Limits, Program, Progress, Solution, Status
+from helixlab.planning.quiet import without_stdout
 
 __all__ = ["Limits", "Program", "Progress", "Solution", "Status", "solve"]
 
@@ -129,8 +131,16 @@ def _completed(program: Program, start: ArrayLike, limits: Limits) -> Solution:
     return solve(fixed, limits=little)
 
 
+@cache
+def _introduced() -> None:
+    """The first HiGHS of a process prints who made it, which would stand in what we print."""
+    with without_stdout():
+        highspy.Highs()
+
+
 def _loaded(program: Program, limits: Limits, watch: _Watch) -> highspy.Highs:
     """HiGHS with the program and its options."""
+    _introduced()
     highs = highspy.Highs()
     remaining_s = math.inf if limits.time_limit_s is None else limits.time_limit_s - watch.seconds()
     options = {

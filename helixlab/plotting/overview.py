@@ -136,13 +136,13 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
             # What stays at 0 lies on the axis, and is to be seen there.
             seen: dict[str, Any] = {"color": colour, "linestyle": dashes, "clip_on": False, "zorder": 3}
             ax.plot(table["time_s"], values, label=name, **seen)
+        if start_s > 0:
+            ax.axvspan(0, start_s, color="#eeeeee", linewidth=0, zorder=0, label="warm-up")
         ax.set(xlabel="time since the model is loaded (s)", ylabel=label)
         ax.set_ylim(bottom=0)
+        ax.set_xlim(0, end_s)
         ax.legend(fontsize=6)
     node_use_picture(result, ax=busy)
-    for ax in (queries, rates, caches):
-        ax.axvspan(0, start_s, color="#eeeeee", linewidth=0, zorder=0)
-        ax.set_xlim(0, end_s)
     row = result.summary.iloc[0]
     partial = "partial run: " if row["partial"] else ""
     title = figure.suptitle(

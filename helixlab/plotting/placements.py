@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from helixlab.cluster import Cluster
 from helixlab.flow import Flow
 from helixlab.placement import Placement
+from helixlab.plotting.labels import mark_partial
 from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, plain, styled
 
 __all__ = ["UTILISATION_COLOURS", "placement_picture"]
@@ -96,6 +97,8 @@ def placement_picture(
     ax.set_xticks(range(0, last_layer + 1, 20 if last_layer > 40 else 10))
     ax.grid(visible=True, axis="x")
     ax.set_xlabel("layer")
+    if placement.report is not None and placement.report.status == "interrupted":
+        mark_partial(ax, "interrupted search")
     if key and flow is not None:
         bar = ax.figure.colorbar(scale, ax=ax, pad=0.02, aspect=30)
         bar.set_label("flow / throughput of the node")

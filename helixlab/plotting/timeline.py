@@ -125,6 +125,8 @@ def node_use_picture(
 ) -> Axes:
     """How busy, or how full, each node was over time: one row a node, by machine type and first layer.
 
+    Nodes whose compute binds the maximum flow have a star.
+
     Parameters
     ----------
     result : Result
@@ -155,6 +157,8 @@ def node_use_picture(
     wide = samples.pivot(index="node", columns="time_s", values=what)
     nodes = result.nodes.sort_values(["machine", "first_layer", "node"])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
+    bottlenecks = result.bottlenecks
+    binding = set(bottlenecks.loc[bottlenecks["kind"] == "compute", "sender"])
     ax = axes_or_new(ax, height_in=0.7 + 0.085 * len(nodes))
     # A sample stands for the time since the one before it.
     times = wide.columns.to_numpy(dtype=float) - origin_s
@@ -165,11 +169,14 @@ def node_use_picture(
     ax.set_ylim(len(nodes), 0)
     ax.set_yticks(
         np.arange(len(nodes)) + 0.5,
-        [f"{plain(machine)} {node}" for machine, node in zip(nodes["machine"], nodes["node"], strict=True)],
+        [
+            f"{'* ' * (node in binding)}{plain(machine)} {node}"
+            for machine, node in zip(nodes["machine"], nodes["node"], strict=True)
+        ],
         fontsize=5,
     )
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("time since the model is loaded (s)")
+    ax.set_xlabel("time since the model is loaded (s)" + "; * binds the maximum flow" * bool(binding))
     if result.summary["partial"].item():
         mark_partial(ax)
     if colourbar:

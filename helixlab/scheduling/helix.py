@@ -41,6 +41,7 @@ def _choose(state: Any, sender: int, query: int) -> int:
             or link.flow_tokens_per_s < MIN_FLOW_SHARE * node.outbound_flow_tokens_per_s
         ):
             continue
+        link.considered += 1
         if link.queue != NONE:
             receiver = state.nodes[link.receiver]
             if in_one_batch > receiver.max_prompt_tokens:

@@ -185,6 +185,7 @@ LINK = _table(
     ("load", f8),  # S: helix
     ("priority", f8),  # S: swarm
     ("service_s", f8),  # S: swarm, moving average of the time from sending to leaving the receiver
+    ("considered", i8),  # S: helix, how often a prompt could have come by it, were there room
     ("kv_masked", i8),  # S: helix, how often it was left out because the receiver's KV cache is expected full
     ("batch_masked", i8),  # S: helix, ... because the prompt does not fit in one batch there
     ("wait_s", f8),  # spent by requests waiting for it, as far as the time breakdown is kept

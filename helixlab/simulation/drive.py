@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution
+from helixlab.interrupts import CtrlC
 from helixlab.scheduling import Scheduler
 from helixlab.scheduling.state import ARRIVAL, State
 from helixlab.simulation.batches import OUTSIDE_PROFILE
 from helixlab.simulation.engine import DONE, ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
-from helixlab.simulation.interrupts import hearing_ctrl_c
 from helixlab.simulation.links import BAD_LINK
 from helixlab.simulation.setup import enlarged, short_of_rows
 from helixlab.simulation.watch import Watch
@@ -132,8 +132,9 @@ def drive(
     keep_batches: bool = False,
     progress: Callable[[float], None],
     watch: Watch | None = None,
+    ctrl_c: CtrlC,
 ) -> Recording:
-    """Run a fresh state to the end of the workload, or to Ctrl-C.
+    """Run a fresh state to the end of the workload, or until Ctrl-C is heard.
 
     Offline that is the end of the window; online, when all queries have ended.
 
@@ -177,26 +178,25 @@ def drive(
         watch.start(state, start_s, span_s, workload.online)
     recording.snapshot()
     reached_s, last_s = start_s, math.inf
-    with hearing_ctrl_c() as ctrl_c:
-        for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
-            over = False
-            while reached_s < end_of_part_s and not over:
-                row_s = math.inf if watch is None else watch.next_row_s(reached_s)
-                reached_s = min(end_of_part_s, row_s)
-                for status in _advanced(recording, reached_s, hooks, arrivals):
-                    progress(float(run["now_s"]))
-                    if status == ERROR:
-                        _raise(recording.state, scheduler)
-                    over = status == DONE
-                    if ctrl_c.pressed and not over:
-                        recording.stop(start_s)
-                        return recording
-                if over:
-                    last_s = min(last_s, float(run["now_s"]))
-                if watch is not None and reached_s == row_s and not over:
-                    watch.show(recording.state, reached_s)
-            reached_s = end_of_part_s
-            recording.snapshot()
+    for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
+        over = False
+        while reached_s < end_of_part_s and not over:
+            row_s = math.inf if watch is None else watch.next_row_s(reached_s)
+            reached_s = min(end_of_part_s, row_s)
+            for status in _advanced(recording, reached_s, hooks, arrivals):
+                progress(float(run["now_s"]))
+                if status == ERROR:
+                    _raise(recording.state, scheduler)
+                over = status == DONE
+                if ctrl_c.pressed and not over:
+                    recording.stop(start_s)
+                    return recording
+            if over:
+                last_s = min(last_s, float(run["now_s"]))
+            if watch is not None and reached_s == row_s and not over:
+                watch.show(recording.state, reached_s)
+        reached_s = end_of_part_s
+        recording.snapshot()
     if watch is not None:
         watch.show(recording.state, min(last_s, reached_s))
     recording.end()

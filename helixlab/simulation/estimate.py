@@ -19,8 +19,10 @@ __all__ = ["Estimate", "estimate"]
 
 PILOT_S: Final = 30.0
 PILOT_GROWS: Final = 4.0
-PILOT_WALL_S: Final = 0.35
-"""The pilot starts with so many simulated seconds, and grows until it takes so long, or is the whole run."""
+PILOT_EVENTS: Final = 1_500_000
+MOST_PILOT_EVENTS: Final = 12_000_000
+"""The pilot starts with so many simulated seconds, and grows until it has so many events and has filled up,
+or has so many that this must do, or is the whole run. Events, as on a busy machine seconds tell little."""
 BYTES_AN_ITERATION: Final = 130
 BYTES_AN_ITERATION_BREAKDOWN: Final = 150
 BYTES_A_NODE_SAMPLE: Final = 130
@@ -135,7 +137,7 @@ def estimate(
         )
         taken_s = time.perf_counter() - started
         runs.append((taken_s, _iterations(result, 0.0)))
-        if pilot_s >= span_s or (taken_s >= PILOT_WALL_S and len(runs) > 2):
+        if pilot_s >= span_s or (len(runs) > 2 and _tells(result)):
             break
         pilot_s *= PILOT_GROWS
     done = runs[-1][1]
@@ -157,6 +159,13 @@ def estimate(
         bytes_ += whole * BATCHES_AN_ITERATION * BYTES_A_BATCH
     memory_mb, has_mb = rss_mb() + bytes_ / 1e6, free_mb() + rss_mb()
     return Estimate(wall_s, memory_mb, whole, has_mb, fits=not memory_mb > has_mb)
+
+
+def _tells(pilot: Result) -> bool:
+    """Whether it is long enough to go by; while a system fills up, fewer iterations end than later."""
+    row = pilot.summary.iloc[0]
+    filled = row["mode"] == "online" or row["queries_finished"] >= row["queries_in_flight"]
+    return bool(row["events"] >= (PILOT_EVENTS if filled else MOST_PILOT_EVENTS))
 
 
 def _each_s(runs: list[tuple[float, float]]) -> float:

@@ -48,12 +48,12 @@ def rss_mb() -> float:
 
 
 def free_mb() -> float:
-    """The memory that machine and container would still give, in MB; NaN if neither tells.
+    """The memory that machine, container and shell would still give, in MB; NaN if none of them tells.
 
     A container has a limit of its own, and a process that exceeds it is killed, however much the machine
-    has left.
+    has left; so may the shell have, by ``ulimit -v``.
     """
-    told = [_machine_free_mb(), *_groups_free_mb()]
+    told = [_machine_free_mb(), *_groups_free_mb(), _limit_free_mb()]
     return min((left for left in told if not math.isnan(left)), default=math.nan)
 
 
@@ -67,6 +67,16 @@ def _machine_free_mb() -> float:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, ValueError, AttributeError):
         return math.nan
+
+
+def _limit_free_mb() -> float:
+    """What is left of the address space that the process may have."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    status = Path("/proc/self/statm")
+    if most == resource.RLIM_INFINITY or not status.is_file():
+        return math.nan
+    pages = int(status.read_text(encoding="ascii").split()[0])
+    return max(most - pages * os.sysconf("SC_PAGE_SIZE"), 0) / 1e6
 
 
 def _groups_free_mb(groups: Path = GROUPS, of_process: Path = Path("/proc/self/cgroup")) -> Iterator[float]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pandas as pd
 from helixlab.errors import SimulationError
 from helixlab.files import content_hash, json_ready, write_text
 from helixlab.html import card
+from helixlab.interrupts import loaded
 from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.usual import unusual_in_words
 
@@ -61,9 +61,9 @@ class Result:
         requests together waited there (batch_wait_s, kv_wait_s).
     links : DataFrame
         One row a link: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s, of the window
-        tokens_per_s, busy_fraction and wait_s (as for nodes), and how often the helix scheduler left it out
-        because the receiver's KV cache was expected to be too full (kv_masked) or the prompt does not fit
-        in one batch there (batch_masked).
+        tokens_per_s, busy_fraction and wait_s (as for nodes), how often the helix scheduler considered to
+        send a prompt by it (considered), and left it out because the receiver's KV cache was expected to be
+        too full (kv_masked) or the prompt does not fit in one batch there (batch_masked).
     bottlenecks : DataFrame
         What binds the maximum flow, see `Flow`.
     timeline : DataFrame
@@ -185,7 +185,7 @@ class Result:
         SimulationError
             The run has no timeline, or the step is no multiple of its own.
         """
-        return import_module("helixlab.plotting").timeline_picture(self, step_s=step_s)
+        return loaded("helixlab.plotting").timeline_picture(self, step_s=step_s)
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""

@@ -8,6 +8,7 @@ from helixlab.cluster import Cluster
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import max_flow
+from helixlab.interrupts import hearing_ctrl_c
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
 from helixlab.progress import bar
@@ -152,22 +153,6 @@ def simulate(
     run["drop_on_full"] = on_full == "drop"
     start_s = loading_time_s(cluster, model, placement)
     span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
-    progress = False if watch_step_s else progress  # the table shows it
-    with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
-        recording = drive(
-            state,
-            workload,
-            scheduler,
-            execution,
-            start_s,
-            sample_step_s=sample_step_s,
-            keep_iterations=keep_iterations,
-            keep_batches=keep_batches,
-            watch=Watch(watch_step_s) if watch_step_s > 0 else None,
-            progress=lambda now_s: shown.update(max(0, min(round(now_s - start_s), shown.total) - shown.n)),
-        )
-    if recording.partial and not partial:
-        raise KeyboardInterrupt
     settings = {
         "on_full": on_full,
         "kv_high_water_mark": mark,
@@ -175,9 +160,28 @@ def simulate(
         "sample_step_s": sample_step_s,
     }
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)
-    return build_result(
-        recording, cluster, model, placement, flow, workload, source, start_s, time.perf_counter() - started
-    )
+    progress = False if watch_step_s else progress  # the table shows it
+    with hearing_ctrl_c() as ctrl_c:
+        with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
+            recording = drive(
+                state,
+                workload,
+                scheduler,
+                execution,
+                start_s,
+                sample_step_s=sample_step_s,
+                keep_iterations=keep_iterations,
+                keep_batches=keep_batches,
+                watch=Watch(watch_step_s) if watch_step_s > 0 else None,
+                progress=lambda now_s: shown.update(
+                    max(0, min(round(now_s - start_s), shown.total) - shown.n)
+                ),
+                ctrl_c=ctrl_c,
+            )
+        wall_s = time.perf_counter() - started
+        if partial or not ctrl_c.pressed:
+            return build_result(recording, cluster, model, placement, flow, workload, source, start_s, wall_s)
+    raise KeyboardInterrupt
 
 
 def check_workload(workload: Workload) -> None:

@@ -136,7 +136,8 @@ def build_result(
 def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
     """Log pieces as a table, column by column so that no second copy of the whole is made."""
     return pd.DataFrame(
-        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()}
+        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()},
+        copy=False,
     )
 
 
@@ -214,8 +215,7 @@ def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
             "busy_fraction": (_sent_s(after, recording.window_s[1]) - _sent_s(before, recording.window_s[0]))
             / span_s,
             "wait_s": after["wait_s"] - before["wait_s"] + unknown,
-            "kv_masked": after["kv_masked"],
-            "batch_masked": after["batch_masked"],
+            **{name: after[name] - before[name] for name in ("considered", "kv_masked", "batch_masked")},
         }
     )
 
@@ -247,5 +247,6 @@ def _node_timeline(recording: Recording, cluster: Cluster) -> pd.DataFrame:
             "kv_used_fraction": (samples[:, 0] / capacity).ravel(),
             "kv_expected_fraction": (samples[:, 1] / capacity).ravel(),
             "busy_fraction": busy.ravel(),
-        }
+        },
+        copy=False,
     )

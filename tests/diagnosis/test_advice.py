@@ -10,6 +10,7 @@ import helixlab as hx
 from helixlab.diagnosis import idle_nodes, losses
 from helixlab.diagnosis.causes import tell
 from helixlab.diagnosis.facts import facts_of
+from helixlab.diagnosis.phrases import cut_words
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -92,7 +93,7 @@ def test_caches_that_are_not_known():
     ("mark", "told"),
     [
         (1.0, "those layers."),
-        (0.85, "those layers; raising kv_high_water_mark, 0.85 here, helps less."),
+        (0.85, "those layers."),
         (0.5, "those layers; kv_high_water_mark, only 0.5 here, can be raised too."),
     ],
 )
@@ -150,7 +151,11 @@ def test_chunks_are_not_advised_where_there_are_some():
 def test_filling_up_fits_the_workload():
     suggestions = [
         found(result)["filling up"].suggestion
-        for result in (at_mark(1.0), offered(320), offered(600, 600, on_full="drop"))
+        for result in (
+            run(hx.offline(warmup_s=0, duration_s=60, rng=0)),
+            offered(320),
+            offered(600, 600, on_full="drop"),
+        )
     ]
     assert suggestions == [
         "Warm up for longer, until as many queries end as start.",
@@ -194,9 +199,9 @@ def test_a_placement_is_not_blamed_where_the_run_is_far_from_its_flow():
     told = tell("placement", result, facts_of(result), idle_nodes(result))
     assert told.suggestion.startswith("This run serves ")
     assert "mend first what is named besides" in told.suggestion
-    near = replace(facts_of(result), processed_tokens_per_s=0.95 * facts_of(result).flow_tokens_per_s)
-    assert tell("placement", result, near, idle_nodes(result)).suggestion.startswith("Plan again")
-    above = replace(near, processed_tokens_per_s=1.1 * near.flow_tokens_per_s)
+    near = replace(facts_of(result), served_tokens_per_s=0.95 * facts_of(result).flow_tokens_per_s)
+    assert tell("placement", result, near, idle_nodes(result)).suggestion.startswith("Look for a wider one")
+    above = replace(near, served_tokens_per_s=1.1 * near.flow_tokens_per_s)
     assert "this run served more" in tell("placement", result, above, idle_nodes(result)).text
 
 
@@ -239,3 +244,142 @@ def test_long_prompts_can_be_cut():
     table = pd.DataFrame({"input_tokens": [3000] * 300, "output_tokens": 5})
     result = run(hx.offline(requests=table, warmup_s=0, duration_s=60))
     assert "execution='chunked', which cuts long prompts" in found(result)["rejected"].suggestion
+
+
+def test_raising_the_mark_is_told_online():
+    suggestion = found(offered(320))["full KV caches"].suggestion
+    assert suggestion.endswith("those layers; raising kv_high_water_mark, 0.9 here, helps less.")
+
+
+# What was asked for
+
+
+def arriving(times_s, duration_s, warmup_s=0.0):
+    table = pd.DataFrame({"arrival_s": times_s, "input_tokens": 300, "output_tokens": 100})
+    return run(hx.online(requests=table, duration_s=duration_s, warmup_s=warmup_s), sample_step_s=1)
+
+
+def stopped(result, at_s):
+    """The run as if Ctrl-C had stopped it then, all that ended later left out."""
+    end_s = result.summary["start_s"].item() + at_s
+    queries = result.queries[result.queries["end_s"] <= end_s]
+    arrived = result.queries["arrival_s"] <= end_s
+    summary = result.summary.assign(
+        partial=True, window_end_s=end_s, queries_in_flight=int(arrived.sum()) - len(queries)
+    )
+    iterations = result.iterations[result.iterations["end_s"] <= end_s]
+    return replace(result, summary=summary, queries=queries, iterations=iterations)
+
+
+def test_queries_in_flight_were_asked_for():
+    """Those of a stopped run are in no table."""
+    times_s = np.sort(np.random.default_rng(0).uniform(0, 300, 900))
+    whole = arriving(times_s, 300)
+    facts = facts_of(stopped(whole, 150))
+    came = (times_s <= 150).sum() * 400 / 150
+    assert facts.offered_tokens_per_s == pytest.approx(came, rel=1e-3)
+    assert facts.processed_tokens_per_s < 0.5 * came
+    assert "little asked for" not in found(stopped(whole, 150))
+
+
+def test_queries_of_the_warmup_were_asked_for():
+    result = arriving(np.linspace(0, 99, 60), 200, warmup_s=100)
+    facts = facts_of(result)
+    assert facts.offered_tokens_per_s == facts.processed_tokens_per_s > 0
+    assert (
+        f"Only {facts.offered_tokens_per_s:.1f} tokens per second" in found(result)["little asked for"].text
+    )
+    assert add_up(result)
+
+
+def test_lengths_that_change_are_no_filling_up():
+    kinds = {"input_tokens": [20] * 120 + [1000] * 600, "output_tokens": [400] * 120 + [40] * 600}
+    workload = hx.offline(requests=pd.DataFrame(kinds), initial_queries=10, warmup_s=700, duration_s=400)
+    result = run(workload, scheduler="swarm")
+    facts = facts_of(result)
+    assert result.summary["queries_in_flight"].item() == 10
+    assert facts.served_tokens_per_s == pytest.approx(facts.processed_tokens_per_s, rel=0.02)
+    assert "filling up" not in found(result)
+    assert add_up(result)
+
+
+def test_no_higher_rate_where_the_run_is_too_short_to_tell():
+    times_s = np.sort(np.random.default_rng(0).uniform(0, 60, 60))
+    facts = facts_of(result := arriving(times_s, 60))
+    for load, told in {
+        "stable": "ask for a higher rate",
+        "filling": "Measure for longer: this run is too short",
+        "backlogged": "Ask for less: queries pile up",
+    }.items():
+        case = tell("little asked for", result, replace(facts, load=load), idle_nodes(result))
+        assert told in case.suggestion
+
+
+# Advice that is followed already
+
+
+def test_a_scheduler_that_is_used_is_not_advised():
+    result = run(hx.offline(warmup_s=60, duration_s=300, rng=0))
+    swarm = run(hx.offline(warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
+    busy = {"nodes": result.nodes.assign(busy_fraction=1.0)}
+
+    def advised(cause, of, **changes):
+        of = replace(of, **changes)
+        return tell(cause, of, facts_of(of), idle_nodes(of)).suggestion
+
+    assert advised("imbalance", swarm, **busy).startswith("Send less there, as the helix scheduler would")
+    assert advised("imbalance", result, **busy).startswith("Take layers off")
+    assert advised("busy links", result).startswith("Cut prompts with execution='chunked'")
+    chunked = run(hx.offline(warmup_s=60, duration_s=300, rng=0), execution="chunked")
+    assert "chunked" not in advised("busy links", chunked)
+
+
+def test_a_plan_of_ones_own_is_not_planned_again():
+    result = run(hx.offline(warmup_s=60, duration_s=300, rng=0))
+    source = {**result.provenance["placement"], "source": "planned by helixlab"}
+    planned = replace(result, provenance={**result.provenance, "placement": source})
+    near = replace(facts_of(result), served_tokens_per_s=0.95 * facts_of(result).flow_tokens_per_s)
+    told = tell("placement", planned, near, idle_nodes(result)).suggestion
+    assert told.startswith("The planner may find a wider one in more time")
+
+
+def test_batches_that_cost_less_are_told_where_compute_binds():
+    result = run(hx.offline(warmup_s=60, duration_s=300, rng=0))
+    facts = facts_of(result)
+    beyond = replace(facts, served_tokens_per_s=1.2 * facts.flow_tokens_per_s)
+    text = tell("placement", result, beyond, idle_nodes(result)).text
+    assert text.endswith("; this run served more, as its batches cost less than typical ones")
+    links = replace(beyond, cut=facts.cut.assign(kind="link"))
+    assert tell("placement", result, links, idle_nodes(result)).text.endswith("; this run served more")
+    prompts = replace(facts, processed_tokens_per_s=1.2 * facts.flow_tokens_per_s)
+    assert "this run served more" not in tell("placement", result, prompts, idle_nodes(result)).text
+
+
+@pytest.mark.parametrize(
+    ("cards", "told"),
+    [
+        (["source"], "the network card of the coordinator"),
+        ([3], "the network card of node 3"),
+        (["source", 3, 4], "the network cards of the coordinator and nodes 3 and 4"),
+        (list(range(7)), "the network cards of 7 nodes, among them 0, 1 and 2"),
+    ],
+)
+def test_cards_that_bind(cards, told):
+    cut = pd.DataFrame({"kind": "network card", "sender": cards, "receiver": cards})
+    assert cut_words(cut) == told
+
+
+# Preemption
+
+
+def test_a_single_preemption_turns_no_advice_round():
+    result = run(hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
+    once = replace(result, summary=result.summary.assign(queries_preempted=1))
+    assert once.summary["queries_fed"].item() > 10
+    assert "a larger initial_queries" in found(once)["few queries"].suggestion
+    assert "seldom enough" in found(once)["preemption"].suggestion
+    assert found(once)["preemption"].cost < found(once)["few queries"].cost
+    fed = once.summary["queries_fed"].item()
+    often = replace(result, summary=result.summary.assign(queries_preempted=fed))
+    assert "keep fewer queries in flight" in found(often)["preemption"].suggestion
+    assert "initial_queries" not in found(often)["few queries"].suggestion

@@ -11,7 +11,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.cluster import SINK, SOURCE
-from helixlab.diagnosis import CAUSES, Finding, idle_nodes, losses
+from helixlab.diagnosis import CAUSES, Finding, binding_cut, idle_nodes, losses
 from helixlab.diagnosis.causes import tell
 from helixlab.diagnosis.facts import facts_of
 from helixlab.errors import SimulationError
@@ -284,7 +284,7 @@ def test_no_more_queries_where_some_lose_their_kv_cache():
     facts, idle = facts_of(result), idle_nodes(result)
     suggestions = [tell(cause, result, facts, idle).suggestion for cause in ("few queries", "costly batches")]
     suggestions += [finding.suggestion for finding in hx.diagnose(result)]
-    assert any("Keep fewer queries in flight" in each for each in suggestions)
+    assert any("keep fewer queries in flight" in each for each in suggestions)
     assert not any("more queries in flight" in each or "initial_queries" in each for each in suggestions)
     assert "for which KV caches lack room" in suggestions[0]
 
@@ -294,6 +294,8 @@ def test_it_is_named_first(cause):
     result = CASES[cause]()
     findings = hx.diagnose(result)
     assert findings[0].cause == cause
+    if cause not in ("unsteady", "saturated", "rejected"):  # which need lose nothing to be told
+        assert losses(result)["cause"].iloc[0] == cause
     assert findings == sorted(findings, key=lambda finding: -finding.cost)
     for finding in findings:
         check_finding(finding)
@@ -435,6 +437,60 @@ def test_refused_queries_cannot_wait():
     finding = next(finding for finding in hx.diagnose(result) if finding.cause == "rejected")
     assert "for good" in finding.text
     assert finding.suggestion == "Give the nodes on their way fewer layers, or leave such queries out."
+
+
+def test_masks_are_of_the_window():
+    tight = profile("T", kv_blocks=180)  # 2880 tokens
+    counted = {}
+    for warmup_s, duration_s in ((0, 150), (0, 100), (100, 50)):
+        workload = offline(30, 500, 100, warmup_s=warmup_s, duration_s=duration_s)
+        result = run(system((A, 0, 4), (tight, 0, 4)), scheduler="helix", workload=workload)
+        links = result.links.set_index("receiver")[["considered", "kv_masked"]]
+        counted[warmup_s, duration_s] = links
+        assert links.loc[1, "kv_masked"] > 0
+    pd.testing.assert_frame_equal(counted[0, 150], counted[0, 100] + counted[100, 50])
+
+
+def test_masked_now_and_then_is_not_why():
+    result = kv_masked()
+    (idle,) = idle_nodes(result).to_dict("records")
+    assert idle["cause"] == "KV cache masked"
+    assert idle["kv_masked"] == idle["considered"] > 0
+    text = next(each.text for each in hx.diagnose(result) if each.cause == "KV cache masked")
+    assert f"too full each time that a query could have come, {idle['considered']} times in all" in text
+    links = result.links.assign(considered=100, kv_masked=60)
+    mostly = next(
+        each.text for each in hx.diagnose(replace(result, links=links)) if each.cause == idle["cause"]
+    )
+    assert "too full 60 of the 100 times that a query could have come" in mostly
+    seldom = replace(result, links=links.assign(kv_masked=40))
+    assert idle_nodes(seldom)["cause"].tolist() == ["never chosen"]
+    (finding,) = (each for each in hx.diagnose(seldom) if each.cause == "never chosen")
+    assert finding.suggestion.startswith("Measure for longer, so that each has its turn")
+
+
+def test_a_node_at_work_all_the_time_is_not_idle():
+    # A prompt of 2000 tokens takes eight seconds there.
+    case = system((A, 0, 4), (A, 0, 4))
+    result = run(case, workload=offline(2, 2000, 50, warmup_s=3, duration_s=4))
+    assert (result.nodes["tokens"] == 0).all()
+    assert result.nodes["busy_fraction"].tolist() == pytest.approx([1, 1])
+    assert idle_nodes(result).empty
+
+
+def test_what_bound_the_run_is_not_what_binds_the_flow():
+    # By the token the second is slower; but the first takes as long for a small batch as for a large one.
+    fixed, slow = profile("F", token_s=1e-5, batch_s=0.02), profile("S", token_s=0.002)
+    result = run(system((fixed, 0, 2), (slow, 2, 4)), workload=offline(3, input_tokens=20))
+    assert result.bottlenecks["sender"].tolist() == [1]
+    cut = binding_cut(result).iloc[0]
+    assert (cut["kind"], cut["sender"]) == ("compute", 0)
+    node = result.nodes.iloc[0]
+    assert cut["busy_fraction"] == node["busy_fraction"] > result.nodes["busy_fraction"].iloc[1]
+    room = node["capacity_tokens_per_s"] * (1 - node["busy_fraction"])
+    assert cut["room_tokens_per_s"] == pytest.approx(room)
+    told = "(in this run least room was left at the compute of node 0, busy "
+    assert told in tell("placement", result, facts_of(result), idle_nodes(result)).text
 
 
 def test_what_follows_from_an_idle_node_costs_nothing_more():

@@ -82,6 +82,17 @@ def test_the_step_of_the_timeline_is_no_setting():
     assert differing_settings([run(), run(sample_step_s=1.0)]) == {}
 
 
+def test_waiting_is_told_alike_of_all():
+    few, many = run(queries=3), run(queries=12, keep_breakdown=False)
+    comparison = hx.compare([few, many])
+    assert "Run 2 was simulated without keep_breakdown, so that for none of the runs it is" in comparison.text
+    assert not {"bubbles", "few queries"} & set(comparison.causes.index)
+    lost = comparison.causes.sum()
+    assert lost["1"] == pytest.approx(losses(few)["tokens_per_s"].sum())
+    assert lost["2"] == pytest.approx(losses(many)["tokens_per_s"].sum())
+    assert "keep_breakdown" not in hx.compare([many, many]).text
+
+
 def test_what_follows_from_the_mode_is_not_named():
     online = hx.online(rate_tokens_per_s=300, duration_s=40, rng=0)
     offline = hx.offline(warmup_s=0, duration_s=40, rng=0)

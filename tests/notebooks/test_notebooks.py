@@ -471,6 +471,14 @@ def test_reading_a_result(notebooks: dict[str, Path], folder: Path) -> None:
     parts = times.drop(columns=["iterations", "latency_s"]).sum(axis=1)
     assert parts.tolist() == pytest.approx(times["latency_s"].tolist())
     assert table(folder, "reading_idle")["cause"].tolist() == ["no way through"]
+    binding = table(folder, "reading_bottlenecks")
+    of_flow = binding[binding["binds"] == "the maximum flow"]
+    assert of_flow["node"].tolist() == [7, 23]
+    assert (of_flow["kv_used_fraction"] < 0.12).all()
+    assert (
+        of_flow["passed_tokens_per_s"] < of_flow["busy_fraction"] * of_flow["capacity_tokens_per_s"]
+    ).all()
+    assert set(binding["binds"]) == {"the maximum flow", "this run"}
     lost = table(folder, "reading_losses")
     assert lost["tokens_per_s"].is_monotonic_decreasing
     steps = table(folder, "reading_steps")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise, product
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from helixlab.placement.reach import usable_links
 from helixlab.planning import helix_candidates, plan, planning_throughput
 from helixlab.planning.network import flow_room, network_of, serve
 from helixlab.planning.prices import coverage_bound, layer_prices
+from helixlab.plotting import placement_picture
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
 TINY = replace(LLAMA30, name="tiny", layers=6)
@@ -292,6 +294,11 @@ def test_ctrl_c_keeps_the_best_so_far(objective, monkeypatch):
 
     monkeypatch.setattr("helixlab.planning.helix.regions_of", interrupt)
     cluster = load_cluster("small10")
-    placement = plan(cluster, LLAMA30, objective=objective)
+    with pytest.warns(UserWarning, match="interrupted; the placement is the best that was found so far"):
+        placement = plan(cluster, LLAMA30, objective=objective)
     assert placement.report.status == "interrupted"
+    assert placement.name == "small10/llama-1-30b/helix (interrupted)"
+    ax = placement_picture(cluster, placement)
+    assert "interrupted search" in [text.get_text() for text in ax.texts]
+    plt.close(ax.figure)
     assert flow_of(cluster, LLAMA30, placement) > 0

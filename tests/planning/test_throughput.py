@@ -182,7 +182,8 @@ class TestPlan:
             simulate(trials, several, executor)
 
         monkeypatch.setattr(Trials, "simulate", interrupted)
-        report = hx.plan(SMALL10, LLAMA30).report
+        with pytest.warns(UserWarning, match="interrupted"):
+            report = hx.plan(SMALL10, LLAMA30).report
         assert report.status == "interrupted"
         assert report.objective_tokens_per_s > 0
 
@@ -191,7 +192,8 @@ class TestPlan:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Trials, "anneal", interrupted)
-        planned = hx.plan(SMALL10, LLAMA30)
+        with pytest.warns(UserWarning, match="interrupted"):
+            planned = hx.plan(SMALL10, LLAMA30)
         assert planned.report.status == "interrupted"
         assert planned.report.objective_tokens_per_s is None
         assert hx.max_flow(SMALL10, LLAMA30, planned).value_tokens_per_s > 286

@@ -31,6 +31,10 @@ SETTINGS = {
         SINGLE24,
         {"workload": hx.online(rate_tokens_per_s=5, duration_s=20_000), "sample_step_s": 1.0},
     ),
+    "filling up for long": (
+        ("geo24", "llama-2-70b", "geo24/llama-2-70b/helix"),
+        {"scheduler": "shortest-queue", "workload": hx.offline(initial_queries=200, duration_s=6000)},
+    ),
     "a day": (SMALL10, {"scheduler": "swarm", "workload": hx.offline(duration_s=86_400)}),
 }
 IN_A_PROCESS = """
@@ -68,6 +72,29 @@ def test_memory(name, root):
     foretold_mb, peak_mb, foretold, iterations = map(float, done.stdout.split())
     assert foretold_mb / 2 <= peak_mb <= foretold_mb * 2
     assert foretold / 2 <= iterations <= foretold * 2
+
+
+def test_a_busy_machine_changes_nothing_that_is_counted():
+    names, how = SETTINGS["filling up for long"]
+    codes = ["while True: pass"] * 4
+    alone = hx.estimate(*loaded(names), **how)
+    others = [subprocess.Popen([sys.executable, "-c", code]) for code in codes]
+    try:
+        crowded = hx.estimate(*loaded(names), **how)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert crowded.iterations == alone.iterations
+
+
+def test_limits_of_the_shell_count():
+    code = (
+        "import resource, helixlab as hx; from helixlab.simulation.memory import free_mb;"
+        "resource.setrlimit(resource.RLIMIT_AS, (20_000_000_000, resource.RLIM_INFINITY)); print(free_mb())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 20_000
 
 
 def test_it_asks_for_what_simulate_takes():

@@ -10,8 +10,8 @@ import pytest
 import helixlab as hx
 from helixlab import cli
 from helixlab.simulation import drive as driving
+from helixlab.simulation import run as running
 from helixlab.simulation import watch as watching
-from helixlab.simulation.interrupts import hearing_ctrl_c
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -106,29 +106,22 @@ def test_the_command_line(stop_at, tmp_path, capsys):
     assert hx.load_result(tmp_path / "run").summary["partial"].item()
 
 
-def test_the_second_time_it_raises():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with hearing_ctrl_c() as ctrl_c:
-            signal.raise_signal(signal.SIGINT)
-            assert ctrl_c.pressed
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_while_the_result_is_put_together(stop_at, monkeypatch, capsys):
+    """An impatient second time, or a first one when all is done: nothing is lost."""
+    build = running.build_result
 
+    def pressed(*what):
+        signal.raise_signal(signal.SIGINT)
+        return build(*what)
 
-def test_a_handler_of_ones_own_stays():
-    heard = []
-    before = signal.signal(signal.SIGINT, lambda *where: heard.append(where))
-    try:
-        with hearing_ctrl_c() as ctrl_c:
-            signal.raise_signal(signal.SIGINT)
-        assert heard
-        assert not ctrl_c.pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
+    monkeypatch.setattr(running, "build_result", pressed)
+    stop_at(50)
+    result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=5)
+    assert result.summary["partial"].item()
+    assert len(result.iterations)
+    whole = hx.simulate(*SYSTEM, workload=OFFLINE)
+    assert not whole.summary["partial"].item()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_in_other_threads_nothing_is_touched():
