@@ -17,7 +17,7 @@ import helixlab as hx
 from helixlab import experiments
 from helixlab.arguments import CHUNKED_OPTIONS, EXECUTION_NAMES, SCHEDULER_NAMES, UsageError, parser
 from helixlab.cluster import Cluster, cluster_names, load_cluster
-from helixlab.errors import HelixlabError, UnknownNameError
+from helixlab.errors import HelixlabError, SimulationError, UnknownNameError
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import Model, load_model, model_names
 from helixlab.placement import (
@@ -191,14 +191,20 @@ def _simulate(asked: argparse.Namespace) -> None:
     if result.summary["partial"].item():
         asked.stopped = True
         warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
+    failure = None
     if asked.output:
-        result.save(asked.output)
+        try:
+            result.save(asked.output)
+        except SimulationError as error:  # a full disk costs no figures
+            failure = error
     if asked.json:
         print_json(result.figures())
     else:
         print(f"{fill(result.origin, WIDTH)}\n")
         print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
         print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
+    if failure is not None:
+        raise failure
 
 
 def _explain(asked: argparse.Namespace) -> None:

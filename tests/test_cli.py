@@ -544,6 +544,17 @@ def test_an_interrupted_plan(monkeypatch, capsys, tmp_path):
     assert hx.load_placement(tmp_path / "p.json").report.status == "interrupted"
 
 
+def test_a_full_disk_costs_no_figures(tmp_path):
+    limited = f"ulimit -f 2; exec {sys.executable} -m helixlab simulate {' '.join([*PLACED, *SHORT])} --json"
+    done = subprocess.run(
+        ["bash", "-c", f"{limited} -o {tmp_path / 'mine'}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["queries_finished"] >= 0
+    assert done.stderr.startswith(f"helixlab: the result cannot be written into {tmp_path / 'mine'} (")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_interrupt(monkeypatch, capsys):
     # Started in the background, Python ignores the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -170,6 +170,7 @@ def _imbalance(case: Case) -> Told:
             "busy_mean": float(busy.mean()),
             "busy_gini": gini(busy.tolist()),
             "busy_max_over_mean": max_over_mean(busy.tolist()),
+            **cache_words(case.result)[1],
         },
     )
 

@@ -228,10 +228,19 @@ class Result:
         Raises
         ------
         SimulationError
-            `path` exists and is not a result folder.
+            `path` exists and is not a result folder, or cannot be written.
         """
         target = Path(path)
         self.check_target(target)
+        try:
+            self._write(target)
+        except OSError as error:
+            raise SimulationError(
+                f"the result cannot be written into {target} ({error.strerror or error}); give another path"
+            ) from None
+        return target
+
+    def _write(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         fresh, old = beside / "fresh", beside / "old"
@@ -251,7 +260,6 @@ class Result:
             if old.exists() and not target.exists():
                 os.replace(old, target)
             shutil.rmtree(beside, ignore_errors=True)
-        return target
 
 
 def _storable(table: pd.DataFrame) -> pd.DataFrame:

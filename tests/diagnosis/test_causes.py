@@ -279,6 +279,14 @@ CASES = {
 }
 
 
+def test_imbalance_has_its_measures():
+    finding = hx.diagnose(imbalance())[0]
+    assert finding.cause == "imbalance"
+    for what in ("busy", "kv_used"):
+        assert 0 < finding.evidence[f"{what}_gini"] < 1
+        assert finding.evidence[f"{what}_max_over_mean"] > 1
+
+
 def test_no_more_queries_where_some_lose_their_kv_cache():
     result = preemption()
     facts, idle = facts_of(result), idle_nodes(result)
