@@ -51,6 +51,6 @@ def name_lines(ax: Axes, lines: Sequence[Line2D], *, below: bool = False) -> Non
         text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
 
 
-def mark_partial(ax: Axes) -> None:
-    """Say that a run was stopped, wherever it is drawn."""
-    ax.text(0.01, 0.97, "partial run", transform=ax.transAxes, va="top", fontsize=6, color="#bb5566")
+def mark_partial(ax: Axes, what: str = "run") -> None:
+    """Say that a run or a sweep was stopped, wherever it is drawn."""
+    ax.text(0.01, 0.97, f"partial {what}", transform=ax.transAxes, va="top", fontsize=6, color="#bb5566")
