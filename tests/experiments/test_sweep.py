@@ -449,7 +449,7 @@ def test_a_killed_sweep_goes_on_where_it_was(store, tmp_path):
 
 
 def test_the_bar_counts(capsys):
-    hx.sweep(SMALL | {"kv_high_water_mark": [0.5, 1.5]}, seeds=2)
+    hx.sweep(SMALL | {"kv_high_water_mark": [0.5, 1.5]}, seeds=2, progress=True)
     last = capsys.readouterr().err.rstrip().split("\r")[-1]
     assert "4/4" in last
     assert "2 finished, 2 failed" in last
