@@ -63,9 +63,11 @@ class Goodput:
 
     def __repr__(self) -> str:
         what = "Partial goodput" if self.partial else "Goodput"
+        high = self.missed_at_tokens_per_s
+        missed = f", missed at {high:g} tokens/s" if high < math.inf else ""
         return (
             f"{what}({self.goodput_requests_per_s:.3g} requests/s in time at {self.rate_tokens_per_s:g}"
-            f" tokens/s, missed at {self.missed_at_tokens_per_s:g} tokens/s)"
+            f" tokens/s{missed})"
         )
 
 

@@ -212,7 +212,7 @@ def saturation_curves(
     """
     ax = axes_or_new(ax, height_in=2.0)
     if is_partial(table):
-        mark_partial(ax, "sweep")
+        mark_partial(ax, "partial sweep")
     methods = in_order(table["method"])
     colours = method_colours(methods)
     for number, method in enumerate(methods):

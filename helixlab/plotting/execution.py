@@ -120,7 +120,7 @@ def throughput_latency_frontier(
     """
     ax = axes_or_new(ax, height_in=2.4)
     if is_partial(table):
-        mark_partial(ax, "sweep")
+        mark_partial(ax, "partial sweep")
     shown = table.dropna(subset=["decode_tokens_per_s", x])
     quickest_first = shown[shown["meets_goal"]].sort_values(
         [x, "decode_tokens_per_s"], ascending=[True, False]
@@ -174,7 +174,7 @@ def rate_curves(
     """
     ax = axes_or_new(ax, height_in=2.2)
     if is_partial(table):
-        mark_partial(ax, "sweep")
+        mark_partial(ax, "partial sweep")
     if "error" in table:
         table = table[table["error"].isna()]
     methods = table["method"] if "method" in table else pd.Series("served", index=table.index)

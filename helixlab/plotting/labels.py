@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,6 +51,8 @@ def name_lines(ax: Axes, lines: Sequence[Line2D], *, below: bool = False) -> Non
         text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
 
 
-def mark_partial(ax: Axes, what: str = "run") -> None:
-    """Say that a run or a sweep was stopped, wherever it is drawn."""
-    ax.text(0.01, 0.97, f"partial {what}", transform=ax.transAxes, va="top", fontsize=6, color="#bb5566")
+def mark_partial(ax: Axes, words: str = "partial run") -> None:
+    """Say that a run was stopped, wherever it is drawn."""
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+    look: dict[str, Any] = {"fontsize": 6, "color": "#bb5566", "bbox": behind, "zorder": 9}
+    ax.text(0.01, 0.97, words, transform=ax.transAxes, va="top", **look)

@@ -215,7 +215,7 @@ def throughput_bars(
     method_ticks(ax, methods, stopped)
     ax.set_xlim(-0.6, len(methods) - 0.4)
     if is_partial(table) and not stopped:
-        mark_partial(ax, "sweep")
+        mark_partial(ax, "partial sweep")
         tallest *= 1.1  # the words stand above the bars
     ax.set_ylim(0, 1.08 * tallest if tallest > 0 else 1)
     ax.set(xlabel="", ylabel=label)
