@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -10,11 +11,24 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from helixlab.errors import FileFormatError
 
-__all__ = ["content_hash", "parse_json", "read_json", "read_text", "replacing", "write_json", "write_text"]
+__all__ = [
+    "NO_ROOM",
+    "content_hash",
+    "parse_json",
+    "read_json",
+    "read_text",
+    "replacing",
+    "write_json",
+    "write_text",
+]
+
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""Numbers of the errors of a full disk, or of a limit as good as that."""
 
 
 def content_hash(content: Any) -> str:
@@ -31,6 +45,11 @@ def content_hash(content: Any) -> str:
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; where there is no room, under the name of `path`.
 
     Examples
     --------
@@ -53,6 +72,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)  # a temporary file starts private
         os.replace(beside, target)
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:  # a write does not say to which file
+            error.filename = os.fspath(target)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

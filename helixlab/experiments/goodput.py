@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ from joblib import effective_n_jobs
 
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError, WorkloadError
+from helixlab.experiments.bracket import Bracket, rates_ahead
 from helixlab.experiments.objective import Objective, check_objective
-from helixlab.experiments.rates import rate_sweep
-from helixlab.experiments.sweep import seeds_of
-from helixlab.experiments.workers import check_jobs
+from helixlab.experiments.rates import COLUMNS, YES_OR_NO, carry_out_rates
+from helixlab.experiments.store import Store
+from helixlab.experiments.sweep import Interrupted, seeds_of
+from helixlab.experiments.workers import check_jobs, way_on
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement
@@ -26,8 +29,6 @@ __all__ = ["Goodput", "goodput"]
 
 MOST_TIMES_EXPECTED: Final = 16
 """Of the rate that a search for the goodput starts from: beyond it, the objective is none."""
-LEAST_OF_EXPECTED: Final = 1e-3
-"""Of the same: below it, it is not looked for."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,18 @@ class Goodput:
     ----------
     objective : Objective
     rate_tokens_per_s : float
-        Prompt and decode tokens that arrive per second at that rate; 0 if none was found.
+        Prompt and decode tokens that arrive per second at that rate; 0 if none was found. In a partial one
+        the largest rate at which the objective is known to be met: the goodput may be more.
     requests_per_s : float
         The same in queries.
     goodput_requests_per_s : float
         Of these, the ones that met the objective.
     runs : DataFrame
-        The runs that the search went by, in the form of `rate_sweep`.
+        The runs that the search went by, in the form of `rate_sweep`; in a partial one all that were begun.
+    missed_at_tokens_per_s : float
+        The smallest rate at which the objective is known to be missed; infinite if none is.
+    partial : bool
+        Whether the search was interrupted.
     """
 
     objective: Objective
@@ -52,26 +58,17 @@ class Goodput:
     requests_per_s: float
     goodput_requests_per_s: float
     runs: pd.DataFrame
+    missed_at_tokens_per_s: float = math.inf
+    partial: bool = False
 
-
-class _Bracket(NamedTuple):
-    """The objective is met at `low` (or that is 0) and missed at `high` (or that is infinite)."""
-
-    low: float
-    high: float
-
-    def next_rate(self, most: float, tolerance: float) -> float | None:
-        """The rate to try next, None at the end of the search."""
-        if self.high == math.inf:
-            return 2 * self.low if self.low else most
-        if self.low == 0 and self.high < LEAST_OF_EXPECTED * most:
-            return None  # it is not met even by a trickle
-        if self.high - self.low <= tolerance * self.high:
-            return None
-        return (self.low + self.high) / 2
-
-    def after(self, rate: float, met: bool) -> _Bracket:
-        return _Bracket(rate, self.high) if met else _Bracket(self.low, rate)
+    def __repr__(self) -> str:
+        what = "Partial goodput" if self.partial else "Goodput"
+        high = self.missed_at_tokens_per_s
+        missed = f", missed at {high:g} tokens/s" if high < math.inf else ""
+        return (
+            f"{what}({self.goodput_requests_per_s:.3g} requests/s in time at {self.rate_tokens_per_s:g}"
+            f" tokens/s{missed})"
+        )
 
 
 def goodput(
@@ -124,6 +121,13 @@ def goodput(
     SimulationError
         A run failed; the message says at which rate and why.
 
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C: workers are stopped, and what is known of the goodput by then is returned, marked as
+        partial. Its runs have the marks of `rate_sweep`. What is in the store stays good: the same call goes
+        on from there. Before any run has finished, KeyboardInterrupt is raised.
+
     Examples
     --------
     >>> import helixlab as hx
@@ -144,67 +148,98 @@ def goodput(
     most = most_tokens_per_s
     if most is None:
         most = max_flow(cluster, model, placement).value_tokens_per_s
-    bracket, path = _Bracket(0.0, math.inf), []
+    bracket, path = Bracket(0.0, math.inf), []
     tried: dict[Any, pd.DataFrame] = {}
-    with bar(progress, desc="goodput", unit="rate", leave=False) as shown:
-        while (rate := bracket.next_rate(most, tolerance)) is not None:
-            if rate not in tried:
-                rates = _rates_ahead(bracket, most, tolerance, at_a_time)
-                table = rate_sweep(
-                    cluster,
-                    model,
-                    placement,
-                    rates_tokens_per_s=rates,
-                    objective=objective,
-                    seeds=seeds,
-                    n_jobs=n_jobs,
-                    progress=False,
-                    **settings,
-                )
-                tried |= {each: rows for each, rows in table.groupby("rate_tokens_per_s")}
-                shown.update(len(rates))
-            path.append(tried[rate])
-            part = _attainment(tried[rate])
-            if math.isnan(part) and len(path) == 1:
-                raise WorkloadError(
-                    f"no query arrives in the window at {rate:g} tokens/s: simulate longer (duration_s), or"
-                    " start the search higher with most_tokens_per_s"
-                )
-            bracket = bracket.after(rate, met=part >= objective.attainment)
-            if bracket.high == math.inf and rate > MOST_TIMES_EXPECTED * most:
-                raise WorkloadError(
-                    f"{objective} is still met at {rate:g} tokens/s; ask for something tighter, or start"
-                    " the search higher with most_tokens_per_s"
-                )
+    try:
+        with bar(progress, desc="goodput", unit="rate", leave=False) as shown:
+            while (rate := bracket.next_rate(most, tolerance)) is not None:
+                if rate not in tried:
+                    rates = rates_ahead(bracket, most, tolerance, at_a_time)
+                    table = carry_out_rates(
+                        cluster,
+                        model,
+                        placement,
+                        rates_tokens_per_s=rates,
+                        objective=objective,
+                        seeds=seeds,
+                        n_jobs=n_jobs,
+                        progress=False,
+                        **settings,
+                    )
+                    tried |= {each: rows for each, rows in table.groupby("rate_tokens_per_s")}
+                    shown.update(len(rates))
+                path.append(tried[rate])
+                part = _attainment(tried[rate])
+                if math.isnan(part) and len(path) == 1:
+                    raise WorkloadError(
+                        f"no query arrives in the window at {rate:g} tokens/s: simulate longer (duration_s),"
+                        " or start the search higher with most_tokens_per_s"
+                    )
+                bracket = bracket.after(rate, met=part >= objective.attainment)
+                if bracket.high == math.inf and rate > MOST_TIMES_EXPECTED * most:
+                    raise WorkloadError(
+                        f"{objective} is still met at {rate:g} tokens/s; ask for something tighter, or start"
+                        " the search higher with most_tokens_per_s"
+                    )
+    except KeyboardInterrupt as stopped:
+        unfinished = stopped.runs if isinstance(stopped, Interrupted) else None
+        found = _so_far(objective, bracket, tried, unfinished)
+        if found is None:
+            raise
+        warnings.warn(_in_words(found, Store(settings.get("store"))), stacklevel=2)
+        return found
+    return _at(bracket, objective, tried, pd.concat(path))
+
+
+def _at(
+    bracket: Bracket, objective: Objective, tried: Mapping[Any, pd.DataFrame], runs: pd.DataFrame
+) -> Goodput:
     best = tried.get(bracket.low)
     return Goodput(
         objective,
         bracket.low,
         0.0 if best is None else float(best["requests_per_s"].mean()),
         0.0 if best is None else float(best["goodput_requests_per_s"].mean()),
-        pd.concat(path).sort_values(["rate_tokens_per_s", "seed"], ignore_index=True),
+        runs.sort_values(["rate_tokens_per_s", "seed"], ignore_index=True),
+        missed_at_tokens_per_s=bracket.high,
     )
+
+
+def _so_far(
+    objective: Objective,
+    bracket: Bracket,
+    tried: Mapping[Any, pd.DataFrame],
+    unfinished: pd.DataFrame | None,
+) -> Goodput | None:
+    """What is known at Ctrl-C, from whole rates and from those that were under way; None for nothing."""
+    begun, known = [*tried.values()], dict(tried)
+    if unfinished is not None:
+        # Columns without a value have no type that would go with those of the rates that are whole.
+        begun.append(unfinished.dropna(axis="columns", how="all") if begun else unfinished)
+        known |= {each: rows for each, rows in unfinished.groupby("rate_tokens_per_s")}
+    if not any(rows["error"].isna().any() for rows in known.values()):
+        return None
+    parts = {rate: _attainment(rows) for rate, rows in known.items() if rows["error"].isna().all()}
+    met = {rate: part >= objective.attainment for rate, part in parts.items() if not math.isnan(part)}
+    runs = pd.concat(begun)[COLUMNS]
+    runs[YES_OR_NO] = runs[YES_OR_NO].astype("boolean")
+    found = _at(bracket.narrowed(met), objective, known, runs)
+    found.runs.attrs["partial"] = True
+    return replace(found, partial=True)
+
+
+def _in_words(found: Goodput, kept: Store) -> str:
+    """How far an interrupted search came, and how to go on."""
+    low, high = found.rate_tokens_per_s, found.missed_at_tokens_per_s
+    met = f"met at {low:g} tokens/s" if low else "not known to be met at any rate"
+    missed = f"missed at {high:g} tokens/s" if high < math.inf else "not known to be missed at any"
+    finished = int(found.runs["error"].isna().sum())
+    return f"goodput interrupted; the objective is {met} and {missed}; {way_on(finished, kept)}"
 
 
 def _is_between(value: object, low: float, high: float) -> bool:
     plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return plain and bool(low < value < high)  # type: ignore[operator]
-
-
-def _rates_ahead(bracket: _Bracket, most: float, tolerance: float, count: int) -> list[float]:
-    """Rates that the search may come to next, the nearest first, lower ones before higher ones."""
-    rates: list[float] = []
-    brackets = deque([bracket])
-    while brackets and len(rates) < count:
-        each = brackets.popleft()
-        rate = each.next_rate(most, tolerance)
-        if rate is None:
-            continue
-        rates.append(rate)
-        brackets.append(each.after(rate, met=False))
-        if each.high < math.inf:  # upwards without end only step by step: overload is slow to simulate
-            brackets.append(each.after(rate, met=True))
-    return rates
 
 
 def _attainment(runs: pd.DataFrame) -> float:

@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from helixlab.experiments.notebooks import NotebookError
-from helixlab.files import replacing
+from helixlab.files import NO_ROOM, replacing, write_text
 
-__all__ = ["main", "papermill_or_error", "run_notebook"]
+__all__ = ["main", "no_room", "papermill_or_error", "run_notebook"]
 
 KERNEL: Final = "python3"
 
@@ -81,7 +81,7 @@ def _kernel() -> Iterator[None]:
         kernel = Path(folder, "kernels", KERNEL)
         kernel.mkdir(parents=True)
         content = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
-        (kernel / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
+        write_text(kernel / "kernel.json", json.dumps(content))
         more = [before["JUPYTER_PATH"]] if "JUPYTER_PATH" in before else []
         os.environ |= {"JUPYTER_PATH": os.pathsep.join([folder, *more]), "TQDM_DISABLE": "1"}
         try:
@@ -116,9 +116,24 @@ def main() -> int:
     except NotebookError as failed:
         error = str(failed)
     except OSError as failed:
-        error = f"{job['path']} cannot be run: {failed.strerror or failed}"
+        where = f": {failed.filename}" if failed.filename else ""
+        error = no_room(failed) or f"{job['path']} cannot be run: {failed.strerror or failed}{where}"
     print(json.dumps({"error": error}), flush=True)
     return 0 if error is None else 2
+
+
+def no_room(error: OSError) -> str | None:
+    """What to do about an error of a full disk, which is not the notebook's; None if it is none.
+
+    Examples
+    --------
+    >>> no_room(OSError(28, "No space left on device", "/figures/a.png"))
+    '/figures/a.png cannot be written (No space left on device); make room, and call it again to go on'
+    """
+    if error.errno not in NO_ROOM:
+        return None
+    file = error.filename or "a file"
+    return f"{file} cannot be written ({error.strerror}); make room, and call it again to go on"
 
 
 def _first_line(error: object) -> str:

@@ -14,7 +14,7 @@ from helixlab.experiments.problems import NOT_RUN
 
 __all__ = ["mean_interval"]
 
-COLUMNS: Final = ("value", "mean", "low", "high", "runs", "failed")
+COLUMNS: Final = ("value", "mean", "low", "high", "runs", "failed", "not_run")
 
 
 def mean_interval(
@@ -43,9 +43,10 @@ def mean_interval(
     DataFrame
         A row for each combination of `by`, in the order in which they first come, and each value: the
         columns of `by`, ``value`` (its name), ``mean``, ``low`` and ``high``, ``runs`` (how many the mean
-        is of) and ``failed`` (how many have an ``error``, and were left out). NaN is left out too,
-        and what an interrupted sweep did not run. The interval is NaN for a single run, which cannot tell
-        how far another would be, and where the mean is infinite.
+        is of), ``failed`` (how many have an ``error``, and were left out) and ``not_run`` (how many an
+        interrupted sweep did not come to). NaN is left out too. The interval is NaN for a single run, which
+        cannot tell how far another would be, and where the mean is infinite. Means of a sweep that was
+        interrupted, or of runs that were, have ``attrs["partial"]`` as the sweep has.
 
     Raises
     ------
@@ -88,7 +89,8 @@ def mean_interval(
     records = []
     for key, rows in runs.groupby(keys, sort=False, dropna=False):
         errors = rows["error"] if "error" in rows else pd.Series(None, index=rows.index, dtype=object)
-        left_out, failed = errors.notna(), int((errors.notna() & (errors != NOT_RUN)).sum())
+        left_out, unrun = errors.notna(), errors == NOT_RUN
+        counts = {"failed": int((left_out & ~unrun).sum()), "not_run": int(unrun.sum())}
         named = dict(zip(groups, key, strict=True)) if groups else {}
         if "seed" in rows and rows["seed"].duplicated().any():
             again = rows.loc[rows["seed"].duplicated(), "seed"].iloc[0]
@@ -98,8 +100,12 @@ def mean_interval(
             )
         for name in figures:
             sample = rows.loc[~left_out, name].dropna().to_numpy(dtype=float)
-            records.append(named | {"value": name} | _interval(sample, float(level)) | {"failed": failed})
-    return pd.DataFrame(records, columns=[*groups, *COLUMNS])
+            records.append(named | {"value": name} | _interval(sample, float(level)) | counts)
+    means = pd.DataFrame(records, columns=[*groups, *COLUMNS])
+    stopped = "partial" in runs and bool(runs["partial"].eq(True).any())
+    if stopped or runs.attrs.get("partial") or means["not_run"].any():
+        means.attrs["partial"] = True
+    return means
 
 
 def _columns(names: str | Sequence[str]) -> list[str]:

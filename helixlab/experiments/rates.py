@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -13,12 +14,12 @@ from helixlab.cluster import Cluster
 from helixlab.errors import UnknownNameError, WorkloadError
 from helixlab.experiments.grid import KEYS
 from helixlab.experiments.objective import Objective, check_objective
-from helixlab.experiments.sweep import carry_out_grid
+from helixlab.experiments.sweep import Interrupted, carry_out_grid
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.workload import online
 
-__all__ = ["rate_sweep"]
+__all__ = ["carry_out_rates", "rate_sweep"]
 
 COLUMNS: Final = [
     "rate_tokens_per_s",
@@ -43,6 +44,8 @@ OWN: Final = ("warmup_s", "duration_s", "seeds", "n_jobs", "store", "progress")
 """Arguments that may be given; the workload is made of them."""
 LATENCIES: Final = ["ttft_mean_s", "ttft_p95_s", "tpot_mean_s", "tpot_p95_s"]
 YES_OR_NO: Final = ["saturated", "meets_objective"]
+WARMUP_S: Final = 600.0
+DURATION_S: Final = 1800.0
 
 
 def rate_sweep(
@@ -52,8 +55,8 @@ def rate_sweep(
     *,
     rates_tokens_per_s: Sequence[float],
     objective: Objective,
-    warmup_s: float = 600.0,
-    duration_s: float = 1800.0,
+    warmup_s: float = WARMUP_S,
+    duration_s: float = DURATION_S,
     seeds: int | Iterable[int] = 1,
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
@@ -96,6 +99,12 @@ def rate_sweep(
     SweepError, UnknownNameError
         As for `sweep`.
 
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C, as `sweep`: the runs that have finished are returned, the others have ``"not run:
+        interrupted"`` for their ``error``, and ``attrs["partial"]`` of the table is True.
+
     Examples
     --------
     >>> import helixlab as hx
@@ -105,6 +114,48 @@ def rate_sweep(
     ...                       objective=hx.Objective(ttft_s=10, tpot_s=2))
     >>> table["meets_objective"].tolist()
     [True, False]
+    """
+    try:
+        return carry_out_rates(
+            cluster,
+            model,
+            placement,
+            rates_tokens_per_s=rates_tokens_per_s,
+            objective=objective,
+            warmup_s=warmup_s,
+            duration_s=duration_s,
+            seeds=seeds,
+            n_jobs=n_jobs,
+            store=store,
+            progress=progress,
+            **settings,
+        )
+    except Interrupted as interrupted:
+        warnings.warn(str(interrupted), stacklevel=2)
+        return interrupted.runs
+
+
+def carry_out_rates(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    *,
+    rates_tokens_per_s: Sequence[float],
+    objective: Objective,
+    warmup_s: float = WARMUP_S,
+    duration_s: float = DURATION_S,
+    seeds: int | Iterable[int] = 1,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """`rate_sweep`, which raises after Ctrl-C.
+
+    Raises
+    ------
+    Interrupted
+        After Ctrl-C; others as for `rate_sweep`.
     """
     check_objective(objective)
     rates = list(rates_tokens_per_s) if isinstance(rates_tokens_per_s, Iterable) else []
@@ -118,14 +169,24 @@ def rate_sweep(
         {**common, "workload": online(rate_tokens_per_s=rate, duration_s=duration_s, warmup_s=warmup_s)}
         for rate in rates
     ]
-    runs = carry_out_grid(
-        points,
-        objective=objective,
-        seeds=seeds,
-        n_jobs=n_jobs,
-        store=store,
-        progress=progress,
-    )[COLUMNS]
+    try:
+        runs = carry_out_grid(
+            points,
+            objective=objective,
+            seeds=seeds,
+            n_jobs=n_jobs,
+            store=store,
+            progress=progress,
+            what="rate_sweep",
+        )
+    except Interrupted as interrupted:
+        raise Interrupted(str(interrupted), _served(interrupted.runs)) from None
+    return _served(runs)
+
+
+def _served(runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a rate sweep, from those of a sweep."""
+    runs = runs[COLUMNS]
     # A run's figures are kept without infinities, which JSON does not know; where queries came there is a
     # mean, so that what is missing was infinite.
     runs[LATENCIES] = runs[LATENCIES].mask(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
+from helixlab.experiments.jobs import Job, ended, start
 from helixlab.experiments.kernel import papermill_or_error
 from helixlab.experiments.notebooks import (
     Notebook,
@@ -30,7 +26,6 @@ from helixlab.experiments.records import (
     finished_records,
     notebook_key,
     otherwise,
-    take_over,
 )
 from helixlab.experiments.report import write_report
 from helixlab.experiments.workplace import alone, workplace
@@ -57,19 +52,6 @@ TYPICAL_S: Final = {
 this how much time is left."""
 OTHERWISE_S: Final = {"full": 18.0, "smoke": 16.0}
 LOOK_EVERY_S: Final = 0.1
-
-
-@dataclass
-class _Job:
-    """One notebook to be run."""
-
-    notebook: Notebook
-    parameters: dict[str, Any]
-    key: str
-    expected_s: float
-    started_s: float = 0.0
-    made: Path = Path()
-    process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
 
 def reproduce(
@@ -130,6 +112,12 @@ def reproduce(
         There is no notebook, or one does not take the parameters or fails; its copy shows where.
     FileFormatError
         A notebook cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C, before KeyboardInterrupt is raised: how many notebooks are finished. They stay, and the
+        same call goes on with the others.
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
@@ -177,29 +165,34 @@ def _made(
     progress: bool | None,
 ) -> tuple[dict[str, Any], set[str]]:
     """Records of all notebooks, and the names of those that had to be run."""
-    jobs_to_do, records = [], {}
+    jobs_to_do, records, asked = [], {}, []
     for notebook, made in chosen:
         parameters = notebook.takes(given)
         if "figures" in notebook.defaults:
             parameters["figures"] = made
+        asked.append((notebook, parameters))
         record = finished_record(target, notebook)
         if record is not None and answers(record, parameters):
             records[notebook.name] = record
             continue
         key = notebook_key(notebook, parameters)
         expected_s = TYPICAL_S[scale].get(notebook.name, OTHERWISE_S[scale])
-        jobs_to_do.append(_Job(notebook, parameters, key, expected_s))
+        jobs_to_do.append(Job(notebook, parameters, key, expected_s))
     fresh = {job.notebook.name for job in jobs_to_do}
     if fresh:
-        records |= _run_all(jobs_to_do, target, jobs, progress)
+        try:
+            records |= _run_all(jobs_to_do, target, jobs, progress)
+        except KeyboardInterrupt:
+            warnings.warn(_way_on(asked, target), stacklevel=3)
+            raise
     return records, fresh
 
 
-def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None) -> dict[str, Any]:
+def _run_all(waiting: list[Job], target: Path, jobs: int, progress: bool | None) -> dict[str, Any]:
     """Run notebooks side by side, what takes longest first; records of those that ended."""
     waiting = sorted(waiting, key=lambda job: -job.expected_s)
     total_s, done_s = sum(job.expected_s for job in waiting), 0.0
-    running: list[_Job] = []
+    running: list[Job] = []
     records: dict[str, Any] = {}
     began_s = time.perf_counter()
     with (
@@ -215,12 +208,12 @@ def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.append(_start(waiting.pop(0), beside, target))
+                    running.append(start(waiting.pop(0), beside, target))
                 time.sleep(LOOK_EVERY_S)
                 now_s = time.perf_counter()
                 for job in [job for job in running if job.process and job.process.poll() is not None]:
                     running.remove(job)
-                    records[job.notebook.name] = _ended(job, target, now_s)
+                    records[job.notebook.name] = ended(job, target, now_s)
                     done_s += job.expected_s
                 share = done_s + sum(min(now_s - job.started_s, 0.95 * job.expected_s) for job in running)
                 shown.n = round(100 * share / total_s, 1)
@@ -236,60 +229,15 @@ def _run_all(waiting: list[_Job], target: Path, jobs: int, progress: bool | None
     return records
 
 
-def _start(job: _Job, beside: Path, target: Path) -> _Job:
-    # A name of its own every time: what a killed kernel still writes is not taken for this run's.
-    job.made = Path(tempfile.mkdtemp(prefix=f"{job.notebook.name}-", dir=beside))
-    parameters = job.parameters | {"output": str(job.made)}
-    if "store" in job.notebook.defaults:
-        parameters["store"] = str(target / "runs")
-    executed = job.made / "executed" / job.notebook.path.name
-    order = {
-        "path": str(job.notebook.path),
-        "executed": str(executed),
-        "parameters": parameters,
-        "parent": os.getpid(),
-    }
-    job.process = subprocess.Popen(
-        [sys.executable, "-m", "helixlab.experiments.kernel"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        # Bytecode that a full disk cuts short would be taken for whole by the next call.
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
-    assert job.process.stdin is not None, "it is a pipe"
-    job.process.stdin.write(json.dumps(order))
-    job.process.stdin.close()
-    job.started_s = time.perf_counter()
-    return job
-
-
-def _ended(job: _Job, target: Path, now_s: float) -> dict[str, Any]:
-    """Take over what a notebook made; where it failed, only the copy that shows where."""
-    assert job.process is not None, "it was started"
-    assert job.process.stdout is not None, "it is a pipe"
-    lines = job.process.stdout.read().splitlines()
-    error = f"{job.notebook.path.name} was ended from outside (code {job.process.returncode}); run it again"
-    if lines:
-        error = json.loads(lines[-1])["error"]
-    copy = Path("executed", job.notebook.path.name)
-    made = job.made / copy
-    if made.is_file():  # it was run elsewhere than where its files are in the end
-        text = made.read_text(encoding="utf-8").replace(str(job.made), str(target))
-        made.write_text(text, encoding="utf-8")
-    if error is None:
-        record = take_over(
-            job.made,
-            target,
-            job.notebook.name,
-            key=job.key,
-            parameters=job.parameters,
-            wall_s=now_s - job.started_s,
-        )
-        shutil.rmtree(job.made, ignore_errors=True)
-        return record
-    if made.is_file():
-        (target / copy).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(made, target / copy)
-    raise NotebookError(error.replace(str(job.made), str(target)))
+def _way_on(asked: list[tuple[Notebook, dict[str, Any]]], target: Path) -> str:
+    """How far an interrupted call came, by what it left behind."""
+    found = [(finished_record(target, notebook), parameters) for notebook, parameters in asked]
+    finished = sum(record is not None and answers(record, parameters) for record, parameters in found)
+    verb = "is" if finished == 1 else "are"
+    return (
+        f"interrupted; {finished} of {len(asked)} notebooks {verb} finished in {target}; the same call goes"
+        " on with the others"
+    )
 
 
 def _spoken(seconds: float) -> str:

@@ -133,8 +133,15 @@ def carry_out_grid(
     store: str | os.PathLike[str] | None,
     progress: bool | None,
     objective: Objective | None = None,
+    what: str = "sweep",
 ) -> pd.DataFrame:
-    """`sweep`; with an objective, rows also say how each run did by it."""
+    """`sweep`, for what is called `what`; with an objective, rows also say how each run did by it.
+
+    Raises
+    ------
+    Interrupted
+        After Ctrl-C; others as for `sweep`.
+    """
     points, columns = grid_points(grid)
     numbers, n_jobs = seeds_of(seeds), check_jobs(n_jobs)
     kept = Store(store)
@@ -150,12 +157,14 @@ def carry_out_grid(
     try:
         outcomes |= finished(
             runs_of(wanted, objective), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows),
-            failed=failed, progress=progress,
+            failed=failed, progress=progress, what=what,
         )  # fmt: skip
-    except Stopped as stopped:
-        outcomes |= dict.fromkeys(wanted, Outcome(error=NOT_RUN)) | stopped.outcomes
-        raise Interrupted(str(stopped), _frame(rows, outcomes, columns, objective)) from None
-    return _frame(rows, outcomes, columns, objective)
+        return _frame(rows, outcomes, columns, objective)
+    except KeyboardInterrupt as stopped:  # it may come when all has run already
+        known = stopped.outcomes if isinstance(stopped, Stopped) else {}
+        outcomes = dict.fromkeys(wanted, Outcome(error=NOT_RUN)) | outcomes | known
+        said = str(stopped) or f"{what} interrupted"
+        raise Interrupted(said, _frame(rows, outcomes, columns, objective)) from None
 
 
 Row = tuple[Point, int, str]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,10 @@ import pandas as pd
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError
 from helixlab.execution import Execution, chunked
-from helixlab.experiments.sweep import sweep
+from helixlab.experiments.problems import NOT_RUN
+from helixlab.experiments.store import Store
+from helixlab.experiments.sweep import Interrupted, carry_out_grid
+from helixlab.experiments.workers import way_on
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.workload import Workload, offline
@@ -34,18 +38,32 @@ class Tuning:
     Parameters
     ----------
     execution : Execution
-        The best under the goal.
+        The best under the goal. In a partial one the best of what has run; ``meets_goal`` of the first
+        finalist says whether that keeps to the limits.
     finalists : DataFrame
         The runs it was chosen from, best first, with the columns of `sweep`; ``meets_goal`` says whether
         the run kept to the limits, ``on_frontier`` whether no other that did is at least as
-        good in throughput, mean decode latency and p95 prompt latency, and better in one of them.
+        good in throughput, mean decode latency and p95 prompt latency, and better in one of them. In a
+        partial one they are short runs, where no final run has ended well.
     candidates : DataFrame
         The short runs that all candidates were tried with first.
+    partial : bool
+        Whether the search was interrupted; its tables then have ``attrs["partial"]`` and the marks of
+        `sweep`.
     """
 
     execution: Execution
     finalists: pd.DataFrame
     candidates: pd.DataFrame
+    partial: bool = False
+
+    def __repr__(self) -> str:
+        what, best = "Partial tuning" if self.partial else "Tuning", self.finalists.iloc[0]
+        ran = int((self.candidates["error"] != NOT_RUN).sum())
+        return (
+            f"{what}({self.execution!r}: {best['decode_tokens_per_s']:.1f} decode tokens/s; the best of {ran}"
+            f" that ran, of {len(self.candidates)})"
+        )
 
 
 def tune_execution(
@@ -99,6 +117,13 @@ def tune_execution(
     SchedulingError
         A value to try makes no sense.
 
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C: workers are stopped, and the best of what has run by then is returned, marked as
+        partial. What is in the store stays good: the same call goes on from there. Before any run has
+        finished, KeyboardInterrupt is raised.
+
     Examples
     --------
     >>> import helixlab as hx
@@ -113,11 +138,11 @@ def tune_execution(
     final = offline(warmup_s=600.0, duration_s=600.0) if workload is None else workload
     if not isinstance(final, Workload):
         raise SimulationError(f"workload is {workload!r}; make a workload with offline(...) or online(...)")
-    limits = {
+    given = {
         "decode_latency_p95_s": _limit("p95_decode_latency_s", p95_decode_latency_s),
         "prompt_latency_p95_s": _limit("p95_prompt_latency_s", p95_prompt_latency_s),
     }
-    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    limits = {name: limit for name, limit in given.items() if limit is not None}
     short = final
     if not final.online:
         short = offline(
@@ -149,20 +174,36 @@ def tune_execution(
         """Runs of these policies, best first, each under the number of its policy."""
         common = {"cluster": cluster, "model": model, "placement": placement, "scheduler": scheduler}
         points = [{**common, "execution": policies[row], "workload": served} for row in rows]
-        runs = sweep(points, seeds=[served.seed], n_jobs=n_jobs, store=store, progress=progress)
-        runs.index = pd.Index(rows)
-        within = [runs[name] <= limit for name, limit in limits.items()]
-        runs["meets_goal"] = np.logical_and.reduce([runs["error"].isna(), *within])
-        runs["on_frontier"] = _on_frontier(runs[runs["meets_goal"]]).reindex(runs.index, fill_value=False)
-        order = ["meets_goal", "decode_tokens_per_s"]
-        return runs.sort_values(order, ascending=False, kind="stable")
+        how: dict[str, Any] = {"seeds": [served.seed], "n_jobs": n_jobs, "store": store, "progress": progress}
+        runs = None
+        try:
+            runs = carry_out_grid(points, **how, what="tune_execution")
+            return _ranked(runs, rows, limits)
+        except KeyboardInterrupt as stopped:  # it may come when all has run already
+            runs = stopped.runs if isinstance(stopped, Interrupted) else runs
+            if runs is None:
+                raise
+            raise Interrupted(str(stopped), _ranked(runs, rows, limits)) from None
 
-    candidates = tried(range(len(policies)), short)
-    finalists = candidates if short == final else tried(candidates.index[:FINALISTS].tolist(), final)
+    candidates = finals = None
+    try:
+        candidates = tried(range(len(policies)), short)
+        finalists = candidates if short == final else tried(candidates.index[:FINALISTS].tolist(), final)
+    except KeyboardInterrupt as stopped:
+        unfinished = stopped.runs if isinstance(stopped, Interrupted) else None
+        if candidates is None:
+            candidates = unfinished
+        else:
+            finals = unfinished
+        found = _so_far(policies, candidates, finals)
+        if found is None:
+            raise
+        warnings.warn(_in_words(found, [candidates, finals], limits, Store(store)), stacklevel=2)
+        return found
     if finalists["error"].notna().all():
         raise SimulationError(f"no candidate could be run: {finalists['error'].iloc[0]}")
     if not finalists["meets_goal"].any():
-        wanted = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
+        wanted = _wanted(limits)
         lowest = finalists[list(limits)].min().to_dict()
         raise SimulationError(
             f"no candidate keeps to {wanted}: the lowest were {lowest}; allow more, or try other values"
@@ -183,6 +224,47 @@ def _limit(name: str, value: Any) -> float | None:
     if not plain or not value > 0:
         raise SimulationError(f"{name} must be a number above 0, or None for no limit, got {value!r}")
     return float(value)
+
+
+def _wanted(limits: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
+
+
+def _ranked(runs: pd.DataFrame, rows: Sequence[int], limits: Mapping[str, float]) -> pd.DataFrame:
+    """Runs of the policies of these numbers, best first, those that did not run last."""
+    runs.index = pd.Index(rows)
+    within = [runs[name] <= limit for name, limit in limits.items()]
+    runs["meets_goal"] = np.logical_and.reduce([runs["error"].isna(), *within])
+    runs["on_frontier"] = _on_frontier(runs[runs["meets_goal"]]).reindex(runs.index, fill_value=False)
+    return runs.sort_values(["meets_goal", "decode_tokens_per_s"], ascending=False, kind="stable")
+
+
+def _so_far(
+    policies: Sequence[Execution], candidates: pd.DataFrame | None, finals: pd.DataFrame | None
+) -> Tuning | None:
+    """The best of what there is at Ctrl-C; None if nothing has run."""
+    if candidates is None:
+        return None
+    finalists = candidates
+    if finals is not None:
+        # What missed the goal in its final run is not the best any more, whatever its short run said.
+        known = finals.index[finals["error"] != NOT_RUN]
+        finalists = finals if finals["meets_goal"].any() else candidates.drop(index=known)
+    if finalists["error"].notna().all():
+        return None
+    best = finalists.index[0]
+    finalists, candidates = finalists.reset_index(drop=True), candidates.reset_index(drop=True)
+    finalists.attrs["partial"] = True
+    return Tuning(policies[best], finalists, candidates, partial=True)
+
+
+def _in_words(
+    found: Tuning, tables: Iterable[pd.DataFrame | None], limits: Mapping[str, float], kept: Store
+) -> str:
+    """What an interrupted search found, and how to go on."""
+    ran = sum(int(table["error"].isna().sum()) for table in tables if table is not None)
+    misses = "" if found.finalists["meets_goal"].iloc[0] else f", which does not keep to {_wanted(limits)}"
+    return f"tune_execution interrupted; the best so far is {found.execution!r}{misses}; {way_on(ran, kept)}"
 
 
 def _on_frontier(runs: pd.DataFrame) -> pd.Series:

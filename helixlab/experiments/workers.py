@@ -15,7 +15,7 @@ from helixlab.experiments.runs import Outcome, described
 from helixlab.experiments.store import Store
 from helixlab.progress import bar
 
-__all__ = ["Stopped", "check_jobs", "finished"]
+__all__ = ["Stopped", "check_jobs", "finished", "way_on"]
 
 
 def check_jobs(n_jobs: Any) -> int:
@@ -100,22 +100,23 @@ def finished(
     total = len(tasks) if total is None else total
     done = total - len(tasks)
     outcomes: dict[str, Outcome] = {}
-    with bar(progress, total=total, initial=done, unit="run", desc=what) as shown:
-        shown.set_postfix_str(f"{done - failed} finished, {failed} failed")
-        try:
-            with closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming:
-                for key, outcome in coming:
-                    if outcome.figures is not None:
-                        kept.keep(key, outcome.figures, labels[key])
-                    outcomes[key] = outcome
-                    done, failed = done + 1, failed + (outcome.error is not None)
-                    shown.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
-                    shown.update()
-        except KeyboardInterrupt:
-            said = f"{what} interrupted; {_way_on(done - failed, total, kept)}"
-            raise Stopped(said, outcomes) from None
-        except _WorkersStopped as stopped:
-            raise SweepError(f"{stopped}; {_way_on(done - failed, total, kept)}") from stopped.__cause__
+    try:
+        with (
+            bar(progress, total=total, initial=done, unit="run", desc=what) as shown,
+            closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming,
+        ):
+            shown.set_postfix_str(f"{done - failed} finished, {failed} failed")
+            for key, outcome in coming:
+                if outcome.figures is not None:
+                    kept.keep(key, outcome.figures, labels[key])
+                outcomes[key] = outcome
+                done, failed = done + 1, failed + (outcome.error is not None)
+                shown.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
+                shown.update()
+    except KeyboardInterrupt:
+        raise Stopped(f"{what} interrupted; {way_on(done - failed, kept, total)}", outcomes) from None
+    except _WorkersStopped as stopped:
+        raise SweepError(f"{stopped}; {way_on(done - failed, kept, total)}") from stopped.__cause__
     return outcomes
 
 
@@ -143,10 +144,19 @@ def _carried_out(
         ) from error
 
 
-def _way_on(finished: int, total: int, kept: Store) -> str:
+def way_on(finished: int, kept: Store, total: int | None = None) -> str:
+    """How to go on after so many finished runs, of a total where that is known.
+
+    Examples
+    --------
+    >>> way_on(3, Store(None), 4)
+    'nothing was kept: give a store to be able to go on'
+    """
     if kept.folder is None:
         return "nothing was kept: give a store to be able to go on"
+    of_all = "" if total is None else f" of {total}"
+    runs = "run is" if finished == 1 and total is None else "runs are"
     return (
-        f"{finished} of {total} runs are kept in {kept.folder}, call it again with store={str(kept.folder)!r}"
-        " to go on"
+        f"{finished}{of_all} {runs} kept in {kept.folder}, call it again with store={str(kept.folder)!r} to"
+        " go on"
     )

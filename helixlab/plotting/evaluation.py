@@ -12,6 +12,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from helixlab.diagnosis.steadiness import GROWS
+from helixlab.plotting.frames import is_partial
+from helixlab.plotting.labels import mark_partial
 from helixlab.plotting.style import (
     LINES,
     axes_or_new,
@@ -185,7 +187,8 @@ def saturation_curves(
     Parameters
     ----------
     table : DataFrame
-        Columns method, rate_tokens_per_s, load (see `helixlab.diagnosis.steadiness.Load`) and `y`.
+        Columns method, rate_tokens_per_s, load (see `helixlab.diagnosis.steadiness.Load`) and `y`. A sweep
+        that was stopped is marked.
     y, label : str
         The column to draw, and what it is called on the axis, with its unit.
     log : bool, default False
@@ -208,6 +211,8 @@ def saturation_curves(
     ['None', 'o', 'o', 'X', 'X']
     """
     ax = axes_or_new(ax, height_in=2.0)
+    if is_partial(table):
+        mark_partial(ax, "partial sweep")
     methods = in_order(table["method"])
     colours = method_colours(methods)
     for number, method in enumerate(methods):

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from helixlab.errors import SimulationError
 from helixlab.experiments.means import mean_interval
-from helixlab.experiments.sweep import NOT_RUN
+from helixlab.plotting.frames import is_partial
 from helixlab.plotting.labels import mark_partial
 from helixlab.plotting.style import LINES, PHASE_COLOURS, axes_or_new, method_colours, plain, styled
 from helixlab.simulation import Result
@@ -107,8 +107,8 @@ def throughput_latency_frontier(
     ----------
     table : DataFrame
         Columns decode_tokens_per_s, `x`, meets_goal, chunk_tokens, as `helixlab.tune_execution` gives them.
-        Runs that miss the goal are crosses, and beat none. The axis of a latency that spans more than a
-        factor of ten is logarithmic.
+        Runs that miss the goal are crosses, and beat none. Runs that failed are left out; a sweep that was
+        stopped is marked. The axis of a latency that spans more than a factor of ten is logarithmic.
     x, label : str
         The latency, and what to call it.
     ax : Axes, optional
@@ -119,6 +119,8 @@ def throughput_latency_frontier(
     Axes
     """
     ax = axes_or_new(ax, height_in=2.4)
+    if is_partial(table):
+        mark_partial(ax, "partial sweep")
     shown = table.dropna(subset=["decode_tokens_per_s", x])
     quickest_first = shown[shown["meets_goal"]].sort_values(
         [x, "decode_tokens_per_s"], ascending=[True, False]
@@ -171,9 +173,9 @@ def rate_curves(
     Axes
     """
     ax = axes_or_new(ax, height_in=2.2)
+    if is_partial(table):
+        mark_partial(ax, "partial sweep")
     if "error" in table:
-        if table["error"].eq(NOT_RUN).any():
-            mark_partial(ax)
         table = table[table["error"].isna()]
     methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
     colours = method_colours(methods)

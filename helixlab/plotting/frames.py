@@ -14,11 +14,12 @@ import pandas as pd
 
 from helixlab.diagnosis.times import in_window
 from helixlab.errors import SimulationError
+from helixlab.experiments.problems import NOT_RUN
 from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures
 
-__all__ = ["comparison_table", "latency_quantiles", "partial_methods", "window_latencies"]
+__all__ = ["comparison_table", "is_partial", "latency_quantiles", "partial_methods", "window_latencies"]
 
 Runs = Mapping[str, Result | Sequence[Result]]
 _NAMES: Final = ("placement", "placement_hash", "scheduler", "seed")
@@ -137,8 +138,33 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
 
 
 def partial_methods(table: pd.DataFrame) -> set[str]:
-    """The methods of a table of which a run was stopped; none where the table does not say."""
-    return set(table.loc[table["partial"].eq(True), "method"]) if "partial" in table else set()
+    """The methods of a table of which a run was stopped, or not run; none where the table does not say."""
+    return set(table.loc[_unfinished(table), "method"])
+
+
+def is_partial(table: pd.DataFrame) -> bool:
+    """Whether runs are missing in a table of a sweep or of means, or were stopped.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"scheduler": ["helix", "swarm"], "error": [None, "not run: interrupted"]})
+    >>> is_partial(table), is_partial(table.head(1))
+    (True, False)
+    """
+    # Rows that were not run may have been left out already; what a table is of is known all the same.
+    return bool(table.attrs.get("partial")) or bool(_unfinished(table).any())
+
+
+def _unfinished(table: pd.DataFrame) -> np.ndarray:
+    """For each row, whether a run of it was stopped, or not run."""
+    found = np.zeros(len(table), dtype=bool)
+    if "partial" in table:
+        found |= table["partial"].eq(True).to_numpy(dtype=bool)
+    if "error" in table:
+        found |= table["error"].eq(NOT_RUN).to_numpy(dtype=bool)
+    if "not_run" in table:
+        found |= table["not_run"].gt(0).to_numpy(dtype=bool)
+    return found
 
 
 def _joined(values: Iterable[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -13,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from helixlab.experiments.means import mean_interval
-from helixlab.plotting.frames import partial_methods
+from helixlab.plotting.frames import is_partial, partial_methods
+from helixlab.plotting.labels import mark_partial
 from helixlab.plotting.style import (
     BOUND_COLOUR,
     axes_or_new,
@@ -131,8 +133,9 @@ def throughput_bars(
     ----------
     table : DataFrame
         ``method`` and the column `value`. Several rows of a method are those of several seeds: the bar is
-        their mean, with its 95 % interval as in `mean_interval`. Where it has a column ``partial``,
-        methods with a run that was stopped are marked.
+        their mean, with its 95 % interval as in `mean_interval`. Methods with a run that was stopped, or
+        that a sweep did not come to, are marked: where a column says so, ``partial`` of runs, ``error`` of
+        sweeps, ``not_run`` of means. Where only ``attrs["partial"]`` does, the axes are.
     published : DataFrame, optional
         Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"``, ``"solver"``, or ``"planned"``)
         and `value`; only the methods of `table` are drawn.
@@ -178,6 +181,9 @@ def throughput_bars(
     for place, method in enumerate(methods):
         height, marks, inside = float(means[method]), marks_of[method], method in wide
         top = float(reach[method])
+        if np.isnan(height):
+            ax.annotate("no value", (place, 0), (0, 4), textcoords="offset points", ha="center", va="bottom")
+            continue
         for mark in marks:  # a number that would lie on a marker goes above it
             if top - 0.25 * _LABEL_SHARE * highest < mark < top + _LABEL_SHARE * highest:
                 top = max(top, mark)
@@ -205,8 +211,12 @@ def throughput_bars(
             textcoords="offset points", ha="right", va="bottom", fontsize=6.5, color=BOUND_COLOUR,
         )  # fmt: skip
         tallest = max(tallest, 1.06 * bound)
-    method_ticks(ax, methods, partial_methods(table))
+    stopped = partial_methods(table)
+    method_ticks(ax, methods, stopped)
     ax.set_xlim(-0.6, len(methods) - 0.4)
+    if is_partial(table) and not stopped:
+        mark_partial(ax, "partial sweep")
+        tallest *= 1.1  # the words stand above the bars
     ax.set_ylim(0, 1.08 * tallest if tallest > 0 else 1)
     ax.set(xlabel="", ylabel=label)
     label_platforms(ax, platforms, legend=legend)

@@ -26,7 +26,7 @@ numbers = st.floats(-1e6, 1e6)
 def test_by_hand():
     """Means 2 and 30, standard deviations 1 and sqrt(700); t for two degrees of freedom is 4.302653."""
     means = hx.mean_interval(RUNS, by=BY, values=["decode_tokens_per_s", "events"])
-    assert list(means) == [*BY, "value", "mean", "low", "high", "runs", "failed"]
+    assert list(means) == [*BY, "value", "mean", "low", "high", "runs", "failed", "not_run"]
     assert means["placement"].tolist() == ["b", "b", "a", "a", "b", "b"]
     assert means["value"].tolist() == ["decode_tokens_per_s", "events"] * 3
     assert means["mean"].tolist() == [2, 30, 10, 1, 5, 3]
@@ -49,13 +49,13 @@ def test_a_level():
 def test_all_rows_are_one_group():
     means = hx.mean_interval(RUNS[:3], by=[], values="events")
     assert means.drop(columns=["low", "high"]).to_dict("records") == [
-        {"value": "events", "mean": 30, "runs": 3, "failed": 0}
+        {"value": "events", "mean": 30, "runs": 3, "failed": 0, "not_run": 0}
     ]
 
 
 def test_no_runs_at_all():
     means = hx.mean_interval(RUNS[:0], by="placement", values="events")
-    assert list(means) == ["placement", "value", "mean", "low", "high", "runs", "failed"]
+    assert list(means) == ["placement", "value", "mean", "low", "high", "runs", "failed", "not_run"]
     assert means.empty
 
 
@@ -150,6 +150,18 @@ def test_what_is_no_table():
 def test_what_was_not_run_has_not_failed():
     table = RUNS.assign(error=[None, *["not run: interrupted"] * (len(RUNS) - 1)])
     means = hx.mean_interval(table[:1], by="placement", values="decode_tokens_per_s")
-    assert means["failed"].tolist() == [0]
+    assert means[["failed", "not_run"]].to_numpy().tolist() == [[0, 0]]
+    assert not means.attrs
     rest = hx.mean_interval(table[1:3], by=[], values="decode_tokens_per_s")
-    assert rest[["runs", "failed"]].to_numpy().tolist() == [[0, 0]]
+    assert rest[["runs", "failed", "not_run"]].to_numpy().tolist() == [[0, 0, 2]]
+    assert rest.attrs["partial"]
+
+
+def test_means_of_what_is_partial_are_partial():
+    """Also where the rows that were not run were left out before."""
+    whole = RUNS[:3].copy()
+    assert not hx.mean_interval(whole, by=[], values="events").attrs
+    whole.attrs["partial"] = True
+    assert hx.mean_interval(whole, by=[], values="events").attrs["partial"]
+    stopped = RUNS[:3].assign(partial=[False, True, False])
+    assert hx.mean_interval(stopped, by=[], values="events").attrs["partial"]

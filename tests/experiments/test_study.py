@@ -384,7 +384,7 @@ def test_a_swap_that_was_cut_short_is_made_again(folder, tmp_path, pretended, mo
 
     with monkeypatch.context() as patch:
         patch.setattr("helixlab.experiments.records.os.replace", stops_at_the_record)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="0 of 2 notebooks are"):
             reproduce(folder, seed=1, output=output)
     assert set(before) <= set(contents(output))
     shutil.rmtree(output / ".parts")  # a real call begins with this
@@ -420,6 +420,34 @@ def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
     assert not (output / ".parts").exists()
 
 
+def test_an_interrupted_call_says_how_far_it_came(folder, log, tmp_path):
+    write_counting(folder, log, "1_quick")
+    slow = "import time\ntime.sleep(60 if not Path(output).parents[1].joinpath('go').exists() else 0)"
+    write(folder, "2_slow.ipynb", PARAMETERS, COUNTS.format(name="2_slow", log=str(log)), slow)
+    output = tmp_path / "figures"
+    arguments = ["reproduce", "--jobs", "2", "--notebooks", str(folder), "--output", str(output)]
+    # A process that is started in the background of a script does not hear Ctrl-C by itself.
+    call = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"from helixlab import cli; sys.exit(cli.main({arguments!r}))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (output / "executed" / "1_quick.json").exists() and "2_slow" in log.read_text():
+            break
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    told = f"interrupted; 1 of 2 notebooks is finished in {output}; the same call goes on with the others"
+    assert said.splitlines() == [f"helixlab: warning: {told}", "helixlab: interrupted"]
+    ran(log)
+    (output / "go").touch()
+    assert cli.main(arguments) == 0
+    assert ran(log) == ["2_slow"]
+
+
 def test_a_full_disk_leaves_nothing_half_made(folder, log, tmp_path):
     """No file may grow beyond a limit, as if the disk were full there; with room again, all is as ever."""
     write_counting(folder, log, "1_small")
@@ -440,7 +468,12 @@ def test_a_full_disk_leaves_nothing_half_made(folder, log, tmp_path):
             check=False,
         )
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].startswith("helixlab: ")
+        last = done.stderr.splitlines()[-1]
+        if limit == 500:  # what could not be written is told, not what was to be run
+            copy = output / "executed" / "1_small.ipynb"
+            assert last.startswith(f"helixlab: {copy} cannot be written (File too large); make room")
+        else:
+            assert last.startswith("helixlab: 2_large.ipynb failed with OSError")
         assert not {"REPORT.md", "large.txt", "executed/2_large.json"} & set(contents(output))
     ran(log)
     table = reproduce(folder, output=output)

@@ -276,6 +276,28 @@ def test_a_run_that_was_stopped_is_marked(result: hx.Result) -> None:
     assert ["partial" in label for label in labels] == [False, True]
 
 
+def test_bars_of_a_sweep_that_was_stopped_are_marked() -> None:
+    runs = pd.DataFrame(
+        {
+            "method": ["helix", "helix", "swarm", "swarm", "random", "random"],
+            "seed": [0, 1] * 3,
+            "decode_tokens_per_s": [250.0, 260.0, 120.0, None, None, None],
+            "error": [None] * 3 + ["not run: interrupted"] * 3,
+        }
+    )
+    means = hx.mean_interval(runs, by="method", values="decode_tokens_per_s")
+    for table, value in ((runs, "decode_tokens_per_s"), (means, "mean")):
+        ax = throughput_bars(table, value=value)
+        assert ["partial" in tick for tick in ticks(ax)] == [False, True, True]
+        assert words(ax) == ["255", "120", "no value"]
+        assert words(throughput_bars(table[table["method"] == "random"], value=value)) == ["no value"]
+    whole = runs[runs["method"] == "helix"]
+    assert "partial sweep" not in words(throughput_bars(whole))
+    whole.attrs["partial"] = True
+    assert words(throughput_bars(whole)) == ["255", "partial sweep"]
+    assert ticks(throughput_bars(whole)) == ["Helix"], "nothing of it is missing"
+
+
 def test_comparison_sums_throughput_and_pools_latencies(result: hx.Result) -> None:
     table = comparison_table({"separate": [result, result], "helix": result}).set_index("method")
     summary = result.summary.iloc[0]

@@ -168,3 +168,17 @@ def test_congestion():
     assert ax.get_xlim() == (0, 2.0)
     assert len({bar.get_hatch() for bar in [runs[0], waits[0]]}) == 2, "told apart in grey"
     plt.close("all")
+
+
+def test_curves_of_a_sweep_that_was_stopped_are_marked() -> None:
+    table = pd.DataFrame(
+        {
+            "method": "helix",
+            "rate_tokens_per_s": [100, 200],
+            "load": ["stable", None],
+            "decode_tokens_per_s": [20.0, None],
+            "error": [None, "not run: interrupted"],
+        }
+    )
+    assert [text.get_text() for text in saturation_curves(table).texts] == ["partial sweep"]
+    assert list(saturation_curves(table.head(1)).texts) == []

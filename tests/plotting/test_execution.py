@@ -1,5 +1,7 @@
 """What execution policies do, drawn."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -68,6 +70,18 @@ def test_several_seeds_are_means_with_intervals() -> None:
     assert len(bars) == 6
     assert bars[0][:, 1].tolist() == pytest.approx([30 - 12.7062 * 5, 30 + 12.7062 * 5], abs=1e-3)
     assert not [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
+
+
+@pytest.mark.parametrize("draw", [throughput_latency_frontier, rate_curves])
+def test_a_sweep_that_was_stopped_is_marked(draw: Any) -> None:
+    table = RUNS if draw is throughput_latency_frontier else RATES
+    whole = table.assign(error=None)
+    assert "partial sweep" not in [text.get_text() for text in draw(whole).texts]
+    rows = whole.assign(error=[None] * (len(table) - 1) + ["not run: interrupted"])
+    left = whole.head(3)
+    left.attrs["partial"] = True  # rows that were not run are left out already
+    for partial in (rows, left):
+        assert "partial sweep" in [text.get_text() for text in draw(partial).texts]
 
 
 def test_the_strip_shows_the_batches_of_its_span() -> None:
