@@ -211,6 +211,9 @@ class Result:
             Something else is there.
         """
         target = Path(folder)
+        above = next(parent for parent in target.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise SimulationError(f"{target} cannot be made, as {above} is no folder; give another path")
         if not target.exists():
             return
         inside = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []

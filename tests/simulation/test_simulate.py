@@ -495,7 +495,7 @@ def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(pd.DataFrame, "to_parquet", crash)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(SimulationError, match="mine \\(No space left on device\\); give another path"):
             new.save(folder)
     assert list(tmp_path.iterdir()) == [folder]
     pd.testing.assert_frame_equal(hx.load_result(folder).iterations, old.iterations)
