@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
-from textwrap import fill
 from typing import Any, Final
 
 import helixlab as hx
@@ -29,7 +28,7 @@ from helixlab.placement import (
 )
 from helixlab.placement.files import shown_name
 from helixlab.planning import METHODS, plan
-from helixlab.terminal import print_figures, print_findings, print_json, print_table
+from helixlab.terminal import print_figures, print_findings, print_json, print_paragraph, print_table
 from helixlab.workload import Workload, offline, online, trace_names
 
 __all__ = ["main"]
@@ -37,8 +36,6 @@ __all__ = ["main"]
 WARMUP_S: Final = {"offline": 60.0, "online": 0.0}
 DURATION_S: Final = {"offline": 600.0, "online": 1800.0}
 """What the paper measures."""
-WIDTH: Final = 110
-"""At which lines that tell what ran are broken."""
 OK, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 
 
@@ -200,7 +197,8 @@ def _simulate(asked: argparse.Namespace) -> None:
     if asked.json:
         print_json(result.figures())
     else:
-        print(f"{fill(result.origin, WIDTH)}\n")
+        print_paragraph(result.origin)
+        print()
         print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
         print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
     if failure is not None:
@@ -213,7 +211,9 @@ def _explain(asked: argparse.Namespace) -> None:
     if asked.json:
         print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
         return
-    print(f"{result}\n{fill(result.origin, WIDTH)}\n")
+    for text in (repr(result), result.origin):
+        print_paragraph(text)
+    print()
     print_findings(findings)
     if not findings:
         print("Nothing to find: the run serves what its machines can.")

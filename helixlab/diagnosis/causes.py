@@ -145,11 +145,11 @@ def _full_kv_caches(case: Case) -> Told:
 
 def _preemption(case: Case) -> Told:
     count = int(case.result.summary["queries_preempted"].item())
-    return Told(
-        f"{computed_again(count)}, which takes {percent(case.time_share('lost_s'))} of the time of tokens",
-        against_preemption(case.facts),
-        {"queries_preempted": count, "time_share": case.time_share("lost_s")},
-    )
+    text, evidence = computed_again(count), {"queries_preempted": float(count)}
+    if case.facts.time:
+        evidence["time_share"] = case.time_share("lost_s")
+        text += f", which takes {percent(evidence['time_share'])} of the time of tokens"
+    return Told(text, against_preemption(case.facts), evidence)
 
 
 def _imbalance(case: Case) -> Told:
@@ -198,10 +198,17 @@ def _bubbles(case: Case) -> Told:
 
 def _few_queries(case: Case) -> Told:
     facts = case.facts
+    one = facts.active == 1
+    served, nodes = (
+        counted(facts.serving, "query was", "queries were"),
+        counted(facts.active, "node", "nodes"),
+    )
+    text = f"Only {served} being served on {nodes}, too few to keep {'it' if one else 'all of them'} at work"
+    if facts.serving >= facts.active:
+        which = "it" if one else "each of them"
+        text = f"{sentence(served)} being served on {nodes}, and {which} was at times without one"
     return Told(
-        f"Only {counted(facts.serving, 'query was', 'queries were')} being served on"
-        f" {counted(facts.active, 'node', 'nodes')}, too few to keep"
-        f" {'it at work all the time' if facts.active == 1 else 'all of them at work'}",
+        text,
         _more_queries(
             case,
             "Keep more queries in flight: a "

@@ -68,9 +68,16 @@ def filling_up(case: Case) -> Told:
     )
 
 
+def _in_flight(case: Case) -> int:
+    """At the end of the window: those in the table are of queries that have ended since."""
+    queries, end_s = case.result.queries, case.result.summary["window_end_s"].item()
+    since = (queries["arrival_s"] <= end_s) & (queries["end_s"] > end_s)
+    return int(since.sum()) + int(case.result.summary["queries_in_flight"].item())
+
+
 def nothing_ended(case: Case) -> Told:
     """No iteration came to its end in the window."""
-    window_s, in_flight = case.facts.window_s, int(case.result.summary["queries_in_flight"].item())
+    window_s, in_flight = case.facts.window_s, _in_flight(case)
     return Told(
         f"Nothing ended in the {counted(window_s, 'second', 'seconds')} of the window, at whose end"
         f" {counted(in_flight, 'query was', 'queries were')} in flight, so that it tells nothing of them",

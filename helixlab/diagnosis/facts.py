@@ -58,7 +58,7 @@ class Facts:
     asked_fraction : float
         Part of the window in which there were queries: below 1 offline where the given requests ran out.
     only_turned_away : bool
-        Offline: nodes did nothing because each query that came was dropped or refused.
+        Nodes did nothing because each query that came was dropped or refused.
     nothing_ended : bool
         There were queries in the window, and no iteration of theirs came to its end.
     held_fraction : float
@@ -67,6 +67,8 @@ class Facts:
         Online: what the queue does, see `helixlab.diagnosis.steadiness`; empty where that is not known.
     preemptions : float
         How often, on the mean, a query lost its KV cache to another.
+    preempted_tokens_per_s : float
+        Tokens of the queries that did, at the most.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -88,6 +90,7 @@ class Facts:
     held_fraction: float
     load: str
     preemptions: float
+    preempted_tokens_per_s: float
     cut: pd.DataFrame
 
     @property
@@ -107,10 +110,12 @@ class Facts:
 
     @property
     def again_tokens_per_s(self) -> float:
-        """What went through the cut and did not end: computed again after a preemption."""
-        if not self.preemptions:
-            return 0.0
-        return max(float(self.cut["used_tokens_per_s"].sum()) - self.processed_tokens_per_s, 0.0)
+        """What went through the cut and did not end, computed again after a preemption.
+
+        Tokens may pass a cut more than once for other reasons too, so no more than the preempted had.
+        """
+        beyond = float(self.cut["used_tokens_per_s"].sum()) - self.processed_tokens_per_s
+        return min(max(beyond, 0.0), self.preempted_tokens_per_s)
 
     @property
     def has_room(self) -> bool:
@@ -159,6 +164,7 @@ def facts_of(result: Result) -> Facts:
         held_fraction=held_fraction(result),
         load=load_label(result),
         preemptions=summary["queries_preempted"] / max(summary["queries_fed"], 1),
+        preempted_tokens_per_s=_preempted_tokens(result) / span_s,
         cut=_cut(result),
     )
 
@@ -176,6 +182,12 @@ def _arrived_tokens(result: Result) -> tuple[float, float]:
         let_in = int(served.sum()) + int(row["queries_in_flight"])
         arrived += max(float(mean) * let_in - float(tokens[served].sum()), 0.0)
     return arrived, float(tokens[inside & ~served].sum())
+
+
+def _preempted_tokens(result: Result) -> float:
+    row = result.summary.iloc[0]
+    length = row["input_tokens_mean_accepted"] + row["output_tokens_mean_accepted"]
+    return float(row["queries_preempted"] * length) if row["queries_preempted"] else 0.0
 
 
 def _with_decodes(result: Result) -> float:
@@ -209,7 +221,7 @@ def _asked_fraction(result: Result) -> float:
 def _only_turned_away(result: Result) -> bool:
     """Whether nothing was computed in the window, and the queries that ended there, or at all, tell why."""
     queries, summary = result.queries, result.summary.iloc[0]
-    if summary["mode"] == "online" or result.nodes["tokens"].sum() > 0:
+    if result.nodes["tokens"].sum() > 0:
         return False
     inside = queries[queries["end_s"].between(summary["window_start_s"], summary["window_end_s"])]
     ended = queries if inside.empty else inside
@@ -225,12 +237,13 @@ def _any_came(result: Result) -> bool:
 
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:
     """Queries at a time, over the part of the window in which there were any."""
-    if time and span_s > 0:
-        return (sum(time.values()) - time["held_s"]) / span_s
     timeline = result.timeline
     first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
     inside = timeline[timeline["time_s"].between(first_s, min(last_s, first_s + span_s))]
-    return float((inside["in_flight"] - inside["held"]).mean()) if len(inside) else float("nan")
+    if len(inside):
+        return float((inside["in_flight"] - inside["held"]).mean())
+    # By the iterations that ended, which are few where the window is short.
+    return (sum(time.values()) - time["held_s"]) / span_s if time and span_s > 0 else float("nan")
 
 
 def _cut(result: Result) -> pd.DataFrame:

@@ -39,7 +39,8 @@ def losses(result: Result) -> pd.DataFrame:
     -----
     The steps, each with what it rests on:
 
-    1. *little asked for*: online, what arrived is below the bound, and queries do not pile up. *requests ran
+    1. *little asked for*: online, what arrived is below the maximum flow, and queries do not pile up: the
+       distance from it to the bound. *requests ran
        out*: offline, the bound for the part of the window after the last of the given requests; what follows
        is of the part before.
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
@@ -81,9 +82,10 @@ def losses(result: Result) -> pd.DataFrame:
     bound, flow, offered = (
         asked * facts.bound_tokens_per_s,
         asked * facts.flow_tokens_per_s,
-        # Where queries pile up, what was asked for is no limit.
-        float("inf") if facts.saturated else facts.offered_tokens_per_s,
+        facts.offered_tokens_per_s,
     )
+    if facts.saturated or facts.only_turned_away or offered >= flow:
+        offered = float("inf")  # it was asked for as much as there could be, and more
     amounts["little asked for"] = max(bound - offered, 0.0)
     left = min(bound, offered) - min(flow, offered)
     # Prompts alone cost less than the mix that the flow stands for, so some of those ahead cost nothing.

@@ -254,7 +254,7 @@ def _so_far(
         return None
     best = finalists.index[0]
     finalists, candidates = finalists.reset_index(drop=True), candidates.reset_index(drop=True)
-    finalists.attrs["partial"] = True
+    finalists.attrs["partial"] = candidates.attrs["partial"] = True
     return Tuning(policies[best], finalists, candidates, partial=True)
 
 

@@ -105,7 +105,7 @@ def finished(
             bar(progress, total=total, initial=done, unit="run", desc=what) as shown,
             closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming,
         ):
-            shown.set_postfix_str(f"{done - failed} finished, {failed} failed")
+            shown.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
             for key, outcome in coming:
                 if outcome.figures is not None:
                     kept.keep(key, outcome.figures, labels[key])

@@ -23,6 +23,8 @@ PILOT_EVENTS: Final = 1_500_000
 MOST_PILOT_EVENTS: Final = 12_000_000
 """The pilot starts with so many simulated seconds, and grows until it has so many events and has filled up,
 or has so many that this must do, or is the whole run. Events, as on a busy machine seconds tell little."""
+QUEUE_GROWS: Final = 2.0
+"""The same where far more comes than is served, and pilots are long."""
 BYTES_AN_ITERATION: Final = 130
 BYTES_AN_ITERATION_BREAKDOWN: Final = 150
 BYTES_A_NODE_SAMPLE: Final = 130
@@ -69,6 +71,12 @@ class Estimate:
             f"about {wall} and {self.memory_mb:.0f} MB for {self.iterations:.0f} iterations;"
             f" {self.free_memory_mb:.0f} MB are free, {verdict}"
         )
+
+
+@dataclass(frozen=True)
+class _Pilot:
+    taken_s: float
+    iterations: float
 
 
 def estimate(
@@ -118,7 +126,7 @@ def estimate(
     how = {name: value for name, value in how.items() if name not in ("progress", "watch_step_s", "partial")}
     span_s = _span_s(workload)
     # Where the first request comes late there is nothing to learn from what is before it.
-    pilot_s, runs = _first_arrival_s(workload) + PILOT_S, [(0.0, 0.0)]
+    pilot_s, pilots = _first_arrival_s(workload) + PILOT_S, [_Pilot(0.0, 0.0)]
     while True:
         part = workload if pilot_s >= span_s else _first(workload, pilot_s)
         started = time.perf_counter()
@@ -136,20 +144,23 @@ def estimate(
             **how,
         )
         taken_s = time.perf_counter() - started
-        runs.append((taken_s, _iterations(result, 0.0)))
-        if pilot_s >= span_s or (len(runs) > 2 and _tells(result)):
+        pilots.append(_Pilot(taken_s, _iterations(result, 0.0)))
+        queues = workload.online and _late_s(result) > pilot_s
+        if pilot_s >= span_s or (len(pilots) > 2 and _tells(result, pilot_s)):
             break
-        pilot_s *= PILOT_GROWS
-    done = runs[-1][1]
+        pilot_s *= PILOT_GROWS if len(pilots) == 2 or not queues else QUEUE_GROWS
+    done = pilots[-1].iterations
     if part is workload:
         whole = done
     elif workload.online:
-        whole = _asked(workload)
+        turned_away = result.summary[["queries_dropped", "queries_refused"]].iloc[0].sum()
+        served = done / _asked(part) if turned_away else 1.0
+        whole = _asked(workload) * min(served, 1.0)
     else:
         whole = done + (done - _iterations(result, 0.5)) / (pilot_s / 2) * (span_s - pilot_s)
         if workload.requests is not None:
             whole = min(whole, _asked(workload))
-    wall_s = taken_s + max(whole - done, 0.0) * _each_s(runs)
+    wall_s = taken_s + max(whole - done, 0.0) * (_each_s(pilots) + _more_each_s(pilots, whole) * queues)
     samples = span_s / sample_step_s * len(cluster.nodes) if sample_step_s > 0 else 0.0
     wall_s += samples * SECONDS_A_NODE_SAMPLE
     bytes_ = samples * BYTES_A_NODE_SAMPLE
@@ -161,20 +172,39 @@ def estimate(
     return Estimate(wall_s, memory_mb, whole, has_mb, fits=not memory_mb > has_mb)
 
 
-def _tells(pilot: Result) -> bool:
+def _tells(pilot: Result, pilot_s: float) -> bool:
     """Whether it is long enough to go by; while a system fills up, fewer iterations end than later."""
     row = pilot.summary.iloc[0]
-    filled = row["mode"] == "online" or row["queries_finished"] >= row["queries_in_flight"]
+    filled = row["queries_finished"] >= row["queries_in_flight"] and _late_s(pilot) <= pilot_s
     return bool(row["events"] >= (PILOT_EVENTS if filled else MOST_PILOT_EVENTS))
 
 
-def _each_s(runs: list[tuple[float, float]]) -> float:
+def _late_s(pilot: Result) -> float:
+    """How long after the last arrival the last query ends."""
+    row = pilot.summary.iloc[0]
+    return max(float(row["last_finish_s"] - row["window_end_s"]), 0.0)
+
+
+def _each_s(pilots: list[_Pilot]) -> float:
     """Seconds an iteration takes: what the last pilot took more than the one before, which had fewer."""
-    (before_s, fewer), (last_s, more) = runs[-2:]
-    if more <= fewer:
+    before, last = pilots[-2:]
+    if last.iterations <= before.iterations:
         return 0.0
+    each_s = (last.taken_s - before.taken_s) / (last.iterations - before.iterations)
     # Short runs are noisy; never below a quarter of the mean.
-    return max((last_s - before_s) / (more - fewer), 0.25 * last_s / more)
+    return max(each_s, 0.25 * last.taken_s / last.iterations)
+
+
+def _more_each_s(pilots: list[_Pilot], whole: float) -> float:
+    """What an iteration to come takes longer, on the mean, where a queue grows for as long as queries come.
+
+    Its cost grows with the queue, that of a run with the square of its iterations.
+    """
+    before, last = pilots[-2:]
+    if not whole > last.iterations > before.iterations > 0:
+        return 0.0
+    each = last.taken_s / last.iterations - before.taken_s / before.iterations
+    return max(each, 0.0) / (last.iterations - before.iterations) * (whole - before.iterations)
 
 
 def _span_s(workload: Workload) -> float:

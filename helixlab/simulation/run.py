@@ -179,9 +179,10 @@ def simulate(
                 ctrl_c=ctrl_c,
             )
         wall_s = time.perf_counter() - started
-        if partial or not ctrl_c.pressed:
-            return build_result(recording, cluster, model, placement, flow, workload, source, start_s, wall_s)
-    raise KeyboardInterrupt
+        result = build_result(recording, cluster, model, placement, flow, workload, source, start_s, wall_s)
+    if ctrl_c.pressed and not partial:
+        raise KeyboardInterrupt
+    return result
 
 
 def check_workload(workload: Workload) -> None:

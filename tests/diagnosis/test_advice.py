@@ -180,8 +180,14 @@ def test_busy_nodes_are_not_busy_only():
 
 def test_one_is_not_told_as_many():
     result = at_mark(0.5)
+    assert text_of("few queries", result, serving=0.4, active=1) == (
+        "Only 0.4 queries were being served on 1 node, too few to keep it at work"
+    )
     assert text_of("few queries", result, serving=1.0, active=1) == (
-        "Only 1 query was being served on 1 node, too few to keep it at work all the time"
+        "1 query was being served on 1 node, and it was at times without one"
+    )
+    assert text_of("few queries", result, serving=50.0, active=23) == (
+        "50 queries were being served on 23 nodes, and each of them was at times without one"
     )
     once = replace(result, summary=result.summary.assign(queries_waited=1, queries_preempted=1))
     assert ": 1 of 122 queries was held" in text_of("full KV caches", once)
@@ -383,3 +389,47 @@ def test_a_single_preemption_turns_no_advice_round():
     often = replace(result, summary=result.summary.assign(queries_preempted=fed))
     assert "keep fewer queries in flight" in found(often)["preemption"].suggestion
     assert "initial_queries" not in found(often)["few queries"].suggestion
+
+
+def test_no_more_is_computed_again_than_the_preempted_had():
+    """Tokens may pass a cut more than once for other reasons too."""
+    result = run(hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
+    facts = facts_of(replace(result, summary=result.summary.assign(queries_preempted=1)))
+    mean = result.summary["input_tokens_mean_accepted"] + result.summary["output_tokens_mean_accepted"]
+    assert facts.preempted_tokens_per_s == pytest.approx(mean.item() / 300)
+    crowded = replace(facts, cut=facts.cut.assign(used_tokens_per_s=1e6))
+    assert crowded.again_tokens_per_s == facts.preempted_tokens_per_s
+    assert replace(crowded, preempted_tokens_per_s=0.0).again_tokens_per_s == 0
+
+
+def test_preemption_is_not_timed_where_no_time_was_noted():
+    kept = run(hx.offline(warmup_s=60, duration_s=300, rng=0))
+    result = replace(kept, summary=kept.summary.assign(queries_preempted=3))
+    assert "of the time of tokens" in text_of("preemption", result)
+    assert text_of("preemption", result, time={}) == (
+        "3 times a query lost its KV cache to another and was computed again"
+    )
+
+
+@pytest.mark.parametrize("rate", [400, 600])
+def test_more_than_the_flow_is_not_little(rate):
+    result = offered(rate, 120)
+    facts = facts_of(result)
+    assert facts.offered_tokens_per_s > facts.flow_tokens_per_s
+    assert "little asked for" not in found(result)
+    assert add_up(result)
+
+
+def test_all_refused_online():
+    table = pd.DataFrame({"arrival_s": np.arange(20.0), "input_tokens": 20_000, "output_tokens": 5})
+    result = run(hx.online(requests=table, duration_s=60))
+    assert hx.diagnose(result)[0].cause == "rejected"
+    assert hx.diagnose(result)[0].text.startswith("All 20 queries were turned away for good")
+    assert "little asked for" not in found(result)
+    assert add_up(result)
+
+
+def test_queries_that_end_after_the_window_were_in_flight():
+    table = pd.DataFrame({"arrival_s": [0.0, 0.1], "input_tokens": 700, "output_tokens": 50})
+    result = run(hx.online(requests=table, duration_s=0.5))
+    assert "at whose end 2 queries were in flight" in found(result)["nothing ended"].text

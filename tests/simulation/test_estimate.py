@@ -35,6 +35,14 @@ SETTINGS = {
         ("geo24", "llama-2-70b", "geo24/llama-2-70b/helix"),
         {"scheduler": "shortest-queue", "workload": hx.offline(initial_queries=200, duration_s=6000)},
     ),
+    "overloaded": (
+        ("geo24", "llama-2-70b", "geo24/llama-2-70b/swarm"),
+        {"scheduler": "swarm", "workload": hx.online(rate_tokens_per_s=1500, duration_s=600)},
+    ),
+    "overloaded, dropping": (
+        SMALL10,
+        {"on_full": "drop", "workload": hx.online(rate_tokens_per_s=1500, duration_s=3600)},
+    ),
     "a day": (SMALL10, {"scheduler": "swarm", "workload": hx.offline(duration_s=86_400)}),
 }
 IN_A_PROCESS = """

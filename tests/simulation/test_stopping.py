@@ -108,10 +108,11 @@ def test_the_command_line(stop_at, tmp_path, capsys):
 
 def test_while_the_result_is_put_together(stop_at, monkeypatch, capsys):
     """An impatient second time, or a first one when all is done: nothing is lost."""
-    build = running.build_result
+    build, presses = running.build_result, iter([True, True, True, False, True])
 
     def pressed(*what):
-        signal.raise_signal(signal.SIGINT)
+        if next(presses, False):
+            signal.raise_signal(signal.SIGINT)
         return build(*what)
 
     monkeypatch.setattr(running, "build_result", pressed)
@@ -121,6 +122,11 @@ def test_while_the_result_is_put_together(stop_at, monkeypatch, capsys):
     assert len(result.iterations)
     whole = hx.simulate(*SYSTEM, workload=OFFLINE)
     assert not whole.summary["partial"].item()
+    with pytest.raises(KeyboardInterrupt):
+        hx.simulate(*SYSTEM, workload=OFFLINE, partial=False)
+    with pytest.warns(UserWarning, match="sweep interrupted"):
+        runs = hx.sweep({"placement": SYSTEM[2].name, "workload": OFFLINE}, seeds=3)
+    assert runs["error"].tolist() == [None, *["not run: interrupted"] * 2]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
