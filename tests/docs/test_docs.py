@@ -102,6 +102,7 @@ def test_the_command_line_has_every_verb_and_option(root, site):
 
 def test_the_commands_do_as_the_page_says(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")  # else lines are as long as the terminal is wide
     for arguments, shown in commands(root):
         if arguments[0] == "reproduce":  # it takes long, and is tested elsewhere
             assert parser(cli.VERBS).parse_args(arguments)
