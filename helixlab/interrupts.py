@@ -37,7 +37,8 @@ class CtrlC:
 def hearing_ctrl_c() -> Iterator[CtrlC]:
     """Note Ctrl-C instead of raising KeyboardInterrupt; the third one raises it.
 
-    Only where Python's own handler is in place and this is the main thread: nobody else's is replaced.
+    Only where Python's own handler is in place and this is the main thread: nobody else's is replaced. Inside
+    of another such block it is the same one, so that both hear of it.
 
     Examples
     --------
@@ -46,6 +47,10 @@ def hearing_ctrl_c() -> Iterator[CtrlC]:
     >>> ctrl_c.pressed
     True
     """
+    handler = signal.getsignal(signal.SIGINT)
+    if type(handler) is CtrlC and threading.current_thread() is threading.main_thread():
+        yield handler
+        return
     heard = CtrlC()
     with _handled(heard, instead_of=signal.default_int_handler):
         yield heard

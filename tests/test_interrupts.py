@@ -33,6 +33,14 @@ def test_the_third_time_it_raises():
             press()
 
 
+def test_inside_of_another_both_hear_of_it():
+    with hearing_ctrl_c() as outer:
+        with hearing_ctrl_c() as inner:
+            press()
+            assert inner.pressed
+        assert outer.pressed
+
+
 def test_a_handler_of_ones_own_stays():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *where: heard.append(where))

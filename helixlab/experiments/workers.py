@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import Outcome, described
 from helixlab.experiments.store import Store
+from helixlab.interrupts import CtrlC, hearing_ctrl_c
 from helixlab.progress import bar
 
 __all__ = ["Stopped", "check_jobs", "finished", "way_on"]
@@ -102,6 +103,7 @@ def finished(
     outcomes: dict[str, Outcome] = {}
     try:
         with (
+            _hearing(check_jobs(n_jobs)) as ctrl_c,
             bar(progress, total=total, initial=done, unit="run", desc=what) as shown,
             closing(_carried_out(tasks, work, check_jobs(n_jobs))) as coming,
         ):
@@ -113,11 +115,22 @@ def finished(
                 done, failed = done + 1, failed + (outcome.error is not None)
                 shown.set_postfix_str(f"{done - failed} finished, {failed} failed", refresh=False)
                 shown.update()
+                if ctrl_c.pressed:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         raise Stopped(f"{what} interrupted; {way_on(done - failed, kept, total)}", outcomes) from None
     except _WorkersStopped as stopped:
         raise SweepError(f"{stopped}; {way_on(done - failed, kept, total)}") from stopped.__cause__
     return outcomes
+
+
+def _hearing(n_jobs: int) -> AbstractContextManager[CtrlC]:
+    """Ctrl-C is noted where runs are made in this process, and heard by each of them.
+
+    Raised wherever it comes, it may come inside of compiled code that drops errors, and be lost. Where others
+    make the runs, it is raised while they are waited for.
+    """
+    return hearing_ctrl_c() if effective_n_jobs(n_jobs) == 1 else nullcontext(CtrlC())
 
 
 def _carried_out(
