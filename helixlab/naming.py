@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["claimed", "folded", "marked"]
+__all__ = ["claimed", "folded", "marked", "misnamed_in_words"]
 
 
 def folded(name: str) -> str:
@@ -39,3 +39,17 @@ def marked(name: str, content: str | None) -> str:
     'single24@1a2b3c4d'
     """
     return f"{name.strip()}@{content[:8] if content else 'unknown'}"
+
+
+def misnamed_in_words(path: str, what: str, name: str) -> str:
+    """What to say of a file that calls its content by a bundled name which it does not deserve.
+
+    Examples
+    --------
+    >>> misnamed_in_words("my.json", "model", "llama-2-70b").split(", ")[0]
+    "my.json calls its model 'llama-2-70b'"
+    """
+    return (
+        f"{path} calls its {what} {name!r}, but its content is not that of the bundled one; rename it, or"
+        f" results are taken for those of another {what}"
+    )

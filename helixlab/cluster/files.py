@@ -13,7 +13,7 @@ from helixlab.cluster.ini import read_cluster_ini
 from helixlab.cluster.json_format import cluster_from_json, cluster_to_json
 from helixlab.errors import FileFormatError, UnknownNameError
 from helixlab.files import parse_json, read_text, write_text
-from helixlab.naming import claimed
+from helixlab.naming import claimed, misnamed_in_words
 from helixlab.tables import data_file, names_in
 
 __all__ = ["cluster_names", "is_misnamed", "load_cluster", "save_cluster"]
@@ -69,11 +69,7 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
     path = os.fspath(name_or_path)
     cluster = cluster_from_json(read_text(path), path) if ending == ".json" else read_cluster_ini(path)
     if is_misnamed(cluster):
-        warnings.warn(
-            f"{path} calls its cluster {cluster.name!r}, but its content is not that of the bundled one;"
-            " rename it, or results are taken for those of another cluster",
-            stacklevel=2,
-        )
+        warnings.warn(misnamed_in_words(path, "cluster", cluster.name), stacklevel=2)
     return cluster
 
 

@@ -6,6 +6,7 @@ import networkx as nx
 import pandas as pd
 
 from helixlab.cluster import SINK, SOURCE
+from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 
 __all__ = ["binding_cut"]
@@ -29,6 +30,11 @@ def binding_cut(result: Result) -> pd.DataFrame:
         One row a node or link: kind (``"compute"`` or ``"link"``), sender, receiver, capacity_tokens_per_s,
         busy_fraction, room_tokens_per_s.
 
+    Raises
+    ------
+    SimulationError
+        `result` is not a Result.
+
     Examples
     --------
     >>> import helixlab as hx
@@ -39,6 +45,8 @@ def binding_cut(result: Result) -> pd.DataFrame:
           kind sender
     0  compute      4
     """
+    if not isinstance(result, Result):
+        raise SimulationError(f"binding_cut needs a Result, got {result!r:.60}; load one with load_result")
     graph = nx.DiGraph()
     nodes = result.nodes[result.nodes["end_layer"] > result.nodes["first_layer"]]
     parts = [

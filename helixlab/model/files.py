@@ -17,7 +17,7 @@ from helixlab.errors import FileFormatError, ModelError, UnknownNameError
 from helixlab.files import parse_json, read_text, write_json
 from helixlab.model.model import Model
 from helixlab.model.profile import MachineProfile
-from helixlab.naming import claimed
+from helixlab.naming import claimed, misnamed_in_words
 from helixlab.tables import read_table
 
 __all__ = ["is_misnamed", "load_model", "model_names", "model_to_dict", "save_model"]
@@ -68,11 +68,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
         raise UnknownNameError("model", name, known)
     model = _from_dict(parse_json(read_text(name), name), name)
     if is_misnamed(model):
-        warnings.warn(
-            f"{name} calls its model {model.name!r}, but its content is not that of the bundled one; rename"
-            " it, or results are taken for those of another model",
-            stacklevel=2,
-        )
+        warnings.warn(misnamed_in_words(name, "model", model.name), stacklevel=2)
     return model
 
 

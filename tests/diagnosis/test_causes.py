@@ -573,3 +573,5 @@ def test_saved_results_tell_the_same(tmp_path):
 def test_only_results():
     with pytest.raises(SimulationError, match="diagnose needs a Result, got 3"):
         hx.diagnose(3)
+    with pytest.raises(SimulationError, match="binding_cut needs a Result, got 3; load one"):
+        binding_cut(3)
