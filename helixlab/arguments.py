@@ -9,10 +9,11 @@ from typing import Any, Final, NoReturn
 
 from helixlab.errors import HelixlabError
 
-__all__ = ["CHUNKED_OPTIONS", "EXECUTION_NAMES", "SCHEDULER_NAMES", "UsageError", "parser"]
+__all__ = ["CHUNKED_OPTIONS", "EXECUTION_NAMES", "SCHEDULER_NAMES", "SMALL_LINKS", "UsageError", "parser"]
 
 SCHEDULER_NAMES: Final = ("helix", "random", "shortest-queue", "swarm")
 EXECUTION_NAMES: Final = ("chunked", "decode-first", "greedy", "one-phase", "prompt-first")
+SMALL_LINKS: Final = ("relative", "paper")
 """Stated here because asking the library would load the compiler; a test compares."""
 CHUNKED_OPTIONS: Final = {
     "chunk_tokens": "tokens in a piece of a prompt (default: 64)",
@@ -63,12 +64,17 @@ def _plan_options(option: Any) -> None:
 
 
 def _flow_options(option: Any) -> None:
+    _placement_options(option)
+    option("--small-links", choices=SMALL_LINKS, help="only links that the helix scheduler uses by this rule")
+
+
+def _placement_options(option: Any) -> None:
     _subject_options(option)
     option("--placement", required=True, help="a bundled name, or a .json or .ini file")
 
 
 def _simulate_options(option: Any) -> None:
-    _flow_options(option)
+    _placement_options(option)
     option("--scheduler", default="helix", help="see helixlab list (default: helix)")
     option("--mode", choices=("offline", "online"), default="offline", help="(default: offline)")
     option(
@@ -82,6 +88,12 @@ def _simulate_options(option: Any) -> None:
     option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
     option("--estimate", action="store_true", help="only say how long it would take and with what memory")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
+    option(
+        "--small-links",
+        choices=SMALL_LINKS,
+        default=SMALL_LINKS[0],
+        help=f"helix: links it does not use, by rule (default: {SMALL_LINKS[0]})",
+    )
     option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
     for name, summary in CHUNKED_OPTIONS.items():
         option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")

@@ -154,14 +154,23 @@ def _plan(asked: argparse.Namespace) -> None:
 
 def _flow(asked: argparse.Namespace) -> None:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
-    flow = max_flow(cluster, model, _placement(asked.placement, cluster, model))
+    placement = _placement(asked.placement, cluster, model)
+    flow = max_flow(cluster, model, placement, small_links=asked.small_links)
+    left_out = None
+    if asked.small_links is not None:
+        left_out = max_flow(cluster, model, placement).left_out(asked.small_links)
     if asked.json:
         tables = {name: getattr(flow, name).to_dict("records") for name in ("bottlenecks", "nodes", "links")}
         values = dict.fromkeys(("value_tokens_per_s", "max_flow_tokens_per_s"), flow.value_tokens_per_s)
+        if left_out is not None:
+            tables["left_out"] = left_out.to_dict("records")
         print_json({"placement": flow.placement} | values | tables)
     else:
         print(f"{flow.value_tokens_per_s:.1f} tokens/s through {flow.placement}, bound by:")
         print_table(flow.bottlenecks)
+        if left_out is not None:
+            carried = left_out["flow_tokens_per_s"].sum()
+            print(f"links left out: {len(left_out)}, of {carried:.1f} tokens/s in the maximum flow")
 
 
 def _simulate(asked: argparse.Namespace) -> None:
@@ -178,6 +187,7 @@ def _simulate(asked: argparse.Namespace) -> None:
         execution = hx.chunked(**limits)
     subject = (cluster, model, placement)
     how = {"workload": workload, "scheduler": scheduler, "execution": execution, "on_full": asked.on_full}
+    how["small_links"] = asked.small_links
     how["keep_breakdown"] = bool(asked.output)  # what is kept can be explained
     if asked.estimate:
         foretold = hx.estimate(*subject, **how)

@@ -13,7 +13,9 @@ import pytest
 
 import helixlab as hx
 from helixlab import cli
+from helixlab.arguments import SMALL_LINKS
 from helixlab.execution import EXECUTIONS
+from helixlab.flow.small_links import RULES
 from helixlab.planning import METHODS
 from helixlab.scheduling import SCHEDULERS
 
@@ -116,6 +118,7 @@ def chain(root):
 def test_names_it_states_are_those_of_the_library():
     assert set(cli.SCHEDULER_NAMES) == set(SCHEDULERS)
     assert set(cli.EXECUTION_NAMES) == set(EXECUTIONS)
+    assert SMALL_LINKS == RULES
 
 
 def test_list(capsys):
@@ -189,6 +192,18 @@ def test_flow_as_json(answer):
     assert math.isclose(sum(into_sink), content["value_tokens_per_s"])
 
 
+def test_flow_that_gets_through(answer, capsys):
+    system = ["--cluster", "hetero42", "--model", "llama-2-70b", "--placement", "hetero42/llama-2-70b/swarm"]
+    whole, passing = answer("flow", *system), answer("flow", *system, "--small-links", "paper")
+    assert "left_out" not in whole
+    (link,) = passing["left_out"]
+    assert (link["sender"], link["receiver"]) == (30, 37)
+    used = {(row["sender"], row["receiver"]): row["flow_tokens_per_s"] for row in passing["links"]}
+    assert used[30, 37] == 0
+    assert cli.main(["flow", *system, "--small-links", "relative"]) == 0
+    assert capsys.readouterr().out.endswith("links left out: 1, of 33.8 tokens/s in the maximum flow\n")
+
+
 def test_flow_of_an_ini_placement(answer, file):
     rows = [f"compute_node_{n + 2}={list(range(6 * n, 6 * n + 6))}" for n in range(10)]
     path = file("mine.ini", "\n".join(["[Settings]", "offset=2", "[Solution]", *rows]))
@@ -210,11 +225,13 @@ def test_simulate_as_json(answer):
 
 def test_simulate_is_the_library_call(answer, tmp_path):
     options = ["--scheduler", "random", "--initial", "7", "--seed", "5", "--on-full", "drop"]
+    options += ["--small-links", "paper"]
     content = answer("simulate", *PLACED, *SHORT, *options, "-o", tmp_path / "mine")
     cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     placement = hx.load_placement("small10/llama-1-30b/helix")
     workload = hx.offline(initial_queries=7, warmup_s=2, duration_s=10, rng=5)
     how = {"scheduler": "random", "workload": workload, "on_full": "drop", "keep_breakdown": True}
+    how["small_links"] = "paper"
     result = hx.simulate(cluster, model, placement, **how)
     saved = hx.load_result(tmp_path / "mine")
     pd.testing.assert_frame_equal(saved.iterations, result.iterations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
@@ -15,6 +16,7 @@ from helixlab.diagnosis.idle_words import idle_words
 from helixlab.diagnosis.phrases import against_preemption, computed_again, cut_words, how_busy
 from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
 from helixlab.diagnosis.told import Case, Told, part
+from helixlab.diagnosis.unused_links import told_of_unused_links
 from helixlab.diagnosis.wording import counted, node_names, number, part_of, percent, sentence, times
 from helixlab.placement.files import PLANNED
 from helixlab.simulation import Result
@@ -231,6 +233,17 @@ def _idle(case: Case) -> Told:
     )
 
 
+def _below_the_share(case: Case) -> Told:
+    nodes = case.idle[case.idle["cause"] == case.cause]
+    told = told_of_unused_links(case.result)
+    who = f"{node_names(nodes['node'].tolist())} {'is' if len(nodes) == 1 else 'are'}"
+    return replace(
+        told,
+        text=f"{sentence(who)} idle because {told.text}",
+        evidence={"nodes": nodes.to_dict("records"), **told.evidence},
+    )
+
+
 def _waiting(case: Case) -> Told:
     return Told(
         "What binds the flow did not work all the time, and this result does not tell where queries were",
@@ -243,6 +256,7 @@ _TELL: Final[dict[str, Callable[[Case], Told]]] = {
     "little asked for": demand.little_asked_for,
     "requests ran out": demand.requests_ran_out,
     **dict.fromkeys(IDLE_CAUSES, _idle),
+    "below the share": _below_the_share,
     "placement": _placement,
     "filling up": demand.filling_up,
     "nothing ended": demand.nothing_ended,

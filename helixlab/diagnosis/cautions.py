@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.phrases import against_preemption, computed_again, refusals
 from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
 from helixlab.diagnosis.times import in_window
+from helixlab.diagnosis.unused_links import passing_tokens_per_s, told_of_unused_links
 from helixlab.diagnosis.wording import counted, number, part_of, percent, sentence
 from helixlab.simulation import Result
 
@@ -18,11 +20,14 @@ __all__ = ["cautions"]
 
 ENOUGH = 10 * BLOCKS
 """Iterations from which on a window is worth cutting into blocks."""
+LEAST_LOST: Final = 0.01
+"""Part of the maximum flow from which on it is worth a sentence that it cannot get through."""
 
 
 def cautions(result: Result, facts: Facts) -> Iterator[Finding]:
     """Findings that are not about the way from bound to throughput."""
     yield from _stopped(result)
+    yield from _unused_links(result, facts)
     yield from _rejected(result)
     yield from _preempted(result, facts)
     yield from _unsteady(result, facts)
@@ -43,6 +48,15 @@ def _stopped(result: Result) -> Iterator[Finding]:
         "Run it to its end before comparing its figures.",
         {"simulated_s": done_s, "asked_s": asked_s},
     )
+
+
+def _unused_links(result: Result, facts: Facts) -> Iterator[Finding]:
+    """Whether links that carry too little are missed, also where no node is idle for it."""
+    lost = facts.flow_tokens_per_s - passing_tokens_per_s(result)
+    if facts.bound_tokens_per_s > 0 and lost > LEAST_LOST * facts.flow_tokens_per_s:
+        told = told_of_unused_links(result)
+        cost = min(lost / facts.bound_tokens_per_s, 1.0)
+        yield Finding("below the share", cost, f"{sentence(told.text)}.", told.suggestion, told.evidence)
 
 
 def _rejected(result: Result) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab.cluster import SOURCE
-from helixlab.scheduling.helix import MIN_FLOW_SHARE
+from helixlab.diagnosis.unused_links import unused_links
 from helixlab.simulation import Result
 
 __all__ = ["IDLE_CAUSES", "NO_FLOW", "idle_nodes"]
@@ -52,7 +52,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
         no flow
             The maximum flow does without it, and the scheduler follows the flow.
         below the share
-            The flow over each link to it is less than 5 % of what its sender sends.
+            Each link to it is left out for its flow, see `helixlab.flow.links_left_out`, or leads no further.
         KV cache masked
             Its KV cache was expected to be too full for most queries that could have come.
         batch too small
@@ -83,12 +83,15 @@ def idle_nodes(result: Result) -> pd.DataFrame:
     idle = nodes[~at_work_itself]
     at_work = set(links.loc[links["tokens_per_s"] > 0, "sender"])
     none = NO_FLOW * float(result.summary["max_flow_tokens_per_s"].item())
+    left_out_to: dict[Any, set[Any]] = {node: set() for node in idle["node"]}
+    for sender, receiver in unused_links(result):
+        left_out_to.setdefault(receiver, set()).add(sender)
     rows: list[dict[str, Any]] = []
     for node in idle.to_dict("records"):
         inbound = links[links["receiver"] == node["node"]]
         sent = inbound["sender"].map(outbound)
         share = (inbound["flow_tokens_per_s"] / sent.where(sent > 0)).fillna(0.0)
-        allowed = inbound[share >= MIN_FLOW_SHARE] if follows_flow else inbound
+        allowed = inbound[~inbound["sender"].isin(left_out_to[node["node"]])]
         masked = {name: int(allowed[name].sum()) for name in MASKS}
         mostly = 2 * (masked["kv_masked"] + masked["batch_masked"]) > masked["considered"]
         if node["end_layer"] <= node["first_layer"]:

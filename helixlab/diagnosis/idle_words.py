@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from helixlab.diagnosis.wording import counted, node_names, percent, sentence
+from helixlab.diagnosis.wording import counted, node_names, sentence
 
 __all__ = ["idle_words"]
 
@@ -22,11 +22,6 @@ _IDLE_TEXTS: Final = {
     "no flow": (
         "{nodes} {hold} layers, but the maximum flow does without {them} and the scheduler follows the flow",
         "Give {them} layers that the flow is short of.",
-    ),
-    "below the share": (
-        "{nodes} {are} idle because the flow to {them} is {share} of what any sender sends, and the"
-        " helix scheduler leaves out links below 5 percent",
-        "Plan so that fewer nodes share a sender's flow, or use another scheduler.",
     ),
     "KV cache masked": (
         "{nodes} {are} idle because the scheduler expected {their} KV cache to be too full {masked}",
@@ -68,7 +63,7 @@ def idle_words(
     `mark` is what can be said of raising kv_high_water_mark, `follows_flow` whether the scheduler does so.
     """
     nodes = idle[idle["cause"] == cause]
-    one, share = len(nodes) == 1, percent(float(nodes["share"].max()))
+    one = len(nodes) == 1
     words = {
         "nodes": node_names(nodes["node"].tolist()),
         "hold": "holds" if one else "hold",
@@ -78,7 +73,6 @@ def idle_words(
         "their": "its" if one else "their",
         "begin": "begins" if one else "begin",
         "end": "ends" if one else "end",
-        "share": share if share == "hardly any" else f"at most {share}",
         "mark": mark,
         "masked": _masked(nodes),
         "spread": _SHARES if follows_flow else _SPREAD,

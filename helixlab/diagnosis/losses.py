@@ -49,8 +49,8 @@ def losses(result: Result) -> pd.DataFrame:
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
     4. *rejected*: online, what arrived and was turned away; offline, where another query is fed in place of
        one that is turned away, only if this befell each of them.
-    5. *below the share*, *KV cache masked*, *batch too small*, *never chosen*: the flow through idle nodes,
-       counted once a layer.
+    5. *below the share* (links that carry too little are not used), *KV cache masked*, *batch too small*,
+       *never chosen*: the flow through idle nodes, counted once a layer.
     6. At what binds the flow (its minimum cut), the time in which it worked but got through less than its
        capacity is *costly batches*, and *overhead* for the part of the work that is. Tokens that went
        through more often than they ended are *preemption*: computed again.

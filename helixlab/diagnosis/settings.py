@@ -67,7 +67,7 @@ def differing_settings(results: Sequence[Result]) -> dict[str, list[Any]]:
 
 def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without a content of their own; requests are named by where they come from."""
-    settings = {**source["workload"], **source["settings"]}
+    settings = {"small_links": "paper", **source["workload"], **source["settings"]}  # where it is not named
     trace, given = settings.pop("trace"), settings.pop("requests_hash")
     settings["requests"] = f"own requests {given[:8]}" if given else trace
     return {key: value for key, value in settings.items() if key not in _NOT_RESULTS}

@@ -17,6 +17,7 @@ from helixlab.errors import ContentError, HelixlabError, UnknownNameError
 from helixlab.execution import Execution, get_execution
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import described
+from helixlab.flow.small_links import RELATIVE
 from helixlab.model import Model, load_model
 from helixlab.placement import Placement, check_placement, load_placement
 from helixlab.scheduling import Scheduler, get_scheduler
@@ -34,7 +35,7 @@ OBJECTS: Final[dict[str, tuple[type, Callable[[Any], Any]]]] = {
     "execution": (Execution, get_execution),
 }
 """What has a name, and how it is found by it."""
-SETTINGS: Final = ("on_full", "kv_high_water_mark", "expected_output_ratio", "sample_step_s")
+SETTINGS: Final = ("on_full", "kv_high_water_mark", "expected_output_ratio", "small_links", "sample_step_s")
 KEYS: Final = (*OBJECTS, "workload", *SETTINGS)
 ALWAYS_SHOWN: Final = {
     "execution": ("execution", "chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"),
@@ -205,6 +206,7 @@ def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dic
         "on_full": "wait",
         "kv_high_water_mark": mark,
         "expected_output_ratio": ratio,
+        "small_links": RELATIVE,
         "sample_step_s": 0.0,
     }
     given = {key: chosen[key] for key in SETTINGS if chosen.get(key) is not None}

@@ -39,11 +39,11 @@ def sweep(
     ----------
     grid : mapping, or sequence of mappings
         From the names of `simulate`'s arguments (placement, cluster, model, scheduler, execution, workload,
-        on_full, kv_high_water_mark, expected_output_ratio, sample_step_s) to a value or a list of values:
-        every combination is run, the last key varying fastest. Or a list of mappings to single values, for
-        points picked by hand. Clusters, models, placements, schedulers and execution policies are names,
-        paths, or objects of the library. Without a cluster or model it is the one that the placement is for.
-        No timelines are taken unless sample_step_s says so: a sweep does not return them.
+        on_full, kv_high_water_mark, expected_output_ratio, small_links, sample_step_s) to a value or a list
+        of values: every combination is run, the last key varying fastest. Or a list of mappings to single
+        values, for points picked by hand. Clusters, models, placements, schedulers and execution policies are
+        names, paths, or objects of the library. Without a cluster or model it is the one that the placement
+        is for. No timelines are taken unless sample_step_s says so: a sweep does not return them.
     seeds : int or sequence of int
         How many seeds (0, 1, ...), or which ones. A seed takes the place of the workload's own. All points
         get the same seeds, so that with one workload they are asked the same requests and can be compared

@@ -18,6 +18,7 @@ import pandas as pd
 
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edge, node_edge
+from helixlab.flow.small_links import RELATIVE, ROUNDING, check_rule, links_left_out, table_of_links
 from helixlab.html import card
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
@@ -47,6 +48,8 @@ class Flow:
         receiver, capacity_tokens_per_s. The capacities add up to the flow.
     placement : str
         Name of the placement, with its hash where that is the name of another one that is published.
+    small_links : str or None
+        The rule by which links with little flow were left out; None: all links could carry flow.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class Flow:
     nodes: pd.DataFrame
     bottlenecks: pd.DataFrame
     placement: str
+    small_links: str | None = None
 
     @cached_property
     def on_link(self) -> Mapping[tuple[End, End], float]:
@@ -72,16 +76,45 @@ class Flow:
         rows = zip(self.links["sender"], self.links["receiver"], self.links["flow_tokens_per_s"], strict=True)
         return {(sender, receiver): float(flow) for sender, receiver, flow in rows}
 
+    def left_out(self, small_links: str = RELATIVE) -> pd.DataFrame:
+        """Links that carry flow here and that the Helix scheduler does not use, as they carry too little.
+
+        Parameters
+        ----------
+        small_links : str
+            The rule: ``"relative"`` or ``"paper"``, see `helixlab.flow.links_left_out`.
+
+        Returns
+        -------
+        DataFrame
+            One row a link: sender, receiver, flow_tokens_per_s, share (of the flow of its sender).
+
+        Examples
+        --------
+        >>> from helixlab.cluster import load_cluster
+        >>> from helixlab.model import load_model
+        >>> from helixlab.placement import load_placement
+        >>> placement = load_placement("hetero42/llama-2-70b/swarm")
+        >>> max_flow(load_cluster("hetero42"), load_model("llama-2-70b"), placement).left_out().round(3)
+          sender receiver  flow_tokens_per_s  share
+        0     30       37             33.783  0.036
+        """
+        return table_of_links(self.on_link, links_left_out(self.on_link, small_links))
+
     def _repr_html_(self) -> str:
         figures = {"value_tokens_per_s": self.value_tokens_per_s, "links": len(self.links)}
-        return card(
-            f"Maximum flow through {self.placement}", figures, self.bottlenecks, "The table is what binds it."
-        )
+        title = f"Maximum flow through {self.placement}{self._rule}"
+        return card(title, figures, self.bottlenecks, "The table is what binds it.")
 
     def __repr__(self) -> str:
         kinds = Counter(self.bottlenecks["kind"])
-        cut = ", ".join(f"{n} x {kind}" for kind, n in kinds.items())
-        return f"Flow({self.value_tokens_per_s:.1f} tokens/s through {self.placement!r}, bound by {cut})"
+        cut = ", ".join(f"{n} x {kind}" for kind, n in kinds.items()) or "the links left out"
+        through = f"{self.placement!r}{self._rule}"
+        return f"Flow({self.value_tokens_per_s:.1f} tokens/s through {through}, bound by {cut})"
+
+    @property
+    def _rule(self) -> str:
+        return f" with small_links={self.small_links!r}" if self.small_links else ""
 
     def to_networkx(self) -> nx.DiGraph:
         """Nodes of the placement and the coordinator, with flow and capacity on nodes and edges."""
@@ -96,7 +129,7 @@ class Flow:
         return graph
 
 
-def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
+def max_flow(cluster: Cluster, model: Model, placement: Placement, *, small_links: str | None = None) -> Flow:
     """Maximum flow of a placement, with its binding nodes and links.
 
     A maximum flow is rarely unique; this one is always the same for the same input. It is 0 where
@@ -106,6 +139,10 @@ def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
     ----------
     cluster, model, placement
         The placement must be for this cluster (or a part of it) and this model.
+    small_links : str, optional
+        Ask for the greatest flow over the links that the Helix scheduler uses by this rule: ``"relative"``
+        or ``"paper"``, as for `simulate`. By default all links count; `Flow.left_out` of such a flow tells
+        which are not used.
 
     Returns
     -------
@@ -115,6 +152,8 @@ def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
     ------
     PlacementError
         The placement cannot serve the model on the cluster.
+    UnknownNameError
+        There is no such rule.
 
     Notes
     -----
@@ -129,15 +168,25 @@ def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
     >>> max_flow(cluster, model, load_placement("small10/llama-1-30b/helix"))
     Flow(286.6 tokens/s through 'small10/llama-1-30b/helix', bound by 1 x compute)
     """
+    if small_links is not None:
+        check_rule(small_links)
     check_placement(placement, cluster, model)
     cluster = placement.on(cluster)
     graph, _ = flow_graph(cluster, model, placement)
-    value, edge_flow = _solved(graph)
     position: dict[End, int] = {held.node: p for p, held in enumerate(placement.layers)}
+    edge_of = {link: link_edge(position, *link) for link in placement.links}
+    capacity_of = {link: graph.edges[edge]["capacity"] for link, edge in edge_of.items()}
+    value, edge_flow = _solved(graph)
+    left_out: set[tuple[End, End]] = set()
+    if small_links is not None:
+        on_link = {link: float(edge_flow[a][b]) for link, (a, b) in edge_of.items()}
+        left_out = links_left_out(on_link, small_links)
+        if sum(on_link[link] for link in left_out) > ROUNDING * value:
+            graph.remove_edges_from([edge_of[link] for link in left_out])
+            value, edge_flow = _solved(graph)
     links, nodes = [], []
-    for sender, receiver in placement.links:
-        a, b = link_edge(position, sender, receiver)
-        links.append((sender, receiver, float(edge_flow[a][b]), graph[a][b]["capacity"]))
+    for link, (a, b) in edge_of.items():
+        links.append((*link, 0.0 if link in left_out else float(edge_flow[a][b]), capacity_of[link]))
     for place, held in enumerate(placement.layers):
         a, b = node_edge(place)
         flow, capacity = float(edge_flow[a][b]), graph[a][b]["capacity"]
@@ -152,6 +201,7 @@ def max_flow(cluster: Cluster, model: Model, placement: Placement) -> Flow:
             _minimum_cut(graph, edge_flow), ("kind", "sender", "receiver", "capacity_tokens_per_s")
         ),
         placement=shown_name(placement),
+        small_links=small_links,
     )
 
 

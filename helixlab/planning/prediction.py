@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from helixlab.cluster import Cluster
+from helixlab.cluster import SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
+from helixlab.flow.small_links import RELATIVE, ROUNDING, check_rule
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.placement.files import shown_name
+from helixlab.placement.placement import End
 from helixlab.planning.layouts import layout_of
 from helixlab.planning.network import Network, flow_room, network_of
 from helixlab.planning.queueing import DECODE, IN_FLIGHT, PROMPT, THROUGHPUT, foretell
@@ -22,6 +25,7 @@ from helixlab.scheduling.helix import EXPECTED_OUTPUT_TOKENS
 from helixlab.simulation.batches import CONCAT_BYTES_PER_S, TRANSFER_BYTES_PER_S
 from helixlab.simulation.drive import FEED_KV_LIMIT
 from helixlab.simulation.run import KV_RULES
+from helixlab.simulation.small_links import leave_links_out
 from helixlab.workload.traces import trace_lengths
 
 __all__ = ["Prediction", "predict", "serving_of"]
@@ -57,6 +61,7 @@ def predict(
     execution: str | Execution = "greedy",
     trace: str = "azure-conv",
     flow: Flow | None = None,
+    small_links: str = RELATIVE,
 ) -> Prediction:
     """Foretell what a simulation with the Helix scheduler would measure, offline and in steady state.
 
@@ -70,6 +75,8 @@ def predict(
         Where the lengths of the queries come from.
     flow : Flow, optional
         The maximum flow of the placement, if it is at hand.
+    small_links : str
+        Which links are not used because they carry too little, as for `simulate`.
 
     Returns
     -------
@@ -79,6 +86,10 @@ def predict(
     ------
     PlacementError
         The placement cannot serve the model, or states KV capacities of its own.
+    SchedulingError
+        Without the links that are not used there is no way through.
+    UnknownNameError
+        There is no such rule for them.
 
     Notes
     -----
@@ -94,7 +105,8 @@ def predict(
 
     Parts of the flow that share no node each fill their own caches. Where queries may be let into one that
     find no room further on, they are held and all others behind them: then every part serves in proportion
-    to its flow, and no more than the one with such dead ends.
+    to its flow, and no more than the one with such dead ends. Where links are not used, a node sends by the
+    others what it gets, in proportion to their flow.
 
     It leaves out that the scheduler turns away from full nodes inside of a part, and how queries differ in
     length but for the mean and what the variance of prompts does to links.
@@ -110,6 +122,7 @@ def predict(
     >>> abs(predicted.decode_tokens_per_s / simulated - 1) < 0.2
     True
     """
+    check_rule(small_links)
     if placement.kv_capacity_token_layers:
         raise PlacementError(
             f"placement {placement.name!r} states KV capacities of its own, of which predict knows no"
@@ -122,7 +135,7 @@ def predict(
     cluster = placement.on(cluster)
     size = len(cluster.nodes)
     room = flow_room(size)
-    for (sender, receiver), tokens_per_s in flow.on_link.items():
+    for (sender, receiver), tokens_per_s in _sent(placement, flow, small_links).items():
         if isinstance(receiver, str):
             room.ended[int(sender)] = tokens_per_s
         elif isinstance(sender, str):
@@ -142,6 +155,38 @@ def predict(
     start, end = layout_of(placement, size).arrays
     foretell(serving, start, end, model.layers, room, flow_room(size), stations_of(size), foretold)
     return Prediction(*(float(foretold[what]) for what in (THROUGHPUT, IN_FLIGHT, PROMPT, DECODE)))
+
+
+def _sent(placement: Placement, flow: Flow, small_links: str) -> Mapping[tuple[End, End], float]:
+    """The flow as it is sent by the links that are used."""
+    if not flow.value_tokens_per_s > 0:
+        return flow.on_link
+    left_out = leave_links_out(flow, small_links)
+    if sum(flow.on_link[link] for link in left_out) <= ROUNDING * flow.value_tokens_per_s:
+        return flow.on_link
+    return _divided(placement, flow.on_link, left_out)
+
+
+def _divided(
+    placement: Placement, on_link: Mapping[tuple[End, End], float], left_out: Set[tuple[End, End]]
+) -> dict[tuple[End, End], float]:
+    """What the source sends, passed on by the links that are not left out, in proportion to their flow."""
+    used: dict[End, list[tuple[End, End]]] = {}
+    for link in on_link:
+        if link not in left_out:
+            used.setdefault(link[0], []).append(link)
+    sent = dict.fromkeys(on_link, 0.0)
+    arrived: dict[End, float] = dict.fromkeys((held.node for held in placement.layers), 0.0)
+    arrived[SOURCE] = sum(flow for (sender, _), flow in on_link.items() if sender == SOURCE)
+    # Every link leads on to a later last layer.
+    order: list[End] = [held.node for held in sorted(placement.layers, key=lambda held: held.end_layer)]
+    for sender in [SOURCE, *order]:
+        links = used.get(sender, [])
+        whole = sum(on_link[link] for link in links)
+        for link in links:
+            sent[link] = arrived[sender] * on_link[link] / whole
+            arrived[link[1]] = arrived.get(link[1], 0.0) + sent[link]
+    return sent
 
 
 def serving_of(

@@ -1,7 +1,8 @@
 """The Helix scheduler: interleaved weighted round robin over the flow, with a look at the KV cache.
 
 Every node sends prompts to its next nodes in proportion to the maximum flow, skipping those whose
-KV cache is expected to be too full (Mei et al., ASPLOS 2025, section 5).
+KV cache is expected to be too full (Mei et al., ASPLOS 2025, section 5). Links with too little flow
+are not used; which these are is settled before the run (`helixlab.flow.links_left_out`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ from helixlab.jit import compiled, inlined
 from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_START, Scheduler
 from helixlab.scheduling.state import NONE
 
-__all__ = ["MIN_FLOW_SHARE", "helix"]
+__all__ = ["helix"]
 
-MIN_FLOW_SHARE = 0.05
-"""Links with less of their sender's flow are not used."""
 EXPECTED_OUTPUT_TOKENS = 240
 
 
@@ -36,10 +35,7 @@ def _choose(state: Any, sender: int, query: int) -> int:
     best_load = 0.0
     for row in range(node.first_link, node.first_link + node.links):
         link = state.links[row]
-        if (
-            link.flow_tokens_per_s <= 0
-            or link.flow_tokens_per_s < MIN_FLOW_SHARE * node.outbound_flow_tokens_per_s
-        ):
+        if link.left_out != 0:
             continue
         link.considered += 1
         if link.queue != NONE:

@@ -181,6 +181,7 @@ LINK = _table(
     ("waiting_head", i4),  # requests that wait for it, a linked list through `next`
     ("waiting_tail", i4),
     ("next_waiting_link", i4),  # of the same sender, with requests waiting
+    ("left_out", i4),  # has too little flow to be used, where the scheduler follows the flow
     ("flow_tokens_per_s", f8),
     ("load", f8),  # S: helix
     ("priority", f8),  # S: swarm

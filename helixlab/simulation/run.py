@@ -8,6 +8,7 @@ from helixlab.cluster import Cluster
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import max_flow
+from helixlab.flow.small_links import RELATIVE, check_rule
 from helixlab.interrupts import hearing_ctrl_c
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
@@ -17,6 +18,7 @@ from helixlab.simulation.drive import drive
 from helixlab.simulation.provenance import provenance
 from helixlab.simulation.result import Result
 from helixlab.simulation.setup import loading_time_s, new_state
+from helixlab.simulation.small_links import leave_links_out, warn_of_lost_flow
 from helixlab.simulation.tables import build_result
 from helixlab.simulation.usual import KV_RULES
 from helixlab.simulation.watch import Watch
@@ -37,6 +39,7 @@ def simulate(
     on_full: str = "wait",
     kv_high_water_mark: float | None = None,
     expected_output_ratio: float | None = None,
+    small_links: str = RELATIVE,
     sample_step_s: float = 5.0,
     keep_iterations: bool = True,
     keep_batches: bool = False,
@@ -67,6 +70,11 @@ def simulate(
     expected_output_ratio : float, optional
         Part of the mean output of 240 tokens it expects of a query; the paper's by default (1 offline,
         0.6 online).
+    small_links : str
+        Which links the helix scheduler does not use because they carry too little: ``"relative"`` to the
+        other links of their sender, and never more than 5 % of its flow; or ``"paper"``: all with less than
+        5 % of their sender's flow, which is all of them where more than 20 equal links leave it. For all
+        placements that come with helixlab both are the same; see `helixlab.flow.links_left_out`.
     sample_step_s : float
         Step of the timelines in simulated seconds; 0 for none.
     keep_iterations : bool
@@ -91,6 +99,11 @@ def simulate(
     ------
     PlacementError, SchedulingError, SimulationError, UnknownNameError
         Something does not fit; the message says what and how to mend it.
+
+    Warns
+    -----
+    UserWarning
+        More than a tenth of the maximum flow cannot get through without the links that are not used.
 
     Examples
     --------
@@ -122,6 +135,7 @@ def simulate(
         check_step(name, step_s, none)
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
+    check_rule(small_links)
     check_placement(placement, cluster, model)
     cluster = placement.on(cluster)
     flow = max_flow(cluster, model, placement)
@@ -130,6 +144,7 @@ def simulate(
             f"scheduler {scheduler.name!r} follows the maximum flow, which is 0 for placement"
             f" {placement.name!r}; use another scheduler or give its fullest nodes fewer layers"
         )
+    left_out = leave_links_out(flow, small_links) if scheduler.follows_flow else set()
     mark, ratio = KV_RULES[workload.mode]
     mark = mark if kv_high_water_mark is None else kv_high_water_mark
     ratio = ratio if expected_output_ratio is None else expected_output_ratio
@@ -138,6 +153,7 @@ def simulate(
             f"kv_high_water_mark must be above 0 and at most 1 (got {mark!r}), expected_output_ratio 0 or"
             f" more (got {ratio!r})"
         )
+    warn_of_lost_flow(cluster, model, placement, flow, left_out, small_links)
     state = new_state(
         cluster,
         model,
@@ -145,6 +161,7 @@ def simulate(
         scheduler,
         execution,
         flow.on_link if scheduler.follows_flow else None,
+        left_out=left_out,
         query_rows=1024,
         keep_breakdown=keep_breakdown,
     )
@@ -157,6 +174,7 @@ def simulate(
         "on_full": on_full,
         "kv_high_water_mark": mark,
         "expected_output_ratio": ratio,
+        "small_links": small_links,
         "sample_step_s": sample_step_s,
     }
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)

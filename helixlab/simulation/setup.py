@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def new_state(
     execution: Execution,
     flow: Mapping[tuple[End, End], float] | None,
     *,
+    left_out: Set[tuple[End, End]] = frozenset(),
     query_rows: int,
     keep_breakdown: bool = False,
 ) -> State:
@@ -75,13 +76,15 @@ def new_state(
         How nodes form batches.
     flow : mapping, optional
         Flow on each link of the placement, for schedulers that follow it.
+    left_out : set of (sender, receiver)
+        Links that such a scheduler does not use, though they have flow.
     query_rows : int
         Rows of the query tables to start with.
     keep_breakdown : bool
         Make room to note where the time of each iteration goes.
     """
     nodes, profiles = _nodes(cluster, model, placement, execution)
-    links = link_table(cluster, model, placement, nodes, flow)
+    links = link_table(cluster, model, placement, nodes, flow, left_out)
     queues = queue_table(placement, nodes, links)
     prompt_s, decode_s = (
         _padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s")

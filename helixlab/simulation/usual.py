@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from helixlab.flow.small_links import RELATIVE
+
 __all__ = ["KV_RULES", "unusual_in_words"]
 
 KV_RULES: Final = {"offline": (0.85, 1.0), "online": (0.9, 0.6)}
@@ -35,4 +37,6 @@ def unusual_in_words(workload: Mapping[str, Any], settings: Mapping[str, Any]) -
     for name, usual in zip(rules, KV_RULES[workload["mode"]], strict=True):
         if settings.get(name, usual) != usual:
             words.append(f"{name} {settings[name]:g}")
+    if settings.get("small_links", RELATIVE) != RELATIVE:
+        words.append(f"small_links {settings['small_links']}")
     return words

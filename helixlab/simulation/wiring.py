@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ def link_table(
     placement: Placement,
     nodes: NDArray[np.void],
     flow: Mapping[tuple[End, End], float] | None,
+    left_out: Set[tuple[End, End]],
 ) -> NDArray[np.void]:
     """The links by sender, in the order of the placement; the nodes learn which are theirs."""
     coordinator = len(nodes) - 1
@@ -52,6 +53,7 @@ def link_table(
         row["priority"] = row["service_s"] = FIRST_PRIORITY
         if flow is not None:
             row["flow_tokens_per_s"] = flow[sender, receiver]
+            row["left_out"] = flow[sender, receiver] <= 0 or (sender, receiver) in left_out
     for node in range(len(nodes)):
         own = np.flatnonzero(links["sender"] == node)
         nodes[node]["first_link"], nodes[node]["links"] = (own[0], len(own)) if len(own) else (0, 0)

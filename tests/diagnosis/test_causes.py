@@ -101,7 +101,9 @@ def no_flow():
 
 def below_the_share():
     quick, slow = profile("Q", token_s=0.001), profile("S", token_s=0.013)
-    return run(system((quick, 0, 4), *[(slow, 0, 4)] * 14), scheduler="helix", workload=offline(60))
+    case = system((quick, 0, 4), *[(slow, 0, 4)] * 14)
+    with pytest.warns(UserWarning, match="leaves out 14 links"):
+        return run(case, scheduler="helix", small_links="paper", workload=offline(60))
 
 
 def kv_masked():

@@ -430,3 +430,13 @@ class TestOverfill:
     def test_no_room_for_the_longest_request(self):
         with pytest.raises(PlacementError, match=r"at most 64 fit .*\(4 A100 of 16\)|A100 of 1\d"):
             plan(load_cluster("single24-a100"), LLAMA70, method="separate", overfill=True)
+
+
+@pytest.mark.parametrize("method", ["swarm", "petals"])
+def test_plans_of_many_equal_nodes_can_be_served(method):
+    """More than twenty equal links leave the source, each with less than 5 % of its flow."""
+    cluster, model = single_region({"T4x4": 42}, name="wide"), load_model("llama-1-30b")
+    placement = plan(cluster, model, method=method)
+    whole, passing = (max_flow(cluster, model, placement, small_links=rule) for rule in (None, "relative"))
+    assert passing.value_tokens_per_s == pytest.approx(whole.value_tokens_per_s)
+    assert max_flow(cluster, model, placement, small_links="paper").value_tokens_per_s == 0
