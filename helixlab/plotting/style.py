@@ -153,7 +153,7 @@ def _load_backend() -> None:
     """
     if not plt.get_fignums():  # where there are figures it is loaded; where there are none, nothing is drawn
         with suppress(ImportError):  # a figure tells of it, and some need no backend of pyplot
-            plt.draw_if_interactive()
+            plt.draw_if_interactive()  # type: ignore[no-untyped-call]
 
 
 def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
@@ -176,7 +176,7 @@ class StyledFigure(Figure):
             super().draw(renderer)
 
     def _ipython_display_(self) -> Never:
-        """Leave the display to Jupyter, but as a cell's result it is not shown again at the end of the cell."""
+        """Leave the display to Jupyter, which does not show it again at the end of the cell."""
         inline = sys.modules.get("matplotlib_inline.config")
         if inline and "inline" in mpl.get_backend() and inline.InlineBackend.instance().close_figures:
             plt.close(self)  # which the end of the cell does too
