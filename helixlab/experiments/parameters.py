@@ -14,7 +14,7 @@ from typing import Any, Final
 from helixlab.cluster.checks import shown
 from helixlab.experiments.notebooks import NotebookError
 
-__all__ = ["check_parameters", "output_folder"]
+__all__ = ["check_parameters", "check_value", "output_folder"]
 
 _INJECTED: Final = re.compile(r"\s*# Parameters\b")
 """The first line of the cell that papermill puts behind the one with the tag ``parameters``."""
@@ -41,7 +41,7 @@ def check_parameters(**parameters: Any) -> None:
     --------
     >>> check_parameters(scale="full", seed=-1)
     Traceback (most recent call last):
-    helixlab.experiments.notebooks.NotebookError: seed is -1; give a whole number, 0 or more
+    helixlab.experiments.notebooks.NotebookError: seed is -1; give a whole number from 0 up
     """
     cells = list(_cells_that_ran())
     injected = next((cell for cell in reversed(cells) if _INJECTED.match(cell)), "")
@@ -51,11 +51,22 @@ def check_parameters(**parameters: Any) -> None:
                 f"the notebook has no parameter {name!r}; give any of {', '.join(parameters)}"
             )
     for name, value in parameters.items():
-        fits, allowed = _RULES.get(name, _ANY)
-        if not fits(value):
-            raise NotebookError(f"{name} is {shown(value)}; give {allowed}")
+        check_value(name, value)
     if "figures" in parameters:
         _check_members(parameters["figures"], [cell for cell in cells if not _INJECTED.match(cell)])
+
+
+def check_value(name: str, value: object) -> None:
+    """Refuse a value that a parameter of this name does not take.
+
+    Raises
+    ------
+    NotebookError
+        It does not take it.
+    """
+    fits, allowed = _RULES.get(name, _ANY)
+    if not fits(value):
+        raise NotebookError(f"{name} is {shown(value)}; give {allowed}")
 
 
 def output_folder(output: str | os.PathLike[str] | None = None) -> Path:
@@ -172,13 +183,13 @@ _Rule = tuple[Callable[[Any], bool], str]
 _ANY: Final[_Rule] = (lambda value: True, "")
 _RULES: Final[Mapping[str, _Rule]] = {
     "scale": (_is_one_of("full", "smoke"), "'full' or 'smoke'"),
-    "seed": (lambda value: _is_whole(value, 0), "a whole number, 0 or more"),
-    "seeds": (lambda value: _is_whole(value, 1), "a whole number, 1 or more"),
+    "seed": (lambda value: _is_whole(value, 0), "a whole number from 0 up"),
+    "seeds": (lambda value: _is_whole(value, 1), "a whole number from 1 up"),
     "n_jobs": (
         lambda value: _is_whole(value, -1) and value != 0,
-        "a whole number, 1 or more, or -1 for all cores",
+        "a whole number from 1 up, or -1 for all cores",
     ),
-    "queries_in_flight": (lambda value: _is_whole(value, 1), "a whole number, 1 or more"),
+    "queries_in_flight": (lambda value: _is_whole(value, 1), "a whole number from 1 up"),
     "replan": (lambda value: isinstance(value, bool), "True or False"),
     "on_full": (_is_one_of("wait", "drop"), "'wait' or 'drop'"),
     "figures": (_are_names, "a list of names such as ['5a', '5b']"),
