@@ -21,6 +21,7 @@ from helixlab.files import NO_ROOM, replacing, write_text
 __all__ = ["main", "no_room", "papermill_or_error", "run_notebook"]
 
 KERNEL: Final = "python3"
+INLINE: Final = "module://matplotlib_inline.backend_inline"
 
 
 def papermill_or_error() -> ModuleType:
@@ -72,7 +73,7 @@ def run_notebook(path: Path, executed: Path, parameters: dict[str, Any]) -> None
 def _kernel() -> Iterator[None]:
     """Let the kernel be this interpreter, whatever kernels the user has installed under the same name.
 
-    It shows no progress bars, which nobody sees moving.
+    It shows no progress bars, which nobody sees moving, and all pictures, whatever MPLBACKEND says.
     """
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
     names = ("JUPYTER_PATH", "TQDM_DISABLE")
@@ -80,7 +81,12 @@ def _kernel() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="helixlab-kernel-") as folder:
         kernel = Path(folder, "kernels", KERNEL)
         kernel.mkdir(parents=True)
-        content = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
+        content = {
+            "argv": command,
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+            "env": {"MPLBACKEND": INLINE},
+        }
         write_text(kernel / "kernel.json", json.dumps(content))
         more = [before["JUPYTER_PATH"]] if "JUPYTER_PATH" in before else []
         os.environ |= {"JUPYTER_PATH": os.pathsep.join([folder, *more]), "TQDM_DISABLE": "1"}

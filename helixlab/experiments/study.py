@@ -20,6 +20,7 @@ from helixlab.experiments.notebooks import (
     read_notebook,
     with_figures,
 )
+from helixlab.experiments.parameters import check_value
 from helixlab.experiments.records import (
     answers,
     finished_record,
@@ -121,16 +122,18 @@ def reproduce(
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
-    for name, number in (("jobs", jobs), ("seeds", seeds)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise NotebookError(f"{name} is {number!r}; give a whole number from 1 up")
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise NotebookError(f"jobs is {jobs!r}; give a whole number from 1 up")
+    for name, value in {"seed": seed, "seeds": 1 if seeds is None else seeds, "replan": replan}.items():
+        check_value(name, value)
     if output is None:
         output = Path("figures") if scale == "full" else Path("figures", scale)
     target = Path(output).resolve()
     found = [read_notebook(path.resolve(), NEEDED) for path in numbered_notebooks(notebooks)]
     chosen = [(each, each.figures) for each in found] if figures is None else with_figures(found, figures)
     papermill_or_error()
-    given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
+    several = None if seeds is None else int(seeds)
+    given = {"scale": scale, "seed": int(seed), "seeds": several, "replan": replan, "n_jobs": 1}
     target.mkdir(parents=True, exist_ok=True)
     with alone(target):
         records, fresh = _made(chosen, target, given, scale, jobs, progress)

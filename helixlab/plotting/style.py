@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Final, ParamSpec, TypeVar
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Never, ParamSpec, TypeVar, cast
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib import colors
@@ -125,8 +127,12 @@ _Arguments = ParamSpec("_Arguments")
 _Returned = TypeVar("_Returned")
 
 
-def style() -> AbstractContextManager[None]:
+@contextmanager
+def style() -> Iterator[None]:
     """The style of helixlab's figures, as a context; outside of it nothing changes.
+
+    What a figure shows is also drawn later, when it is displayed or saved: those of `panels`, and of every
+    function that draws, are in the style then too.
 
     Examples
     --------
@@ -134,7 +140,20 @@ def style() -> AbstractContextManager[None]:
     ...     plt.rcParams["font.size"]
     7.0
     """
-    return plt.style.context([STYLE, {"font.family": families()}])
+    _load_backend()
+    with plt.style.context([STYLE, {"font.family": families()}]):
+        yield
+
+
+def _load_backend() -> None:
+    """Load the backend that pyplot is set to, as its first figure would.
+
+    Loading Jupyter's turns interactive mode on and reads settings. Inside of the context, whose end undoes
+    both, that would leave the notebook without any pictures.
+    """
+    if not plt.get_fignums():  # where there are figures it is loaded; where there are none, nothing is drawn
+        with suppress(ImportError):  # a figure tells of it, and some need no backend of pyplot
+            plt.draw_if_interactive()  # type: ignore[no-untyped-call]
 
 
 def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
@@ -146,6 +165,22 @@ def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _R
             return function(*args, **kwargs)
 
     return in_style
+
+
+class StyledFigure(Figure):
+    """A figure that is drawn in the style, whenever that is, and that a notebook's cell shows once."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it in the style: ticks are made while a figure is drawn."""
+        with style():
+            super().draw(renderer)
+
+    def _ipython_display_(self) -> Never:
+        """Leave the display to Jupyter, which does not show it again at the end of the cell."""
+        inline = sys.modules.get("matplotlib_inline.config")
+        if inline and "inline" in mpl.get_backend() and inline.InlineBackend.instance().close_figures:
+            plt.close(self)  # which the end of the cell does too
+        raise NotImplementedError
 
 
 @styled
@@ -180,6 +215,7 @@ def panels(
     [3.3, 2.4]
     >>> plt.close(figure)
     """
+    options = {"FigureClass": StyledFigure} | options
     figure, axes = plt.subplots(rows, columns, figsize=(width_in, height_in), **options)
     return figure, axes
 
@@ -212,7 +248,7 @@ def name_panels(axes: Iterable[Axes], names: Iterable[str], *, above_legend: boo
 def axes_or_new(ax: Axes | None, *, width_in: float = COLUMN_WIDTH_IN, height_in: float = 2.4) -> Axes:
     """The axes that were given, without the frame of other styles, or those of a figure of that size."""
     if ax is None:
-        return plt.subplots(figsize=(width_in, height_in))[1]
+        return cast(Axes, panels(width_in=width_in, height_in=height_in)[1])
     sns.despine(ax=ax)
     return ax
 

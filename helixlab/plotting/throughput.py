@@ -67,7 +67,7 @@ def label_platforms(ax: Axes, platforms: Iterable[str], *, legend: bool) -> None
 
 
 @styled
-def legend_above(figure: Figure, *, columns: int | None = None) -> Figure:
+def legend_above(figure: Figure, *, columns: int | None = None) -> None:
     """Draw one legend above all panels of a figure, each entry once.
 
     Parameters
@@ -76,10 +76,6 @@ def legend_above(figure: Figure, *, columns: int | None = None) -> Figure:
         Of panels drawn with ``legend=False``.
     columns : int, optional
         Of the legend; by default it is one line.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     entries: dict[Any, Any] = {}
     for ax in figure.axes:
@@ -94,7 +90,6 @@ def legend_above(figure: Figure, *, columns: int | None = None) -> Figure:
             ncols=columns or len(entries),
             handlelength=2.6 if dashed else 1,
         )
-    return figure
 
 
 def _common_foot(heights: dict[str, float], marks: dict[str, list[float]], room: float) -> float:

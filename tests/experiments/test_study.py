@@ -61,8 +61,11 @@ def test_notebooks_run_in_order_with_their_parameters(folder, tmp_path, monkeypa
     (kernel / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "data"))
+    # Nor do they draw for a machine without a screen, as these tests do.
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    draws = "import matplotlib.pyplot as plt\nplt.plot([1, 2])"
     for name in ("10_last", "02_first"):
-        write(folder, f"{name}.ipynb", PARAMETERS, WRITES.format(name=name))
+        write(folder, f"{name}.ipynb", PARAMETERS, WRITES.format(name=name), draws)
     write(folder, "draft.ipynb", "1 / 0", tagged=False)
     output = tmp_path / "figures"
 
@@ -77,6 +80,7 @@ def test_notebooks_run_in_order_with_their_parameters(folder, tmp_path, monkeypa
     for path in copies:
         executed = nbformat.read(path, as_version=4)
         assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+        assert any("image/png" in output.get("data", {}) for output in executed.cells[-1].outputs)
         assert repr(str(output)) in path.read_text().replace('\\"', "'")  # where its files are in the end
     for path in folder.iterdir():
         assert not any(cell.get("execution_count") for cell in nbformat.read(path, as_version=4).cells)

@@ -2,6 +2,8 @@
 
 import ast
 import json
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,14 @@ WITH_A_FUNCTION = {"04_flow_and_scheduling", "05_offline_simulation"}
 """A scheduler is a function, and so is an execution policy: writing one is what these notebooks show."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def pictures_are_shown() -> Iterator[None]:
+    """Kernels draw for notebooks, not for a machine without a screen as the tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MPLBACKEND", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def notebooks(root: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb")) if path.stem in NAMES}
@@ -66,17 +76,41 @@ def parameters_of(path: Path) -> dict[str, Any]:
     }
 
 
+def pictures_named_in(source: str) -> list[str]:
+    """Patterns of the names of pictures that a cell saves."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    names = [call.args[1] for call in calls if ast.unparse(call.func) == "save_figure"]
+    return [
+        "".join(
+            part.value if isinstance(part, ast.Constant) else "*" for part in getattr(name, "values", [name])
+        )
+        for name in names
+    ]
+
+
+def assert_shows_what_it_saves(executed: Any, saved: set[str]) -> None:
+    """Each picture is shown once, by the cell that saves it, and no cell shows another one."""
+    left = set(saved)
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            patterns = pictures_named_in(cell.source)
+            here = {name for name in left if any(fnmatch(name, pattern) for pattern in patterns)}
+            left -= here
+            shown = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+            assert len(shown) == len(here), (sorted(here), cell.source)
+            told = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
+            assert "figures have been opened" not in told
+    assert not left
+
+
 def run(notebooks: dict[str, Path], name: str, folder: Path, **changes: Any) -> None:
-    """Run a notebook at smoke scale; a parameter that it does not have is an error, not a warning."""
+    """Run a notebook at smoke scale."""
     known = parameters_of(notebooks[name])
     given = {"scale": "smoke", "seed": 0, "output": str(folder), **changes}
     if "n_jobs" in known:
         given.setdefault("n_jobs", 1)  # starting workers takes longer than these runs
-    unknown = set(given) - set(known)
-    if unknown:
-        raise ValueError(f"{name} has no parameters {', '.join(sorted(unknown))}")
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.csv")}
-    papermill.execute_notebook(
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    executed = papermill.execute_notebook(
         notebooks[name],
         folder / f"{name}.ipynb",
         parameters=given,
@@ -86,8 +120,10 @@ def run(notebooks: dict[str, Path], name: str, folder: Path, **changes: Any) -> 
     )
     listed = (notebooks[name].parents[1] / "figures" / "README.md").read_text(encoding="utf-8").splitlines()
     (row,) = (line for line in listed if line.startswith(f"| `{name}`"))
-    written = {path.stem for path in folder.glob("*.csv") if before.get(path) != path.stat().st_mtime_ns}
-    assert {stem for stem in written if f"`{stem}`" not in row} == set(), "figures/README.md names them all"
+    written = [path for path in folder.glob("*.*") if before.get(path) != path.stat().st_mtime_ns]
+    tables = {path.stem for path in written if path.suffix == ".csv"}
+    assert {stem for stem in tables if f"`{stem}`" not in row} == set(), "figures/README.md names them all"
+    assert_shows_what_it_saves(executed, {path.stem for path in written if path.suffix == ".png"})
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:
@@ -125,7 +161,17 @@ def test_is_a_valid_notebook_without_outputs(notebooks: dict[str, Path], name: s
 def test_parameters_are_plain_and_for_the_full_scale(notebooks: dict[str, Path], name: str) -> None:
     parameters = parameters_of(notebooks[name])
     assert json.loads(json.dumps(parameters)) == parameters
-    assert (parameters["scale"], parameters["seed"], parameters["output"]) == ("full", 0, "../figures")
+    assert (parameters["scale"], parameters["seed"], parameters["output"]) == ("full", 0, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_checked_before_anything_runs(notebooks: dict[str, Path], name: str) -> None:
+    _, first, *later = code_of(notebooks[name])
+    imports = (ast.Import, ast.ImportFrom)
+    lines = [ast.unparse(line) for line in ast.parse(first).body if not isinstance(line, imports)]
+    given = ", ".join(f"{parameter}={parameter}" for parameter in parameters_of(notebooks[name]))
+    assert lines[:2] == [f"check_parameters({given})", "output = output_folder(output)"]
+    assert "check_parameters" not in "".join(later)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,8 +201,10 @@ def test_is_a_narrative(notebooks: dict[str, Path], name: str) -> None:
 
 
 def test_a_parameter_that_is_not_known_is_an_error(notebooks: dict[str, Path], folder: Path) -> None:
-    with pytest.raises(ValueError, match="sclae"):
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
         run(notebooks, "01_topology", folder, sclae="smoke")
+    assert raised.value.ename == "NotebookError"
+    assert raised.value.evalue == "the notebook has no parameter 'sclae'; give any of scale, seed, output"
 
 
 # As they run
