@@ -18,6 +18,7 @@ from helixlab.errors import FileFormatError
 __all__ = [
     "NO_ROOM",
     "content_hash",
+    "foreign_kind",
     "parse_json",
     "read_json",
     "read_text",
@@ -80,8 +81,42 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+_KINDS: Final = {
+    b"\xff\xfe\x00\x00": "text in UTF-32",
+    b"\x00\x00\xfe\xff": "text in UTF-32",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"PK\x03\x04": "a zip archive, as Excel workbooks are",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "an array of numpy",
+    b"SQLite format 3": "an SQLite database",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+}
+"""What files are whose first bytes are these."""
+
+
+def foreign_kind(start: bytes) -> str | None:
+    """What a file is that starts so; None for what may be UTF-8 text.
+
+    Examples
+    --------
+    >>> foreign_kind("name".encode("utf-16")), foreign_kind("name".encode("utf-8-sig"))
+    ('text in UTF-16', None)
+    """
+    known = (kind for magic, kind in _KINDS.items() if start.startswith(magic))
+    return next(known, "binary, or text in UTF-16" if b"\0" in start else None)
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a UTF-8 text file; raise FileFormatError where it cannot be read.
+    """Read a UTF-8 text file, with a byte order mark or without one.
 
     Raises
     ------
@@ -89,11 +124,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
         The file is missing, unreadable or not text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileFormatError(f"cannot read {path}: {error.strerror or error}; check the path") from None
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path} is not a UTF-8 text file; check that it is the right file") from None
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # the latter for a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise FileFormatError(f"cannot read {path}: {reason}; check the path") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = foreign_kind(content[:16])
+        told = f"it is {kind}" if kind else f"byte {error.start} is none of UTF-8"
+        raise FileFormatError(
+            f"{path} is not a UTF-8 text file ({told}); save it as UTF-8, or check that it is the right file"
+        ) from None
 
 
 def _refuse_constant(token: str) -> NoReturn:
