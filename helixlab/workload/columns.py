@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 __all__ = ["Arrivals", "numbers", "value_in_words"]
 
 _NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+_DIGITS: Final = set("0123456789.+-eE")
 _DATE_AND_TIME: Final = re.compile(
     r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([T ][0-9]{2}:[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?(?P<zone>Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?\s*",
@@ -39,6 +41,9 @@ def numbers(column: pd.Series) -> NDArray[np.float64]:
             return values.astype(np.float64)
     if values.dtype.kind in "mM":  # as objects they may become plain integers
         return np.full(len(values), math.nan)
+    with suppress(ValueError, TypeError):  # a million texts are common
+        if not set("".join(values)) - _DIGITS:
+            return values.astype(np.float64)
     return np.array([_number(value) for value in values], np.float64)
 
 
@@ -68,7 +73,8 @@ class Arrivals:
         kind = _kind_of_times(values)
         if not self._kind:
             self._kind = kind
-            self._zoned = values.dtype.kind == "O" and _has_zone(next(filter(_is_date, values), None))
+            if kind == "dates" and values.dtype.kind == "O":
+                self._zoned = next(zone for zone in map(_zone, values) if zone is not None)
         elif kind != self._kind:
             return np.full(len(values), math.nan)
         if kind == "numbers":
@@ -80,9 +86,7 @@ class Arrivals:
     def _dates(self, values: NDArray) -> NDArray[np.timedelta64]:
         """The time since the first; NaT for what is no date."""
         if values.dtype.kind == "O":
-            read = [
-                value if _is_date(value) and _has_zone(value) == self._zoned else None for value in values
-            ]
+            read = [value if _zone(value) == self._zoned else None for value in values]
             format = "ISO8601" if any(isinstance(value, str) for value in read) else None
             dates = pd.to_datetime(pd.Series(read, dtype=object), utc=True, errors="coerce", format=format)
             values = dates.dt.tz_convert(None).to_numpy()
@@ -100,7 +104,7 @@ def _kind_of_times(values: NDArray) -> str:
     first = next(there, None) if values.dtype.kind == "O" else None
     if isinstance(first, timedelta | np.timedelta64):
         return "durations"
-    return "dates" if _is_date(first) else "numbers"
+    return "numbers" if _zone(first) is None else "dates"
 
 
 def _durations(values: NDArray) -> NDArray[np.timedelta64]:
@@ -114,16 +118,13 @@ def _has_unit(value: Any) -> bool:
     return isinstance(value, np.timedelta64) and np.datetime_data(value.dtype)[0] != "generic"
 
 
-def _is_date(value: Any) -> bool:
-    if isinstance(value, str):
-        return _DATE_AND_TIME.fullmatch(value) is not None
-    return isinstance(value, date | np.datetime64) and not _is_missing(value)
-
-
-def _has_zone(value: Any) -> bool:
+def _zone(value: Any) -> bool | None:
+    """Whether a date has a zone; None for what is no date."""
     if isinstance(value, str):
         found = _DATE_AND_TIME.fullmatch(value)
-        return found is not None and found["zone"] is not None
+        return None if found is None else found["zone"] is not None
+    if not isinstance(value, date | np.datetime64) or _is_missing(value):
+        return None
     return getattr(value, "tzinfo", None) is not None
 
 

@@ -33,7 +33,7 @@ MOST_TOKENS: Final = 1_000_000
 MOST_REQUESTS: Final = 20_000_000
 """More than one run takes; reading stops there, so that a small compressed file cannot fill the memory."""
 LATEST_S: Final = 1e12
-CHUNK_ROWS: Final = 65_536
+CHUNK_ROWS: Final = 4096
 LONGEST_LINE: Final = 1 << 20
 MOST_LISTED: Final = 12
 """Names of columns in a message."""
