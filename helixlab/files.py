@@ -9,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -17,12 +18,14 @@ from helixlab.errors import FileFormatError
 
 __all__ = [
     "NO_ROOM",
+    "check_format",
     "content_hash",
     "foreign_kind",
     "parse_json",
     "read_json",
     "read_text",
     "replacing",
+    "shown",
     "write_json",
     "write_text",
 ]
@@ -30,6 +33,15 @@ __all__ = [
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 """Numbers of the errors of a full disk, or of a limit as good as that."""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: never longer than a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def content_hash(content: Any) -> str:
@@ -143,15 +155,25 @@ def _refuse_constant(token: str) -> NoReturn:
 
 
 def parse_json(text: str, source: str) -> Any:
-    """Parse strict JSON (no NaN, no infinities); `source` names it in errors.
+    """Parse strict JSON (no NaN, no infinities, no key twice in an object); `source` names it in errors.
 
     Raises
     ------
     FileFormatError
         The text is not strict JSON.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise FileFormatError(
+                f"{source} has the key {shown(twice)} twice in one object; keep one of them"
+            )
+        return content
+
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{source} is not valid JSON ({error}); the file may be cut off, fetch or write it again"
@@ -161,6 +183,49 @@ def parse_json(text: str, source: str) -> Any:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a strict JSON file, see `parse_json`."""
     return parse_json(read_text(path), str(path))
+
+
+def check_format(content: Any, source: str, what: str, format: str, version: int) -> None:
+    """Refuse what is no file of this format and version; say what it looks like.
+
+    Parameters
+    ----------
+    content : plain data
+        What the file holds.
+    source : str
+        Name of the file in errors.
+    what : str
+        What it should hold, such as ``"model"``.
+    format, version : str, int
+        What the file should say under these keys.
+
+    Raises
+    ------
+    FileFormatError
+        It says something else, or nothing.
+    """
+    if not isinstance(content, dict) or "format" not in content:
+        raise FileFormatError(
+            f"{source} is no {what} file but {_likeness(content)}; give a file of format {format!r}, as"
+            f" save_{what} writes it"
+        )
+    if content["format"] != format:
+        raise FileFormatError(f"{source} has format {shown(content['format'])}; a {what} file has {format!r}")
+    found = content.get("version")
+    if type(found) is not int or found != version:
+        raise FileFormatError(f"{source} is of version {shown(found)}; this helixlab reads version {version}")
+
+
+def _likeness(content: Any) -> str:
+    """What JSON without a format seems to be."""
+    if not isinstance(content, dict):
+        return f"holds {shown(content)}"
+    if {"architectures", "model_type", "hidden_size", "num_hidden_layers"} & set(content):
+        return "looks like the config.json of a Hugging Face model, which helixlab does not read"
+    if "nbformat" in content:
+        return "looks like a notebook"
+    keys = ", ".join(map(shown, list(content)[:8])) + (", ..." if len(content) > 8 else "")
+    return f"holds an object with the keys {keys}" if keys else "holds an empty object"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
