@@ -33,6 +33,8 @@ __all__ = [
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 """Numbers of the errors of a full disk, or of a limit as good as that."""
+DEEPEST: Final = 100
+"""Lists and objects in one another; much deeper ones could not even be printed."""
 
 
 def shown(value: object) -> str:
@@ -155,7 +157,14 @@ def _refuse_constant(token: str) -> NoReturn:
 
 
 def parse_json(text: str, source: str) -> Any:
-    """Parse strict JSON (no NaN, no infinities, no key twice in an object); `source` names it in errors.
+    """Parse strict JSON: no NaN, no infinities, no key twice in an object, not nested too deep.
+
+    Parameters
+    ----------
+    text : str
+        What is parsed.
+    source : str
+        Name of the file in errors.
 
     Raises
     ------
@@ -173,11 +182,18 @@ def parse_json(text: str, source: str) -> Any:
         return content
 
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=once)
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{source} is not valid JSON ({error}); the file may be cut off, fetch or write it again"
         ) from None
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(DEEPEST):
+        within = (inner.values() if isinstance(inner, dict) else inner for inner in level)
+        level = [value for values in within for value in values if isinstance(value, dict | list)]
+    if not level:
+        return content
+    raise FileFormatError(f"{source} is nested more than {DEEPEST} deep; check that it is the right file")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -99,7 +99,7 @@ class TestHostileFiles:
             ("[" * 100_000, "not valid JSON"),
             (
                 "[]",
-                r"is no model file but holds \[\]; give a file of format 'helixlab-model', as save_model writes it",
+                r"is no model file but holds \[\]; give a file of format 'helixlab-model', as save_model",
             ),
             ("7", "is no model file but holds 7"),
             ("{}", "holds an empty object"),
