@@ -9,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helixlab.errors import FileFormatError, HelixlabError, WorkloadError
@@ -377,3 +377,50 @@ def test_files_are_read_in_parts(csv, monkeypatch):
         WorkloadError, match="more than 3 requests, more than one run takes; give part of them"
     ):
         read_requests(csv(ONLINE + "".join(times)), with_arrivals=True)
+
+
+VALUES = (
+    st.integers(-1, 2_000_000), st.integers(), st.floats(), st.floats(1, 9), st.booleans(), st.none(),
+    st.just(pd.NA), st.just(pd.NaT), st.decimals(), st.complex_numbers(), st.binary(max_size=3),
+    st.datetimes(), st.datetimes(timezones=st.timezones()), st.timedeltas(), st.dates(), st.times(),
+    st.integers(1, 9).map(str), st.floats().map(str), st.text(max_size=3), st.just([1, 2]),
+    st.sampled_from([np.int8(3), np.float32(0.5), np.bool_(True), np.datetime64("2024-03-04")]),
+)  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_any_values_are_taken_right_or_refused(data):
+    rows = data.draw(st.integers(1, 3))
+    one = data.draw(st.sampled_from([st.one_of(VALUES), *VALUES]))
+    tokens = data.draw(st.lists(st.integers(1, 9) | one, min_size=rows, max_size=rows))
+    arrivals = data.draw(st.lists(st.integers(0, 9) | one, min_size=rows, max_size=rows))
+    kind = data.draw(st.sampled_from([object, None]))
+    try:
+        columns = [pd.Series(values, dtype=kind) for values in (tokens, arrivals)]
+    except (OverflowError, ValueError, TypeError):  # pandas does not make such a column
+        return
+    table = pd.DataFrame({"input_tokens": columns[0], "output_tokens": 1, "arrival_s": columns[1]})
+    try:
+        checked = check_requests(table, "mine", with_arrivals=True)
+    except HelixlabError as error:
+        message = str(error)
+    else:
+        message = ""
+    if message:
+        assert message.startswith("mine, row ")
+        assert len(message.splitlines()) == 1
+        assert "_tokens is " in message or "arrival_s is " in message
+        return
+    assert checked["input_tokens"].tolist() == [float(value) for value in tokens]
+    assert not any(isinstance(value, bool | np.bool_) for value in tokens + arrivals)
+    seconds = checked["arrival_s"]
+    assert seconds.between(0, 1e12).all()
+    assert seconds.is_monotonic_increasing
+    for value, second in zip(arrivals, seconds, strict=True):
+        if isinstance(value, dt.timedelta):
+            assert second == pytest.approx(value.total_seconds())
+        elif isinstance(value, dt.date):
+            assert second == pytest.approx((value - arrivals[0]).total_seconds())
+        elif not isinstance(value, np.datetime64):
+            assert second == float(value)
