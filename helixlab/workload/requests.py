@@ -47,7 +47,7 @@ _ALSO_CALLED: Final = {
     "output_tokens": ("generatedtokens", "responsetokens", "numdecodetokens", "outputlength"),
 }
 """What published traces call the columns, in the form of `_folded`."""
-_NUMERIC: Final = re.compile(r"[-+.\d][-+.,\deE]*")
+_NO_NAME: Final = re.compile(r"[-+.\d][-+.,:\s\deETZ]*")
 
 
 def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
         places = _places(names, needed, str(path), "separated by ','")
 
         def rows() -> Iterator[tuple[int, list[str]]]:
-            for number, row in enumerate(filter(None, reader)):
+            for number, row in enumerate(_records(reader, path, skipped)):
                 line = skipped + reader.line_num
                 if len(row) != len(names):
                     fields = f"{len(row)} field{'s' if len(row) > 1 else ''}"
@@ -155,6 +155,17 @@ def _lines(text: TextIO) -> Iterator[str]:
         yield line
 
 
+def _records(reader: Any, path: Path, skipped: int) -> Iterator[list[str]]:
+    """The rows of a file but for blank lines."""
+    try:
+        yield from (row for row in reader if row not in ([], [""]))
+    except csv.Error as error:
+        raise FileFormatError(
+            f"{path}, line {skipped + reader.line_num}: {error}; end every field that begins with a quote by"
+            f" one, and give no field of more than {csv.field_size_limit()} characters"
+        ) from None
+
+
 def _chunks(
     rows: Iterator[tuple[int, list[str]]], needed: Sequence[str]
 ) -> Iterator[tuple[dict[str, pd.Series], list[int]]]:
@@ -223,9 +234,10 @@ def _mend(missing: Sequence[str], names: Sequence[Any]) -> str:
     """What to do about missing columns, where that can be told."""
     if names and all(isinstance(name, tuple) for name in names):
         return "; give columns of one level"
-    if names and all(_NUMERIC.fullmatch(str(name)) for name in names):
+    if names and all(_NO_NAME.fullmatch(str(name)) for name in names):
         return "; these are no names, name the columns (in a file, by a header line)"
-    meant = {column: near for column in missing if (near := _nearest(column, names)) is not None}
+    others = [name for name in names if not isinstance(name, str) or name not in _ALSO_CALLED]
+    meant = {column: near for column in missing if (near := _nearest(column, others)) is not None}
     if not meant:
         return ""
     pairs = " and ".join(f"{shown(near)} by {column!r}" for column, near in meant.items())

@@ -52,7 +52,8 @@ class Workload:
     arrivals : str
         Online: trace of the arrivals, or ``"poisson"``.
     requests : DataFrame, optional
-        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s.
+        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s; for
+        what may stand there see `helixlab.workload.check_requests`.
     """
 
     mode: str
