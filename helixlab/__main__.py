@@ -1,5 +1,6 @@
 """``helixlab`` and ``python -m helixlab``: Ctrl-C is one line from the first moment on."""
 
+import os
 import sys
 
 from helixlab.interrupts import loaded
@@ -9,12 +10,26 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command line, once it is loaded."""
+    _prepare_output()
     try:
         code: int = loaded("helixlab.cli").main()
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _prepare_output() -> None:
+    r"""Print whatever the encoding and wherever to: what it lacks as ``\xe9``, to a closed stream nothing.
+
+    The libraries called, and Python itself at its end, expect streams that can be written to.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
 
 
 def _failed(message: str) -> int:
-    print("helixlab:", " ".join(message.splitlines()), file=sys.stderr)
+    with suppress(OSError):  # nobody may be left to read it
+        print("helixlab:", " ".join(message.splitlines()), file=sys.stderr)
     return FAILED
 
 

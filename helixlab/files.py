@@ -9,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -17,11 +18,14 @@ from helixlab.errors import FileFormatError
 
 __all__ = [
     "NO_ROOM",
+    "check_format",
     "content_hash",
+    "foreign_kind",
     "parse_json",
     "read_json",
     "read_text",
     "replacing",
+    "shown",
     "write_json",
     "write_text",
 ]
@@ -29,6 +33,17 @@ __all__ = [
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 """Numbers of the errors of a full disk, or of a limit as good as that."""
+DEEPEST: Final = 100
+"""Lists and objects in one another; much deeper ones could not even be printed."""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: never longer than a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def content_hash(content: Any) -> str:
@@ -80,8 +95,42 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+_KINDS: Final = {
+    b"\xff\xfe\x00\x00": "text in UTF-32",
+    b"\x00\x00\xfe\xff": "text in UTF-32",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"PK\x03\x04": "a zip archive, as Excel workbooks are",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "an array of numpy",
+    b"SQLite format 3": "an SQLite database",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+}
+"""What files are whose first bytes are these."""
+
+
+def foreign_kind(start: bytes) -> str | None:
+    """What a file is that starts so; None for what may be UTF-8 text.
+
+    Examples
+    --------
+    >>> foreign_kind("name".encode("utf-16")), foreign_kind("name".encode("utf-8-sig"))
+    ('text in UTF-16', None)
+    """
+    known = (kind for magic, kind in _KINDS.items() if start.startswith(magic))
+    return next(known, "binary, or text in UTF-16" if b"\0" in start else None)
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a UTF-8 text file; raise FileFormatError where it cannot be read.
+    """Read a UTF-8 text file, with a byte order mark or without one.
 
     Raises
     ------
@@ -89,11 +138,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
         The file is missing, unreadable or not text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileFormatError(f"cannot read {path}: {error.strerror or error}; check the path") from None
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path} is not a UTF-8 text file; check that it is the right file") from None
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # the latter for a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise FileFormatError(f"cannot read {path}: {reason}; check the path") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = foreign_kind(content[:16])
+        told = f"it is {kind}" if kind else f"byte {error.start} is none of UTF-8"
+        raise FileFormatError(
+            f"{path} is not a UTF-8 text file ({told}); save it as UTF-8, or check that it is the right file"
+        ) from None
 
 
 def _refuse_constant(token: str) -> NoReturn:
@@ -101,24 +157,91 @@ def _refuse_constant(token: str) -> NoReturn:
 
 
 def parse_json(text: str, source: str) -> Any:
-    """Parse strict JSON (no NaN, no infinities); `source` names it in errors.
+    """Parse strict JSON: no NaN, no infinities, no key twice in an object, not nested too deep.
+
+    Parameters
+    ----------
+    text : str
+        What is parsed.
+    source : str
+        Name of the file in errors.
 
     Raises
     ------
     FileFormatError
         The text is not strict JSON.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise FileFormatError(
+                f"{source} has the key {shown(twice)} twice in one object; keep one of them"
+            )
+        return content
+
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{source} is not valid JSON ({error}); the file may be cut off, fetch or write it again"
         ) from None
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(DEEPEST):
+        within = (inner.values() if isinstance(inner, dict) else inner for inner in level)
+        level = [value for values in within for value in values if isinstance(value, dict | list)]
+    if not level:
+        return content
+    raise FileFormatError(f"{source} is nested more than {DEEPEST} deep; check that it is the right file")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a strict JSON file, see `parse_json`."""
     return parse_json(read_text(path), str(path))
+
+
+def check_format(content: Any, source: str, what: str, format: str, version: int) -> None:
+    """Refuse what is no file of this format and version; say what it looks like.
+
+    Parameters
+    ----------
+    content : plain data
+        What the file holds.
+    source : str
+        Name of the file in errors.
+    what : str
+        What it should hold, such as ``"model"``.
+    format, version : str, int
+        What the file should say under these keys.
+
+    Raises
+    ------
+    FileFormatError
+        It says something else, or nothing.
+    """
+    if not isinstance(content, dict) or "format" not in content:
+        raise FileFormatError(
+            f"{source} is no {what} file but {_likeness(content)}; give a file of format {format!r}, as"
+            f" save_{what} writes it"
+        )
+    if content["format"] != format:
+        raise FileFormatError(f"{source} has format {shown(content['format'])}; a {what} file has {format!r}")
+    found = content.get("version")
+    if type(found) is not int or found != version:
+        raise FileFormatError(f"{source} is of version {shown(found)}; this helixlab reads version {version}")
+
+
+def _likeness(content: Any) -> str:
+    """What JSON without a format seems to be."""
+    if not isinstance(content, dict):
+        return f"holds {shown(content)}"
+    if {"architectures", "model_type", "hidden_size", "num_hidden_layers"} & set(content):
+        return "looks like the config.json of a Hugging Face model, which helixlab does not read"
+    if "nbformat" in content:
+        return "looks like a notebook"
+    keys = ", ".join(map(shown, list(content)[:8])) + (", ..." if len(content) > 8 else "")
+    return f"holds an object with the keys {keys}" if keys else "holds an empty object"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -537,6 +537,45 @@ def test_broken_pipe_is_silent():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("codec", ["ascii", "cp1252:strict"])
+def test_names_that_the_output_has_no_characters_for(codec, file, small10):
+    path = file("zü.json", small10 | {"name": "Zürich 東京"})
+    plan = ["plan", "--cluster", path, "--model", "llama-1-30b", "--method", "petals"]
+    done = run(*plan, env=os.environ | {"PYTHONIOENCODING": codec}, encoding=codec.split(":")[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        "Z\\xfcrich" if codec == "ascii" else "Zürich"
+    ) + r" \u6771\u4eac/llama-1-30b/petals" in done.stdout
+
+
+def test_a_locale_without_the_characters_of_a_path(file, tmp_path):
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    path = file("zü.csv", "input_tokens,output_tokens\n0,5\n")
+    done = run("simulate", *PLACED, *SHORT, "--requests", path, env=os.environ | locale)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert r"z\udcc3\udcbc.csv, line 2, row 0: input_tokens is 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "closed", "code"), [("list", "1>&- 2>&-", 0), ("list", "0<&- 2>&-", 0), ("explode", "2>&-", 2)]
+)
+def test_closed_streams(verb, closed, code):
+    command = f"exec {sys.executable} -m helixlab {verb} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert bool(done.stdout) == (closed == "0<&- 2>&-")
+
+
+def test_an_error_that_nobody_reads():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "helixlab", "explode"], stdout=subprocess.PIPE, stderr=writer, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_plans_show_whose_they_are(answer, tmp_path):
     path = tmp_path / "p.json"
     subject = ["--cluster", "single24", "--model", "llama-2-70b"]

@@ -8,6 +8,7 @@ from typing import Final
 
 from helixlab.cluster.parts import SINK, SOURCE, Coordinator, Link, Machine, Node
 from helixlab.errors import ClusterError
+from helixlab.files import shown
 
 __all__ = [
     "LARGEST",
@@ -30,15 +31,6 @@ __all__ = [
 
 LARGEST: Final = 1e18
 """Largest amount of bytes, bytes per second or seconds that is taken for meant."""
-
-
-def shown(value: object) -> str:
-    """A value as an error message shows it: never longer than a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        text = "an integer of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @contextmanager

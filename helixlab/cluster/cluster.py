@@ -121,7 +121,8 @@ class Cluster:
             ends = (getattr(link, end) for link in self.links)
             digest.update(np.array([position.get(end, end) for end in ends], "<i8").tobytes())
         for amount in ("bandwidth_bytes_per_s", "latency_s"):
-            digest.update(np.array([getattr(link, amount) for link in self.links], "<f8").tobytes())
+            amounts = np.array([getattr(link, amount) for link in self.links], "<f8")
+            digest.update((amounts + 0.0).tobytes())  # -0.0 is 0.0
         return digest.hexdigest()[:16]
 
     def _repr_html_(self) -> str:

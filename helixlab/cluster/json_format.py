@@ -10,7 +10,7 @@ from helixlab.cluster.checks import naming, shown
 from helixlab.cluster.cluster import Cluster
 from helixlab.cluster.parts import Coordinator, Link, Machine, Node, both_ways
 from helixlab.errors import FileFormatError
-from helixlab.files import parse_json
+from helixlab.files import check_format, parse_json
 
 __all__ = ["cluster_from_json", "cluster_to_json"]
 
@@ -33,13 +33,7 @@ def cluster_from_json(text: str, source: str) -> Cluster:
         It is, but the cluster breaks an invariant.
     """
     content = parse_json(text, source)
-    kind = content.get("format") if isinstance(content, dict) else None
-    if kind != _FORMAT:
-        raise FileFormatError(f"{source} has format {shown(kind)}; a cluster file has {_FORMAT!r}")
-    if type(content.get("version")) is not int or content["version"] != _VERSION:
-        raise FileFormatError(
-            f"{source} is of version {shown(content.get('version'))}; this helixlab reads version {_VERSION}"
-        )
+    check_format(content, source, "cluster", _FORMAT, _VERSION)
     _fields(content, source, _CLUSTER_KEYS)
     coordinator = _fields(content["coordinator"], f"coordinator of {source}", _NICS)
     with naming(source):

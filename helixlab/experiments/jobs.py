@@ -50,7 +50,8 @@ def start(job: Job, beside: Path, target: Path) -> Job:
     }
     job.process = subprocess.Popen(
         [sys.executable, "-m", "helixlab.experiments.kernel"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        encoding="utf-8", errors="replace",  # whatever the locale
         # Bytecode that a full disk cuts short would be taken for whole by the next call.
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip

@@ -16,6 +16,8 @@ from helixlab.files import read_json
 __all__ = ["Notebook", "NotebookError", "numbered_notebooks", "read_notebook", "with_figures"]
 
 _NUMBERED: Final = re.compile(r"\d+_.*\.ipynb")
+_TOO_DEEP: Final = (RecursionError, MemoryError)
+"""What Python's parser raises of expressions in hundreds of brackets."""
 
 
 class NotebookError(HelixlabError):
@@ -93,7 +95,7 @@ def read_notebook(path: Path, needed: Iterable[str]) -> Notebook:
             cell for cell in read_json(path)["cells"] if "parameters" in cell["metadata"].get("tags", ())
         ]
         lines = ast.parse("".join(tagged[0]["source"])).body if tagged else []
-    except (KeyError, TypeError, AttributeError, SyntaxError) as error:
+    except (LookupError, TypeError, AttributeError, SyntaxError, ValueError, *_TOO_DEEP) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NotebookError(f"{path} is not a notebook ({reason}); write it again") from None
     defaults: dict[str, Any] = {}
@@ -140,5 +142,5 @@ def with_figures(notebooks: Iterable[Notebook], figures: Iterable[str]) -> list[
 def _plain(value: ast.expr) -> Any:
     try:
         return ast.literal_eval(value)
-    except ValueError:
+    except (ValueError, TypeError, *_TOO_DEEP):
         return None

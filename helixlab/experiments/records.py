@@ -178,8 +178,7 @@ def _record(output: Path, name: str) -> dict[str, Any] | None:
         return None
     files, parameters = record.get("files"), record.get("parameters")
     plain = isinstance(files, dict) and all(
-        isinstance(file, str) and not Path(file).is_absolute() and ".." not in Path(file).parts
-        for file in files
+        "\0" not in file and not Path(file).is_absolute() and ".." not in Path(file).parts for file in files
     )
     if not plain:
         return None

@@ -14,7 +14,7 @@ import pandas as pd
 
 from helixlab.cluster.checks import shown
 from helixlab.errors import FileFormatError, ModelError, UnknownNameError
-from helixlab.files import parse_json, read_text, write_json
+from helixlab.files import check_format, parse_json, read_text, write_json
 from helixlab.model.model import Model
 from helixlab.model.profile import MachineProfile
 from helixlab.naming import claimed, misnamed_in_words
@@ -174,14 +174,7 @@ def _taken(content: Any, keys: tuple[str, ...], where: str) -> Mapping[str, Any]
 
 
 def _from_dict(content: Any, source: str) -> Model:
-    kind = content.get("format") if isinstance(content, dict) else None
-    if kind != FORMAT:
-        raise FileFormatError(f"{source} has format {shown(kind)}; a model file has {FORMAT!r}")
-    version = content.get("version")
-    if type(version) is not int or version != VERSION:
-        raise FileFormatError(
-            f"{source} is of version {shown(version)}; this helixlab reads version {VERSION}"
-        )
+    check_format(content, source, "model", FORMAT, VERSION)
     _taken(content, ("format", "version", *_PLAIN, "profiles"), source)
     if not isinstance(content["profiles"], list):
         raise FileFormatError(f"profiles of {source} are {shown(content['profiles'])}; give a list")

@@ -17,7 +17,7 @@ from helixlab.cluster import SINK, SOURCE
 from helixlab.cluster.checks import LARGEST, shown
 from helixlab.cluster.json_format import cluster_from_json, cluster_to_json
 from helixlab.errors import FileFormatError, PlacementError, UnknownNameError
-from helixlab.files import json_ready, parse_json, read_text, write_text
+from helixlab.files import check_format, json_ready, parse_json, read_text, write_text
 from helixlab.naming import claimed, folded, marked
 from helixlab.placement.placement import End, NodeLayers, Placement, PlanReport
 from helixlab.tables import data_file, names_in
@@ -222,12 +222,7 @@ def _capacities(content: Any, path: str) -> dict[int, int]:
 
 
 def _from_dict(content: Any, path: str) -> Placement:
-    kind = content.get("format") if isinstance(content, dict) else None
-    if kind != FORMAT:
-        raise FileFormatError(f"{path} has format {shown(kind)}; a placement file has {FORMAT!r}")
-    version = content.get("version")
-    if type(version) is not int or version != VERSION:
-        raise FileFormatError(f"{path} is of version {shown(version)}; this helixlab reads version {VERSION}")
+    check_format(content, path, "placement", FORMAT, VERSION)
     for key in content:
         if key not in _KEYS:
             raise FileFormatError(

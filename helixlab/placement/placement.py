@@ -13,7 +13,7 @@ import pandas as pd
 
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
-from helixlab.files import content_hash
+from helixlab.files import content_hash, shown
 from helixlab.html import card
 from helixlab.model import Model
 
@@ -115,6 +115,10 @@ class Placement:
     report: PlanReport | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        for key in ("name", "cluster", "model", "method", "source"):
+            text = getattr(self, key)
+            if not isinstance(text, str) or not text.isprintable():
+                raise PlacementError(f"{key} of the placement is {shown(text)}; give printable text")
         capacities = MappingProxyType(dict(self.kv_capacity_token_layers))
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "links", tuple((sender, receiver) for sender, receiver in self.links))

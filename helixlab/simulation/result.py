@@ -20,7 +20,7 @@ from helixlab.interrupts import loaded
 from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.usual import unusual_in_words
 
-__all__ = ["FORMAT", "TABLES", "VERSION", "Result", "file_hash"]
+__all__ = ["FORMAT", "TABLES", "VERSION", "Result", "bytes_hash"]
 
 FORMAT, VERSION = "helixlab-result", 5
 TABLES = (
@@ -250,11 +250,15 @@ class Result:
         try:
             fresh.mkdir()
             for name in TABLES:
-                _storable(getattr(self, name)).to_parquet(fresh / f"{name}.parquet", index=False)
+                # Arrow itself cannot open paths that the locale has no characters for.
+                with (fresh / f"{name}.parquet").open("wb") as file:
+                    _storable(getattr(self, name)).to_parquet(file, index=False)
             source = json_ready(self.provenance)
             content = {"format": FORMAT, "version": VERSION, "provenance": source}
             content["provenance_hash"] = content_hash(source)
-            content["tables"] = {name: file_hash(fresh / f"{name}.parquet") for name in TABLES}
+            content["tables"] = {
+                name: bytes_hash((fresh / f"{name}.parquet").read_bytes()) for name in TABLES
+            }
             write_text(fresh / "result.json", json.dumps(json_ready(content), indent=1) + "\n")
             if target.exists():
                 os.replace(target, old)
@@ -271,6 +275,6 @@ def _storable(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(str) for name in ends})
 
 
-def file_hash(path: Path) -> str:
-    """What a table that was saved consists of."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def bytes_hash(content: bytes) -> str:
+    """What the file of a table consists of."""
+    return hashlib.sha256(content).hexdigest()

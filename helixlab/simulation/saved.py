@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 
 from helixlab.errors import FileFormatError
 from helixlab.files import content_hash, read_json
-from helixlab.simulation.result import FORMAT, TABLES, VERSION, Result, file_hash
+from helixlab.simulation.result import FORMAT, TABLES, VERSION, Result, bytes_hash
 
 __all__ = ["load_result"]
 
@@ -42,26 +43,33 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         raise FileFormatError(
             f"{folder} is not a result of this version of helixlab; write it again with Result.save"
         )
-    tables = {}
-    for name in TABLES:
-        try:
-            tables[name] = _restored(pd.read_parquet(folder / f"{name}.parquet"))
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise FileFormatError(
-                f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
-            ) from None
+    written = content.get("tables")
+    tables = {
+        name: _table(folder, name, written.get(name) if isinstance(written, dict) else None)
+        for name in TABLES
+    }
     _check_hash(tables["summary"], content["provenance"], folder)
-    for name in TABLES:
-        if file_hash(folder / f"{name}.parquet") != content.get("tables", {}).get(name):
-            raise FileFormatError(
-                f"{folder} was changed after it was written: table {name!r} is another one; simulate again"
-            )
     if content_hash(content["provenance"]) != content.get("provenance_hash"):
         raise FileFormatError(
             f"{folder} was changed after it was written: its provenance is another one; simulate again"
         )
     return Result(**tables, provenance=content["provenance"])
+
+
+def _table(folder: Path, name: str, written: Any) -> pd.DataFrame:
+    """A table of a result. Nothing that might stumble over them is given bytes of another hash."""
+    try:
+        content = (folder / f"{name}.parquet").read_bytes()
+        if bytes_hash(content) != written:
+            raise FileFormatError(
+                f"{folder} was changed after it was written: table {name!r} is another one; simulate again"
+            )
+        return _restored(pd.read_parquet(io.BytesIO(content)))
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise FileFormatError(
+            f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
+        ) from None
 
 
 def _restored(table: pd.DataFrame) -> pd.DataFrame:
@@ -89,15 +97,18 @@ _STATED_TWICE = (
 
 def _check_hash(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
     """What it names must be what it states: its placement by content, the rest by name."""
-    placement = provenance.get("placement", {})
+
+    def said(what: str) -> list[Any]:
+        return list(summary[what].tolist()) if what in summary else []
+
+    parts = {name: part if isinstance(part, dict) else {} for name, part in provenance.items()}
+    placement = parts.get("placement", {})
     keys = ("layers", "links", "kv_capacity_token_layers")
-    stated = {content_hash({key: placement.get(key) for key in keys}), placement.get("hash")}
-    stated |= set(summary.get("placement_hash", ()))
-    names = {placement.get("name"), *summary.get("placement", ())}
-    differing = ["placement"] if len(stated) > 1 or len(names) > 1 else []
+    own, name = content_hash({key: placement.get(key) for key in keys}), placement.get("name")
+    same = all(each == own for each in (placement.get("hash"), *said("placement_hash")))
+    differing = [] if same and all(each == name for each in said("placement")) else ["placement"]
     for what, part, key in _STATED_TWICE:
-        of_part = provenance.get(part, {})
-        if any(value != of_part.get(key) for value in summary.get(what, ())):
+        if any(value != parts.get(part, {}).get(key) for value in said(what)):
             differing.append(what)
     if differing:
         raise FileFormatError(

@@ -2,50 +2,108 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
+import json
+import lzma
+import re
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import partial
+from io import TextIOWrapper
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any, Final, TextIO
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from helixlab.errors import FileFormatError, WorkloadError
+from helixlab.files import foreign_kind, shown
+from helixlab.workload.columns import Arrivals, numbers, value_in_words
 
 __all__ = ["check_requests", "read_requests"]
 
-MOST_TOKENS = 1_000_000
+MOST_TOKENS: Final = 1_000_000
+MOST_REQUESTS: Final = 20_000_000
+"""More than one run takes; reading stops there, so that a small compressed file cannot fill the memory."""
+LATEST_S: Final = 1e12
+CHUNK_ROWS: Final = 4096
+LONGEST_LINE: Final = 1 << 20
+MOST_LISTED: Final = 12
+"""Names of columns in a message."""
+A_TIME: Final = "2024-03-04 09:00:10.25"
+
+_OPENERS: Final[dict[str, Callable[[Any], Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_BROKEN: Final = (OSError, EOFError, UnicodeDecodeError, ValueError, csv.Error, zlib.error, lzma.LZMAError)
+_SEPARATORS: Final = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+_ALSO_CALLED: Final = {
+    "arrival_s": ("timestamp", "arrivedat", "arrivaltime", "arrival", "time"),
+    "input_tokens": ("contexttokens", "requesttokens", "numprefilltokens", "inputlength", "prompttokens"),
+    "output_tokens": ("generatedtokens", "responsetokens", "numdecodetokens", "outputlength"),
+}
+"""What published traces call the columns, in the form of `_folded`."""
+_NO_NAME: Final = re.compile(r"[-+.\d][-+.,:\s\deETZ]*")
 
 
 def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
-    """Read a CSV file (``.gz`` allowed) with a header line.
+    """Read a CSV file (``.gz``, ``.bz2`` and ``.xz`` allowed) with a header line.
 
-    Columns are ``input_tokens, output_tokens`` and, `with_arrivals`, ``arrival_s``.
+    Columns are ``input_tokens, output_tokens`` and, `with_arrivals`, ``arrival_s``; others are left alone.
+    Fields are separated by commas, blanks around them mean nothing, and lines before the header that start
+    with ``#`` are comments. Every row has as many fields as the header. For what may be in a column see
+    `check_requests`.
 
     Raises
     ------
     FileFormatError
         The file cannot be read as such a table.
     WorkloadError
-        A request makes no sense.
+        A column is missing or a request makes no sense; names the line, counted from 1, and the row of
+        requests, counted from 0.
     """
-    try:
-        table = pd.read_csv(path)
-    except FileNotFoundError:
-        raise FileFormatError(f"cannot read {path}: there is no such file; check the path") from None
-    except (OSError, EOFError, ValueError, UnicodeDecodeError, zlib.error) as error:
-        raise FileFormatError(
-            f"cannot read {path} as a table ({str(error).splitlines()[0]}); give a CSV file with a"
-            " header line"
-        ) from None
-    return check_requests(table, str(path), with_arrivals=with_arrivals)
+    needed = _needed(with_arrivals)
+    with _opened(path, needed) as text:
+        skipped, first = 0, ""
+        for first in _lines(text):
+            if first.strip() and not first.startswith("#"):
+                break
+            skipped, first = skipped + 1, ""
+        _refuse_json(first, path, needed)
+        reader = csv.reader(chain([first], _lines(text)), skipinitialspace=True, strict=True)
+        names = [name.strip() for name in next(reader, [])]
+        if not set(needed) <= set(names):
+            _refuse_separator(first, path)
+        places = _places(names, needed, str(path), "separated by ','")
+
+        def rows() -> Iterator[tuple[int, list[str]]]:
+            for number, row in enumerate(_records(reader, path, skipped)):
+                line = skipped + reader.line_num
+                if len(row) != len(names):
+                    fields = f"{len(row)} field{'s' if len(row) > 1 else ''}"
+                    raise FileFormatError(
+                        f"{path}, line {line}, row {number}: {fields} where the header has {len(names)}; give"
+                        " as many, and put a field that holds a comma in quotes"
+                    )
+                yield line, [row[place].strip() for place in places]
+
+        return _tidied(_chunks(rows(), needed), str(path), needed)
 
 
 def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> pd.DataFrame:
     """Check and tidy a table of requests: whole tokens of at least 1, arrivals that rise.
 
+    Numbers are taken from a column of any dtype, also where they are text. Arrivals may be durations as well,
+    or dates and times (as text in the form of ISO 8601), which count from the first of them.
+
     Raises
     ------
     WorkloadError
-        A column is missing or a value makes no sense; names the row.
+        A column is missing or a value makes no sense; names the row, counted from 0 whatever the index.
 
     Examples
     --------
@@ -54,30 +112,188 @@ def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> 
     Traceback (most recent call last):
     helixlab.errors.WorkloadError: mine, row 0: output_tokens is 0; give whole numbers from 1 to 1000000
     """
-    columns = ["arrival_s"] * with_arrivals + ["input_tokens", "output_tokens"]
-    for column in columns:
-        if column not in table:
-            raise WorkloadError(f"{source} has no column {column!r}; it needs {', '.join(columns)}")
-    if table.empty:
+    needed = _needed(with_arrivals)
+    places = _places(list(table.columns), needed, source)
+    columns = {name: table.iloc[:, place] for name, place in zip(needed, places, strict=True)}
+    return _tidied([(columns, None)], source, needed)
+
+
+def _needed(with_arrivals: bool) -> list[str]:
+    return ["arrival_s"] * with_arrivals + ["input_tokens", "output_tokens"]
+
+
+# Files
+
+
+@contextmanager
+def _opened(path: Path, needed: Sequence[str]) -> Iterator[TextIO]:
+    """The text of a file, unpacked by its ending; what goes wrong while it is read is one line."""
+    mend = f"give a CSV file with a header line and the columns {', '.join(needed)}, or a DataFrame"
+    opener = _OPENERS.get(path.suffix.lower())
+    try:
+        with path.open("rb") as raw, opener(raw) if opener else raw as unpacked:
+            kind = foreign_kind(unpacked.peek(16))
+            if kind is not None:
+                raise FileFormatError(f"cannot read {path} as a table, it is {kind}; {mend}")
+            yield TextIOWrapper(unpacked, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileFormatError(f"cannot read {path}: there is no such file; check the path") from None
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"cannot read {path} as a table, it is not UTF-8 text ({error.reason}); save it as UTF-8, or"
+            f" {mend}"
+        ) from None
+    except _BROKEN as error:
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileFormatError(f"cannot read {path} as a table ({reason}); {mend}") from None
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    for line in iter(partial(text.readline, LONGEST_LINE), ""):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(f"a line of {LONGEST_LINE} characters or more")
+        yield line
+
+
+def _records(reader: Any, path: Path, skipped: int) -> Iterator[list[str]]:
+    """The rows of a file but for blank lines."""
+    try:
+        yield from (row for row in reader if row not in ([], [""]))
+    except csv.Error as error:
+        raise FileFormatError(
+            f"{path}, line {skipped + reader.line_num}: {error}; end every field that begins with a quote by"
+            f" one, and give no field of more than {csv.field_size_limit()} characters"
+        ) from None
+
+
+def _chunks(
+    rows: Iterator[tuple[int, list[str]]], needed: Sequence[str]
+) -> Iterator[tuple[dict[str, pd.Series], list[int]]]:
+    """Parts of a file, as texts are much larger than the numbers they stand for."""
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        cells = zip(*(cells for _, cells in chunk), strict=True)
+        columns = {
+            name: pd.Series([cell or None for cell in column], dtype=object)
+            for name, column in zip(needed, cells, strict=True)
+        }
+        yield columns, [line for line, _ in chunk]
+
+
+def _refuse_json(line: str, path: Path, needed: Sequence[str]) -> None:
+    if line.lstrip()[:1] not in ("{", "["):
+        return
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        content = None
+    keys = f" lines with the keys {_listed(list(content))}" if isinstance(content, dict) else ""
+    raise FileFormatError(
+        f"{path} holds JSON{keys}, which is not read as a table; give a CSV file with a header line"
+        f" and the columns {', '.join(needed)}, or a DataFrame"
+    )
+
+
+def _refuse_separator(header: str, path: Path) -> None:
+    """Refuse a header line whose names are most probably separated by something else than commas."""
+    likely = max(_SEPARATORS, key=header.count)
+    if likely not in header and " " in header.strip():
+        likely = " "
+    if likely != "," and likely in header:
+        names = [name.strip() for name in next(csv.reader([header], delimiter=likely))]
+        raise WorkloadError(
+            f"{path} has the columns {_listed(names)}, separated by {_SEPARATORS.get(likely, 'blanks')};"
+            " separate them by ',', and write decimals with '.'"
+        )
+
+
+# Columns
+
+
+def _places(names: Sequence[Any], needed: Sequence[str], source: str, separated: str = "") -> list[int]:
+    """Where the needed columns are."""
+    found = {
+        column: [place for place, name in enumerate(names) if isinstance(name, str) and name == column]
+        for column in needed
+    }
+    for column, places in found.items():
+        if len(places) > 1:
+            raise WorkloadError(f"{source} has {len(places)} columns {column!r}; keep one of them")
+    missing = [column for column, places in found.items() if not places]
+    if missing:
+        has = f"has the columns {_listed(names)}" if len(names) else "has no columns at all"
+        if separated and len(names) > 1:
+            has += f", {separated}"
+        raise WorkloadError(
+            f"{source} has no column {missing[0]!r}; it needs {', '.join(needed)}, and {has}"
+            f"{_mend(missing, names)}"
+        )
+    return [places[0] for places in found.values()]
+
+
+def _mend(missing: Sequence[str], names: Sequence[Any]) -> str:
+    """What to do about missing columns, where that can be told."""
+    if names and all(isinstance(name, tuple) for name in names):
+        return "; give columns of one level"
+    if names and all(_NO_NAME.fullmatch(str(name)) for name in names):
+        return "; these are no names, name the columns (in a file, by a header line)"
+    others = [name for name in names if not isinstance(name, str) or name not in _ALSO_CALLED]
+    meant = {column: near for column in missing if (near := _nearest(column, others)) is not None}
+    if not meant:
+        return ""
+    pairs = " and ".join(f"{shown(near)} by {column!r}" for column, near in meant.items())
+    unit = " (arrival_s is in seconds)" if "arrival_s" in meant else ""
+    return f"; did you mean {pairs}? Rename what is meant{unit}"
+
+
+def _folded(name: object) -> str:
+    return "".join(filter(str.isalnum, str(name).lower()))
+
+
+def _nearest(column: str, names: Sequence[Any]) -> Any:
+    """The name that probably stands for a column; None if there is none."""
+    known = {_folded(name): name for name in reversed(names)}
+    for spelling in (_folded(column), *_ALSO_CALLED[column]):
+        if spelling in known:
+            return known[spelling]
+    close = get_close_matches(_folded(column), known, n=1, cutoff=0.75)
+    return known[close[0]] if close else None
+
+
+def _listed(names: Sequence[Any]) -> str:
+    return ", ".join(map(shown, names[:MOST_LISTED])) + (", ..." if len(names) > MOST_LISTED else "")
+
+
+# Values
+
+
+def _tidied(
+    chunks: Iterable[tuple[dict[str, pd.Series], Sequence[int] | None]], source: str, needed: Sequence[str]
+) -> pd.DataFrame:
+    """The requests of all chunks of a table, each with the lines of its rows if it is of a file."""
+    parts: dict[str, list[NDArray]] = {column: [] for column in needed}
+    arrivals, latest, done = Arrivals(), np.zeros(1), 0
+    for columns, lines in chunks:
+        for column, given in columns.items():
+            if column == "arrival_s":
+                values = arrivals.seconds(given)
+                right = (values >= np.append(latest, values[:-1])[: len(values)]) & (values <= LATEST_S)
+                latest = values[-1:]
+                mend = f"give seconds from 0 on, in rising order, or times such as {A_TIME}"
+            else:
+                values = numbers(given)
+                right = (values >= 1) & (values <= MOST_TOKENS) & (values == np.floor(values))
+                mend = f"give whole numbers from 1 to {MOST_TOKENS}"
+            if not right.all():
+                row = int(np.flatnonzero(~right)[0])
+                line = "" if lines is None else f", line {lines[row]}"
+                told = value_in_words(given.iloc[row])
+                raise WorkloadError(f"{source}{line}, row {done + row}: {column} is {told}; {mend}")
+            parts[column].append(values if column == "arrival_s" else values.astype(np.int64))
+        done += len(values)
+        if done > MOST_REQUESTS:
+            raise WorkloadError(
+                f"{source} has more than {MOST_REQUESTS} requests, more than one run takes; give part of them"
+            )
+    if not done:
         raise WorkloadError(f"{source} has no rows; give at least one request")
-    values = table[columns].apply(pd.to_numeric, errors="coerce")
-    for column in ("input_tokens", "output_tokens"):
-        wrong = ~(values[column].between(1, MOST_TOKENS) & (values[column] % 1 == 0))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise WorkloadError(
-                f"{source}, row {row}: {column} is {table[column].iloc[row]}; give whole numbers from 1 to"
-                f" {MOST_TOKENS}"
-            )
-    if with_arrivals:
-        arrival = values["arrival_s"]
-        wrong = ~(arrival.between(0, 1e12)) | (arrival.diff() < 0)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise WorkloadError(
-                f"{source}, row {row}: arrival_s is {table['arrival_s'].iloc[row]}; give seconds from 0 on,"
-                " in rising order"
-            )
-    types = {"input_tokens": np.int64, "output_tokens": np.int64}
-    tidy: pd.DataFrame = values.astype(types).reset_index(drop=True)
-    return tidy
+    return pd.DataFrame({column: np.concatenate(values) for column, values in parts.items()})

@@ -52,7 +52,8 @@ class Workload:
     arrivals : str
         Online: trace of the arrivals, or ``"poisson"``.
     requests : DataFrame, optional
-        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s.
+        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s; for
+        what may stand there see `helixlab.workload.check_requests`.
     """
 
     mode: str
@@ -87,6 +88,7 @@ class Workload:
                     f"{self.rate_tokens_per_s:g} tokens/s for {self.duration_s:g} s are more than the"
                     f" {MOST_TOKENS:g} tokens that one run takes; make either smaller"
                 )
+        object.__setattr__(self, "requests", _own(self.requests, self.online))
         for name in ("warmup_s", "duration_s", "rate_tokens_per_s"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -175,8 +177,12 @@ def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
     if isinstance(requests, pd.DataFrame):
         return check_requests(requests, "requests", with_arrivals=with_arrivals)
     if not isinstance(requests, str | os.PathLike):
+        mend = (
+            ".to_pandas() makes one" if hasattr(requests, "to_pandas") else "pandas.DataFrame(...) makes one"
+        )
         raise WorkloadError(
-            f"requests must be a DataFrame or the path of a CSV file, got {type(requests).__name__}"
+            "requests must be a DataFrame of pandas or the path of a CSV file, got"
+            f" {type(requests).__name__}; {mend}"
         )
     return read_requests(Path(requests), with_arrivals=with_arrivals)
 

@@ -39,6 +39,11 @@ class TestLookUps:
         assert isinstance(cluster.links, tuple)
         assert trio(links=iter(cluster.links)) == cluster
 
+    def test_equal_clusters_have_equal_hashes(self):
+        minus, plus = (trio(links=with_link(0, 2, latency=zero)) for zero in (-0.0, 0.0))
+        assert minus == plus
+        assert minus.content_hash == plus.content_hash
+
     def test_machine_of(self):
         cluster = trio()
         assert cluster.machine_of(0) is MACHINE

@@ -34,6 +34,12 @@ class TestRefused:
         with pytest.raises(PlacementError, match=r"node 2 holds layers \[.*leave the node out if it is idle"):
             placement([NodeLayers(2, *span)])
 
+    @pytest.mark.parametrize("field", ["name", "method", "source"])
+    @pytest.mark.parametrize("text", ["two\nlines", "\udcfc", None])
+    def test_texts_that_cannot_be_printed(self, field, text):
+        with pytest.raises(PlacementError, match=f"{field} of the placement is .*; give printable text"):
+            replace(HELIX, **{field: text})
+
     def test_a_node_twice(self):
         layers = [NodeLayers(n % 50_000, 0, 1) for n in range(50_001)]
         with pytest.raises(PlacementError, match="node 0 is listed 2 times"):

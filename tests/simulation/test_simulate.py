@@ -513,6 +513,11 @@ def test_other_things_are_never_replaced(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "keep"
 
 
+def test_a_folder_that_the_locale_has_no_characters_for(tmp_path):
+    result = hx.simulate(*CHAIN, workload=short())
+    assert hx.load_result(result.save(tmp_path / "r\udcfcn")).summary.equals(result.summary)
+
+
 def test_folders_that_are_no_results(tmp_path):
     with pytest.raises(FileFormatError):
         hx.load_result(tmp_path / "missing")
