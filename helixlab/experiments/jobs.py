@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from helixlab.code_cache import share
 from helixlab.experiments.kernel import no_room
 from helixlab.experiments.notebooks import Notebook, NotebookError
 from helixlab.experiments.records import take_over
@@ -48,6 +49,7 @@ def start(job: Job, beside: Path, target: Path) -> Job:
         "parameters": parameters,
         "parent": os.getpid(),
     }
+    share()
     job.process = subprocess.Popen(
         [sys.executable, "-m", "helixlab.experiments.kernel"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
