@@ -56,7 +56,7 @@ def place_of(name: str) -> Place | None:
 
 
 def share() -> None:
-    """Let the processes that this one is about to start keep compiled code in one place until this one ends."""
+    """Let this process and those that it is about to start keep compiled code in one place."""
     if not any(_writable(base) for base in _lasting_bases()):
         _folder_of_run()
 

@@ -77,7 +77,7 @@ def _part_of(function: Callable[..., Any]) -> tuple[str, str]:
     return part, package
 
 
-class _Locator(UserProvidedCacheLocator):  # type: ignore[misc]
+class _Locator(UserProvidedCacheLocator):
     """Where numba is to look for a function."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
@@ -103,10 +103,10 @@ class _Locator(UserProvidedCacheLocator):  # type: ignore[misc]
         os.makedirs(self._cache_path, exist_ok=True)
 
 
-class _Content(CompileResultCacheImpl):  # type: ignore[misc]
+class _Content(CompileResultCacheImpl):
     """What is kept of a function, with a checksum: damaged machine code must not run."""
 
-    _locator_classes = (_Locator,)
+    _locator_classes = [_Locator]  # noqa: RUF012, numba declares it so
 
     def reduce(self, compiled: Any) -> tuple[bytes, bytes]:
         """What is kept."""
@@ -121,7 +121,7 @@ class _Content(CompileResultCacheImpl):  # type: ignore[misc]
         return super().rebuild(context, serialize.loads(content))
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """A function on disk: one process compiles it, others wait for it; what is damaged is made anew."""
 
     _impl_class = _Content

@@ -18,8 +18,8 @@ EVERY_S: Final = 0.2
 def end_with(parent: int) -> None:
     """End this process when its parent is not (or no longer) the process `parent`.
 
-    A thread looks for it, as that works on every Unix; the kernel's own signal would come when the thread ends
-    that started the process, and not at all where that was gone before the signal was asked for.
+    A thread looks for it, as that works on every Unix. Linux's own signal would come when the thread that
+    started the process ends, and not at all where that was gone before the signal was asked for.
     """
 
     def watch() -> None:

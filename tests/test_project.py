@@ -34,8 +34,18 @@ HIDDEN = {".ci", ".gitignore", ".gitattributes"}
 # A part imports from its own level or from one before it, never from one after it.
 LEVELS = [
     {
-        "errors", "units", "files", "html", "interrupts", "naming", "parents", "progress", "tables", "data",
-        "code_cache", "jit",
+        "errors",
+        "units",
+        "files",
+        "html",
+        "interrupts",
+        "naming",
+        "parents",
+        "progress",
+        "tables",
+        "data",
+        "code_cache",
+        "jit",
     },
     {"cluster"},
     {"model"},

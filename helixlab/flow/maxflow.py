@@ -30,8 +30,8 @@ _AMOUNTS: Final = ("flow_tokens_per_s", "capacity_tokens_per_s")
 _MOST_SPREAD: Final = 1e9
 """Largest ratio of two capacities with which preflow-push is exact enough.
 
-It pushes what the widest edges carry and takes back what does not get through, so that it errs by the rounding
-of the largest capacity. Augmenting paths err by that of the flow."""
+It pushes what the widest edges carry and takes back what does not get through, so that it errs by the
+rounding of the largest capacity. Augmenting paths err by that of the flow."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,9 @@ def _solved(graph: nx.DiGraph) -> tuple[float, Mapping[int, Mapping[int, float]]
 
 
 def _is_wide(graph: nx.DiGraph) -> bool:
-    """Whether capacities are of such different sizes that the small ones drown in the rounding of the large."""
+    """Whether small capacities drown in the rounding of large ones."""
     capacities = [capacity for _, _, capacity in graph.edges(data="capacity") if capacity > 0]
-    return max(capacities) > _MOST_SPREAD * min(capacities)
+    return bool(max(capacities) > _MOST_SPREAD * min(capacities))
 
 
 def _frame(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
