@@ -50,11 +50,13 @@ def start(job: Job, beside: Path, target: Path) -> Job:
         "parent": os.getpid(),
     }
     share()
+    temporary = beside / "temporary"  # where the next call removes what a killed one leaves
+    temporary.mkdir(exist_ok=True)
     job.process = subprocess.Popen(
         [sys.executable, "-m", "helixlab.experiments.kernel"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         # Bytecode that a full disk cuts short would be taken for whole by the next call.
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary.absolute())},
     )  # fmt: skip
     assert job.process.stdin is not None, "it is a pipe"
     job.process.stdin.write(json.dumps(order))
