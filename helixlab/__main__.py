@@ -1,4 +1,4 @@
-"""``helixlab`` and ``python -m helixlab``: Ctrl-C is one line from the first moment on."""
+"""``helixlab`` and ``python -m helixlab``: Ctrl-C and errors are one line from the first moment on."""
 
 import os
 import sys
@@ -16,6 +16,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
         return 130
+    except MemoryError:
+        print("helixlab: memory ran out while it was loaded; end other programs", file=sys.stderr)
+        return 2
     return code
 
 

@@ -78,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except MemoryError:
-        return _failed("out of memory; ask for a shorter duration or fewer queries")
+        return _failed(
+            "memory ran out; end other programs, or ask for less: a shorter duration or fewer queries"
+        )
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -6,8 +6,10 @@ can print it as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from traceback import clear_frames
 
 __all__ = [
     "ClusterError",
@@ -16,12 +18,14 @@ __all__ = [
     "FlowError",
     "HelixlabError",
     "ModelError",
+    "OutOfMemoryError",
     "PlacementError",
     "SchedulingError",
     "SimulationError",
     "SolverError",
     "UnknownNameError",
     "WorkloadError",
+    "memory_for",
 ]
 
 
@@ -67,6 +71,46 @@ class WorkloadError(HelixlabError):
 
 class SimulationError(HelixlabError):
     """A simulation was asked for something impossible."""
+
+
+class OutOfMemoryError(HelixlabError, MemoryError):
+    """The memory that the system gives is not enough for what was asked."""
+
+
+@contextmanager
+def memory_for(task: str, mend: str) -> Iterator[None]:
+    """Say what was being done when memory ran out, and how to need less.
+
+    Parameters
+    ----------
+    task : str
+        What is done, as in ``"simulating"``.
+    mend : str
+        What would need less memory.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Instead of MemoryError.
+
+    Examples
+    --------
+    >>> with memory_for("counting", "count fewer"):
+    ...     raise MemoryError("Unable to allocate 1 TiB")
+    Traceback (most recent call last):
+        ...
+    helixlab.errors.OutOfMemoryError: memory ran out while counting (Unable to allocate 1 TiB); count fewer
+    """
+    try:
+        yield
+        return
+    except OutOfMemoryError:
+        raise
+    except MemoryError as error:
+        asked = str(error).partition(" for an array")[0]  # numpy says how much, and of what
+        amount = f" ({asked})" if asked else ""
+        clear_frames(error.__traceback__)  # what was calculated so far is a lot, and would be kept with it
+    raise OutOfMemoryError(f"memory ran out while {task}{amount}; {mend}") from None
 
 
 class UnknownNameError(HelixlabError):

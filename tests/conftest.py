@@ -9,7 +9,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from helixlab.code_cache import share
+
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Where no cache can be written, what the tests compile is compiled once for all of their processes.
+share()
 
 # A process that a script starts in the background ignores Ctrl-C, and so would what the tests press it in.
 signal.signal(signal.SIGINT, signal.default_int_handler)

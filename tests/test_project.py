@@ -33,7 +33,20 @@ HIDDEN = {".ci", ".gitignore", ".gitattributes"}
 
 # A part imports from its own level or from one before it, never from one after it.
 LEVELS = [
-    {"errors", "units", "files", "html", "interrupts", "naming", "progress", "tables", "data", "jit"},
+    {
+        "errors",
+        "units",
+        "files",
+        "html",
+        "interrupts",
+        "naming",
+        "parents",
+        "progress",
+        "tables",
+        "data",
+        "code_cache",
+        "jit",
+    },
     {"cluster"},
     {"model"},
     {"placement"},
@@ -69,6 +82,7 @@ WORKERS_ONLY = {
     "joblib.Parallel",
     "joblib.delayed",
     "joblib.effective_n_jobs",
+    "joblib.parallel.get_active_backend",
 }  # they talk to processes and read no files
 
 

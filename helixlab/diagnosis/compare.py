@@ -14,7 +14,7 @@ from helixlab.diagnosis.facts import facts_of
 from helixlab.diagnosis.losses import losses
 from helixlab.diagnosis.settings import difference_in_words, differing_settings, setting_in_words
 from helixlab.diagnosis.wording import listed, number
-from helixlab.errors import SimulationError
+from helixlab.errors import SimulationError, memory_for
 from helixlab.simulation import Result
 from helixlab.simulation.breakdown import PARTS
 
@@ -64,6 +64,7 @@ class Comparison:
         return f"Comparison of {len(self.figures)} runs\n{self.text}"
 
 
+@memory_for("comparing results", "compare fewer, or of a shorter duration_s")
 def compare(results: Sequence[Result]) -> Comparison:
     """Say in which settings runs differ, and which causes explain how their throughput differs.
 
@@ -117,10 +118,10 @@ def compare(results: Sequence[Result]) -> Comparison:
     numbers = [str(at) for at in range(1, len(runs) + 1)]
     stopped = [at for at, run in zip(numbers, runs, strict=True) if run.summary["partial"].item()]
     if stopped:
-        warnings.warn(_stopped_in_words(stopped), stacklevel=2)
+        warnings.warn(_stopped_in_words(stopped), stacklevel=3)
     sentence = difference_in_words(differing)
     if len(differing) > 1:
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(sentence, stacklevel=3)
     settings = pd.DataFrame(differing, index=pd.Index(numbers), dtype=object).T.rename_axis("setting")
     figures = pd.DataFrame([_figures(run) for run in runs], index=pd.Index(numbers, name="run"))
     without = [at for at, run in zip(numbers, runs, strict=True) if not _tells_times(run)]

@@ -11,7 +11,7 @@ from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.idle import idle_nodes
 from helixlab.diagnosis.losses import losses
 from helixlab.diagnosis.wording import node_names, number, percent
-from helixlab.errors import SimulationError
+from helixlab.errors import SimulationError, memory_for
 from helixlab.simulation import Result
 
 __all__ = ["CAUSES", "diagnose"]
@@ -21,6 +21,7 @@ LEAST_COST: Final = 0.005
 """Part of the upper bound below which a loss is not worth a sentence."""
 
 
+@memory_for("diagnosing the result", "diagnose one of a shorter duration_s")
 def diagnose(result: Result) -> list[Finding]:
     """What kept a run from serving more, ranked by what it costs.
 

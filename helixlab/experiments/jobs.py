@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from helixlab.code_cache import share
 from helixlab.experiments.kernel import no_room
 from helixlab.experiments.notebooks import Notebook, NotebookError
 from helixlab.experiments.records import take_over
@@ -48,12 +49,15 @@ def start(job: Job, beside: Path, target: Path) -> Job:
         "parameters": parameters,
         "parent": os.getpid(),
     }
+    share()
+    temporary = beside / "temporary"  # where the next call removes what a killed one leaves
+    temporary.mkdir(exist_ok=True)
     job.process = subprocess.Popen(
         [sys.executable, "-m", "helixlab.experiments.kernel"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         encoding="utf-8", errors="replace",  # whatever the locale
         # Bytecode that a full disk cuts short would be taken for whole by the next call.
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary.absolute())},
     )  # fmt: skip
     assert job.process.stdin is not None, "it is a pipe"
     job.process.stdin.write(json.dumps(order))

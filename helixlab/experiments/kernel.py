@@ -7,8 +7,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Final
 
 from helixlab.experiments.notebooks import NotebookError
 from helixlab.files import NO_ROOM, replacing, write_text
+from helixlab.parents import end_with
 
 __all__ = ["main", "no_room", "papermill_or_error", "run_notebook"]
 
@@ -98,21 +97,10 @@ def _kernel() -> Iterator[None]:
             os.environ |= before
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, however that ended; so does the kernel."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="helixlab-watch").start()
-
-
 def main() -> int:
     """Run the notebook that stdin names; the last line of stdout says what went wrong, if anything did."""
     job = json.loads(sys.stdin.read())
-    _end_with(job["parent"])
+    end_with(job["parent"])
     # Jupyter's check of notebooks looks for this grammar of addresses, of which they have none; to build it
     # takes two seconds in every process.
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-import time
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final
@@ -23,6 +21,7 @@ from helixlab.experiments.problems import SweepError
 from helixlab.experiments.trends import DRIFTS, load_figures, trend_figures
 from helixlab.files import json_ready
 from helixlab.model import Model
+from helixlab.parents import work_for
 from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler
 from helixlab.simulation import Result, simulate
@@ -151,7 +150,7 @@ def carried_out(run: Run) -> Result:
         As `simulate`.
     """
     if os.getppid() == run.sender:
-        _end_with_parent()
+        _prepare_worker(run.sender)
     if library_digest() != run.library:
         raise SweepError(
             "the worker process has another helixlab, or other versions of what it calculates with, than"
@@ -182,19 +181,7 @@ def described(error: Exception) -> str:
 
 
 @cache
-def _end_with_parent() -> None:
-    """Let this worker end when the process that started it is gone, however that ended.
-
-    Ctrl-C in a terminal reaches workers too; the parent, which hears it as well, ends them.
-    """
-    parent = os.getppid()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _prepare_worker(sender: int) -> None:
+    """Let this process, which `sender` started, be its worker, whatever started it did already."""
+    work_for(sender)
     tqdm.set_lock(threading.RLock())  # the usual one, across processes, would be left behind
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="helixlab-watch").start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -9,11 +10,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 
+from helixlab.code_cache import share
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import Outcome, described
 from helixlab.experiments.store import Store
 from helixlab.interrupts import CtrlC, hearing_ctrl_c
+from helixlab.parents import work_for
 from helixlab.progress import bar
 
 __all__ = ["Stopped", "check_jobs", "finished", "way_on"]
@@ -141,8 +145,15 @@ def _carried_out(
         return
     try:
         n_jobs = min(n_jobs, len(tasks))
+        share()
         # One run a task, so that each is kept as soon as it is done.
-        parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
+        parallel = Parallel(
+            n_jobs=n_jobs,
+            batch_size=1,
+            return_as="generator_unordered",
+            max_nbytes=None,
+            **_first_thing(),
+        )
         outcomes = parallel(delayed(work)(task) for task in tasks)
         try:
             for each in outcomes:  # noqa: UP028, `yield from` would close it by itself
@@ -155,6 +166,17 @@ def _carried_out(
         raise _WorkersStopped(
             f"the workers stopped ({described(error)}); if memory ran out, try a smaller n_jobs"
         ) from error
+
+
+def _first_thing() -> dict[str, Any]:
+    """What worker processes of this machine do before they load anything, as joblib takes it.
+
+    Later it would be too late: while they load, their parent may be killed.
+    """
+    backend, _ = get_active_backend()
+    if type(backend).__name__ != "LokyBackend":
+        return {}
+    return {"initializer": work_for, "initargs": (os.getpid(),)}
 
 
 def way_on(finished: int, kept: Store, total: int | None = None) -> str:

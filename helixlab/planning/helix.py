@@ -193,8 +193,9 @@ def _plans(
             interrupted = True
     if not record.pool:
         raise PlacementError(
-            f"no path from source to sink in any placement of {model.name} that was found on cluster"
-            f" {cluster.name!r}; add links between the nodes, or give it more time"
+            f"no path from source to sink: the search has found no chain of linked nodes of cluster"
+            f" {cluster.name!r} that holds the {model.layers} layers of {model.name} and passes on anything;"
+            " add links, widen them, or add nodes"
         )
     status = "optimal" if record.closed else "time limit" if watch.late() else "feasible"
     if interrupted:
@@ -225,9 +226,11 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
     for placement in _quick_placements(cluster, model, rng, 1):
         record.offer(*layout_of(placement, size).arrays)
     if not record.pool:
-        chain = chain_along_links(record.network, model.layers)
+        chain, exhausted = chain_along_links(record.network, model.layers)
         if chain is not None:
             record.offer(*chain.arrays)
+        elif exhausted:
+            return
     regions = regions_of(cluster, model, record.network)
     binds = False
 

@@ -16,7 +16,17 @@ from helixlab.jit import compiled, inlined, rare
 from helixlab.model import Model, machine_throughput
 from helixlab.planning.common import planning_throughput
 
-__all__ = ["Network", "Room", "flow_room", "network_of", "network_type", "room_type", "serve", "served"]
+__all__ = [
+    "LEAST",
+    "Network",
+    "Room",
+    "flow_room",
+    "network_of",
+    "network_type",
+    "room_type",
+    "serve",
+    "served",
+]
 
 LEAST: Final = 1e-9
 """Residual capacity, in tokens/s, that is taken for none."""

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from helixlab.planning.common import even_shares
 from helixlab.planning.layouts import Layout
-from helixlab.planning.network import Network
+from helixlab.planning.network import LEAST, Network
 
-__all__ = ["chain_along_links"]
+__all__ = ["Chain", "chain_along_links"]
 
 STEPS: Final = 100_000
 """After so many nodes that were gone on to, the search gives up."""
 
 
-def chain_along_links(network: Network, model_layers: int) -> Layout | None:
+class Chain(NamedTuple):
+    """What the search for a chain came to."""
+
+    layout: Layout | None
+    """Layers as even as they can be; None if no chain was found."""
+    exhausted: bool
+    """Whether the search tried every way, so that there is no chain if it found none."""
+
+
+def chain_along_links(network: Network, model_layers: int) -> Chain:
     """One chain from source to sink, over links that there are, of nodes with room for the model.
 
     A placement serves anything only if it has such a chain. The search goes on to the nodes with the fewest
     ways on first, and turns back where there is none; on clusters of some ten nodes it misses no chain.
-
-    Returns
-    -------
-    Layout or None
-        Layers as even as they can be; None if no chain was found.
 
     Examples
     --------
@@ -34,14 +38,14 @@ def chain_along_links(network: Network, model_layers: int) -> Layout | None:
     >>> from helixlab.planning.network import network_of
     >>> model = load_model("llama-1-30b")
     >>> chain = chain_along_links(network_of(single_region({"A100": 4}), model), model.layers)
-    >>> chain.start, chain.end
+    >>> chain.layout.start, chain.layout.end
     ((0, 15, 30, 45), (15, 30, 45, 60))
     """
     size, most = len(network.most), network.most.tolist()
-    joined = (network.link > 0) & (network.most > 0)
-    ways_on = joined.sum(axis=1) + size * (network.to_sink > 0)
+    joined = (network.link > LEAST) & (network.most > 0)
+    ways_on = joined.sum(axis=1) + size * (network.to_sink > LEAST)
     onward = [sorted(np.flatnonzero(row).tolist(), key=lambda j: (ways_on[j], j)) for row in joined]
-    begins = np.flatnonzero((network.from_source > 0) & (network.most > 0)).tolist()
+    begins = np.flatnonzero((network.from_source > LEAST) & (network.most > 0)).tolist()
     chain: list[int] = []
     room = 0
     following = [iter(sorted(begins, key=lambda j: (ways_on[j], j)))]
@@ -53,15 +57,15 @@ def chain_along_links(network: Network, model_layers: int) -> Layout | None:
         if node is None:
             following.pop()
             if not following:
-                return None
+                return Chain(None, True)
             room -= most[chain.pop()]
             continue
         chain.append(node)
         room += most[node]
-        if room >= model_layers and network.to_sink[node] > 0:
-            return _laid_out(chain, network, model_layers)
+        if room >= model_layers and network.to_sink[node] > LEAST:
+            return Chain(_laid_out(chain, network, model_layers), False)
         following.append(iter(onward[node]))
-    return None
+    return Chain(None, False)
 
 
 def _laid_out(chain: list[int], network: Network, model_layers: int) -> Layout:

@@ -13,7 +13,7 @@ import numpy as np
 
 from helixlab.cluster import Cluster
 from helixlab.cluster.checks import shown
-from helixlab.errors import PlacementError, UnknownNameError
+from helixlab.errors import PlacementError, UnknownNameError, memory_for
 from helixlab.interrupts import loaded
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
@@ -80,6 +80,8 @@ def plan(
         No such method.
     PlacementError
         The method cannot place the model on the cluster, or an argument makes no sense.
+    OutOfMemoryError
+        The method needs more memory than there is.
 
     Warns
     -----
@@ -113,7 +115,10 @@ def plan(
     if "progress" in signature(planner).parameters:
         options["progress"] = progress
     started = time.perf_counter()
-    placement = planner(cluster, model, rng=generator, time_limit_s=time_limit_s, **options)
+    with memory_for(
+        "planning", "plan for a part of the cluster, or with a smaller n_jobs or keep_links_per_node"
+    ):
+        placement = planner(cluster, model, rng=generator, time_limit_s=time_limit_s, **options)
     if placement.report is None:
         report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
         placement = replace(placement, report=report)

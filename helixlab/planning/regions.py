@@ -21,7 +21,7 @@ from helixlab.planning.annealing import anneal, walk_from
 from helixlab.planning.common import planning_throughput
 from helixlab.planning.coverage import Kinds, laid_out, pods
 from helixlab.planning.layouts import Layout
-from helixlab.planning.network import Network, flow_room
+from helixlab.planning.network import LEAST, Network, flow_room
 from helixlab.planning.prices import layer_prices
 from helixlab.planning.record import GAP, Record
 from helixlab.planning.search import Block, search
@@ -108,7 +108,7 @@ def lower_by_links(regions: Regions, record: Record, seed: int) -> None:
 
     What the search comes upon instead is offered.
     """
-    low = record.flow
+    low = max(record.flow, LEAST)
     while record.bound - low > PROOF_PRECISION * record.bound and not record.over():
         flow = (low + record.bound) / 2
         prices = layer_prices(regions.types.speeds, regions.types.counts, flow, every=True)

@@ -15,6 +15,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helixlab.errors import memory_for
 from helixlab.plotting.fonts import families
 
 __all__ = [
@@ -161,7 +162,7 @@ def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _R
 
     @functools.wraps(function)
     def in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Returned:
-        with style():
+        with memory_for("drawing", "draw fewer runs, or shorter ones"), style():
             return function(*args, **kwargs)
 
     return in_style

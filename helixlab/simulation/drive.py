@@ -210,6 +210,8 @@ def _advanced(
     while True:
         try:
             status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
+        except (MemoryError, RecursionError, OSError):  # of the process, whatever runs in it
+            raise
         except Exception as error:  # the engine raises nothing, so it comes from a function of the user's
             raise SchedulingError(
                 f"a function of the scheduler or execution policy failed: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from helixlab.errors import SimulationError
+from helixlab.errors import SimulationError, memory_for
 from helixlab.files import content_hash, json_ready, write_text
 from helixlab.html import card
 from helixlab.interrupts import loaded
@@ -236,7 +236,8 @@ class Result:
         target = Path(path)
         self.check_target(target)
         try:
-            self._write(target)
+            with memory_for("writing the result", "keep_iterations=False or a shorter duration_s need less"):
+                self._write(target)
         except OSError as error:
             raise SimulationError(
                 f"the result cannot be written into {target} ({error.strerror or error}); give another path"

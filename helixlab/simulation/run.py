@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from helixlab.cluster import Cluster
-from helixlab.errors import SchedulingError, SimulationError
+from helixlab.errors import SchedulingError, SimulationError, memory_for
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import max_flow
 from helixlab.flow.small_links import RELATIVE, check_rule
@@ -26,6 +27,11 @@ from helixlab.workload import Workload
 from helixlab.workload import offline as offline_workload
 
 __all__ = ["KV_RULES", "check_step", "check_workload", "simulate"]
+
+NEED_LESS: Final = (
+    "a shorter duration_s, keep_iterations=False or a longer sample_step_s need less, and hx.estimate tells"
+    " how much a run will need"
+)
 
 
 def simulate(
@@ -99,6 +105,8 @@ def simulate(
     ------
     PlacementError, SchedulingError, SimulationError, UnknownNameError
         Something does not fit; the message says what and how to mend it.
+    OutOfMemoryError
+        The run needs more memory than there is; `estimate` tells before.
 
     Warns
     -----
@@ -154,17 +162,18 @@ def simulate(
             f" more (got {ratio!r})"
         )
     warn_of_lost_flow(cluster, model, placement, flow, left_out, small_links)
-    state = new_state(
-        cluster,
-        model,
-        placement,
-        scheduler,
-        execution,
-        flow.on_link if scheduler.follows_flow else None,
-        left_out=left_out,
-        query_rows=1024,
-        keep_breakdown=keep_breakdown,
-    )
+    with memory_for("simulating", NEED_LESS):
+        state = new_state(
+            cluster,
+            model,
+            placement,
+            scheduler,
+            execution,
+            flow.on_link if scheduler.follows_flow else None,
+            left_out=left_out,
+            query_rows=1024,
+            keep_breakdown=keep_breakdown,
+        )
     run = state.run[0]
     run["scheduler_kv_high_water_mark"], run["scheduler_output_ratio"] = mark, ratio
     run["drop_on_full"] = on_full == "drop"
@@ -179,7 +188,7 @@ def simulate(
     }
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)
     progress = False if watch_step_s else progress  # the table shows it
-    with hearing_ctrl_c() as ctrl_c:
+    with memory_for("simulating", NEED_LESS), hearing_ctrl_c() as ctrl_c:
         with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
             recording = drive(
                 state,

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from helixlab.errors import FileFormatError
+from helixlab.errors import FileFormatError, memory_for
 from helixlab.files import content_hash, read_json
 from helixlab.simulation.result import FORMAT, TABLES, VERSION, Result, bytes_hash
 
 __all__ = ["load_result"]
 
 
+@memory_for("reading a result", "save it with keep_iterations=False, or of a shorter duration_s")
 def load_result(path: str | os.PathLike[str]) -> Result:
     """Load what `Result.save` wrote.
 

@@ -1,17 +1,29 @@
 """Every planner on clusters of every kind: a placement that serves, or a clear error."""
 
+import itertools
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helixlab.cluster import geo_distributed, random_sparse, single_region
-from helixlab.errors import PlacementError
+from helixlab.cluster import (
+    Cluster,
+    Coordinator,
+    Link,
+    Machine,
+    Node,
+    geo_distributed,
+    random_sparse,
+    single_region,
+)
+from helixlab.errors import HelixlabError, ModelError, PlacementError
 from helixlab.flow import max_flow, upper_bound
-from helixlab.model import load_model, model_names
-from helixlab.placement import held_by
+from helixlab.model import MachineProfile, Model, load_model, model_names
+from helixlab.placement import check_placement, held_by
 from helixlab.planning import plan
+from helixlab.planning.network import flow_room, network_of, serve
 
 MODELS = {name: load_model(name) for name in model_names()}
 METHODS = ["petals", "swarm", "homogeneous", "separate"]
@@ -102,3 +114,107 @@ def test_links_missing_between_stages(method):
     for message in messages:
         assert "has no link" in message or "no path from source to sink" in message
         assert "cluster 'random-sparse'" in message
+
+
+@st.composite
+def tiny(draw):
+    """A cluster of at most four nodes with any links, and a model of few layers."""
+    number = st.integers
+    profiles, machines = {}, []
+    for name in ("big", "small")[: draw(number(1, 2))]:
+        most = draw(number(1, 4))
+        blocks = draw(st.sampled_from([(4000, 2000, 1300, 1000), (40, 20, 2, 1), (1, 1, 1, 1)]))
+        profiles[name] = MachineProfile(
+            name, (0, 64, 4096), (0.0, 0.001, 0.05), (0, 4, 512), (0.0, 0.0005, 0.003),
+            blocks[:most], (2,) * most, (100,) * most, draw(number(1, most)), draw(number(1, most)),
+            draw(st.sampled_from([1.0, 1e-3])),
+        )  # fmt: skip
+        machines.append(Machine(name, 40e9, draw(st.sampled_from([1.25e9, 1.25e9, 1e-12])), 1.25e9, 1e9))
+    size = draw(number(1, 4))
+    kinds = [draw(st.sampled_from(sorted(profiles))) for _ in range(size)]
+    nodes = [Node(i, kind, region="ab"[draw(number(0, 1))]) for i, kind in enumerate(kinds)]
+    ends = [("source", i) for i in range(size)] + [(i, "sink") for i in range(size)]
+    ends += itertools.permutations(range(size), 2)
+    bandwidth = st.sampled_from([1.25e9, 1.25e9, 1.25e9, 1e3, 1e-9, 1e-300, 1e17])
+    links = [Link(a, b, draw(bandwidth), 1e-3) for a, b in draw(st.permutations(ends)) if draw(st.booleans())]
+    try:
+        cluster = Cluster("tiny", machines, nodes, links, Coordinator(1.25e9, 1.25e9))
+    except HelixlabError:  # no link from or to the coordinator
+        cluster = Cluster(
+            "tiny", machines, nodes, [Link(*each, 1e9, 0) for each in ends], Coordinator(1e9, 1e9)
+        )
+    return cluster, Model("few-layers", draw(number(1, 4)), 1e9, 8.0, 16384.0, profiles)
+
+
+def most_served(cluster, model):
+    """The greatest flow of all placements there are."""
+    network, room, layers = network_of(cluster, model), flow_room(len(cluster.nodes)), model.layers
+    of_node = [
+        [(0, 0), *((s, s + k) for k in range(1, most + 1) for s in range(layers - k + 1))]
+        for most in network.most.tolist()
+    ]
+    flows = (
+        serve(network, *np.array(spans, dtype=np.int64).T.copy(), layers, room)
+        for spans in itertools.product(*of_node)
+    )
+    return max(flows)
+
+
+def planned(*subject, **how):
+    """A placement, or None where the planner says that it finds none."""
+    try:
+        return plan(*subject, progress=False, **how)
+    except HelixlabError as error:
+        said = str(error)
+    assert "\n" not in said
+    return None
+
+
+@settings(max_examples=50)
+@given(subject=tiny(), seed=st.integers(0, 2**32))
+def test_every_planner_on_what_may_be_infeasible(subject, seed):
+    most = 0.0
+    with suppress(ModelError):  # no machine has KV cache for a batch
+        most = most_served(*subject)
+        assert most <= upper_bound(*subject) * (1 + 1e-9)
+    ways = [{"method": method} for method in METHODS]
+    ways += [{"method": "separate", "plus": True, "overfill": True}, {"method": "paper-milp"}]
+    ways += [{"objective": "flow"}, {"objective": "flow", "time_limit_s": 1e-9}]
+    for how in ways:
+        placement = planned(*subject, rng=seed, **how)
+        if "objective" in how:
+            assert (placement is not None) == (most > 0)
+        if placement is None:
+            continue
+        check_placement(placement, *subject)
+        flow, bound = max_flow(*subject, placement), placement.report.upper_bound_tokens_per_s
+        assert flow.value_tokens_per_s > 0
+        cut = flow.bottlenecks["capacity_tokens_per_s"].sum()
+        assert cut == pytest.approx(flow.value_tokens_per_s, rel=1e-6)
+        if most > 0 and not placement.kv_capacity_token_layers:
+            assert flow.value_tokens_per_s <= most * (1 + 1e-6)
+            assert bound is None or "objective" not in how or bound >= most * (1 - 1e-9)
+        if "objective" in how and placement.report.status == "optimal":
+            assert flow.value_tokens_per_s >= most * (1 - 2e-4)
+
+
+def test_the_default_planner_where_nothing_can_be_served():
+    """Each node is linked to one end of the coordinator, and not to the other node."""
+    cluster = single_region({"A100": 2})
+    ends = {("source", 0), (1, "sink")}
+    links = [link for link in cluster.links if (link.sender, link.receiver) in ends]
+    cluster = Cluster("apart", cluster.machines, cluster.nodes, links, cluster.coordinator)
+    whole = MODELS["llama-1-30b"]
+    model = Model("half", 20, whole.layer_bytes, whole.token_bytes, whole.activation_bytes, whole.profiles)
+    for how in ({}, {"objective": "flow"}, {"time_limit_s": 1e-9}):
+        with pytest.raises(PlacementError, match=r"no path from source to sink: .* the 20 layers of half"):
+            plan(cluster, model, progress=False, **how)
+
+
+@settings(max_examples=5)
+@given(subject=tiny(), execution=st.sampled_from(["greedy", "chunked"]))
+def test_planning_for_throughput_on_what_may_be_infeasible(subject, execution):
+    placement = planned(*subject, execution=execution, time_limit_s=0.1)
+    if placement is not None:
+        check_placement(placement, *subject)
+        assert max_flow(*subject, placement).value_tokens_per_s > 0
