@@ -65,6 +65,7 @@ RUN = _table(
     ("query_logs", i8),
     ("batches_logged", i8),
     ("samples", i8),
+    ("events_at_sample", i8),  # events handled when the last sample was taken
     ("next_arrival", i8),  # row of the arrivals still to be fed
     ("arrivals_known", i8),  # rows of the arrivals filled in
     ("drawn", i8),  # queries drawn from the workload; each gets its number so

@@ -7,6 +7,7 @@ then what these caused, in the order of cause: sending, starting batches, going 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from numba import types
@@ -107,7 +108,10 @@ def advance(
     on_finish: Any,
     admits: Any,
 ) -> int:
-    """Handle events before `until_s`, at most about `most_events`; say why it stopped."""
+    """Handle events before `until_s`, at most about `most_events`; say why it stopped.
+
+    Samples are taken until then too, even if no event is left, unless it is infinite.
+    """
     run = state.run[0]
     stop_at = run.events_done + most_events
     while True:
@@ -162,6 +166,11 @@ def advance(
         # The instant is over: on to the next event.
         if run.events == 0:
             if run.woken or run.in_flight == run.held:
+                if run.next_sample_s <= until_s < math.inf:
+                    if run.samples == len(state.samples):
+                        return FULL
+                    take_sample(state, until_s)
+                    continue
                 return DONE
             # A sender whose link had nothing to give looks again only when something happens to it.
             run.woken = 1
@@ -172,7 +181,7 @@ def advance(
         if run.next_sample_s <= min(ahead_s, until_s):
             if run.samples == len(state.samples):
                 return FULL
-            take_sample(state)
+            take_sample(state, min(ahead_s, until_s))
             continue
         if ahead_s >= until_s:
             return PAUSED
