@@ -194,9 +194,6 @@ def drive(
                     return recording
             if over:
                 last_s = min(last_s, float(run["now_s"]))
-                # The timeline goes on to the end of the window.
-                for _ in _advanced(recording, end_of_part_s, hooks, arrivals):
-                    pass
             if watch is not None and reached_s == row_s and not over:
                 watch.show(recording.state, reached_s)
         reached_s = end_of_part_s

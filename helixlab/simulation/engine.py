@@ -7,7 +7,6 @@ then what these caused, in the order of cause: sending, starting batches, going 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from numba import types
@@ -110,7 +109,7 @@ def advance(
 ) -> int:
     """Handle events before `until_s`, at most about `most_events`; say why it stopped.
 
-    Samples are taken until then too, even if no event is left, unless it is infinite.
+    Where no event is left, samples are taken up to the end of the window at once.
     """
     run = state.run[0]
     stop_at = run.events_done + most_events
@@ -166,10 +165,10 @@ def advance(
         # The instant is over: on to the next event.
         if run.events == 0:
             if run.woken or run.in_flight == run.held:
-                if run.next_sample_s <= until_s < math.inf:
+                if run.next_sample_s <= run.end_of_feeding_s:
                     if run.samples == len(state.samples):
                         return FULL
-                    take_sample(state, until_s)
+                    take_sample(state, run.end_of_feeding_s)
                     continue
                 return DONE
             # A sender whose link had nothing to give looks again only when something happens to it.
@@ -181,7 +180,7 @@ def advance(
         if run.next_sample_s <= min(ahead_s, until_s):
             if run.samples == len(state.samples):
                 return FULL
-            take_sample(state, min(ahead_s, until_s))
+            take_sample(state, ahead_s)
             continue
         if ahead_s >= until_s:
             return PAUSED
