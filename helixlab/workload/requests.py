@@ -13,6 +13,8 @@ from helixlab.errors import FileFormatError, WorkloadError
 __all__ = ["check_requests", "read_requests"]
 
 MOST_TOKENS = 1_000_000
+LATEST_S = 1e13
+"""Milliseconds since 1970 are below, which are moved to begin at 0 as seconds are."""
 
 
 def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
@@ -71,7 +73,7 @@ def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> 
             )
     if with_arrivals:
         arrival = values["arrival_s"]
-        wrong = ~(arrival.between(0, 1e12)) | (arrival.diff() < 0)
+        wrong = ~(arrival.between(0, LATEST_S)) | (arrival.diff() < 0)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise WorkloadError(
