@@ -79,8 +79,8 @@ def _outside(result: Result) -> Iterator[Finding]:
             "outside the window",
             min(max((before + after) / number_of, idle if idle > IDLE_END else 0.0), 1.0),
             f"{'. '.join(parts)}.",
-            "Leave duration_s and warmup_s out, so that the window goes from the first request to the last, or"
-            f" to {LEAST_DURATION_S:g} seconds, if that is later.",
+            "Leave duration_s and warmup_s out, so that the window goes from the first request to the last"
+            f" (or to {LEAST_DURATION_S:g} seconds, if later).",
             {
                 "requests": number_of,
                 "before_the_window": before,

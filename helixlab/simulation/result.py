@@ -122,23 +122,22 @@ class Result:
             "placement", "placement_hash", "cluster", "model", "scheduler", "execution", "mode", "on_full",
             "seed", "partial",
             "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "queries_finished",
-            "queries_in_flight", "queries_waited", "queries_outside_window", "max_flow_tokens_per_s", "upper_bound_tokens_per_s",
+            "queries_in_flight", "queries_waited", "queries_outside_window", "max_flow_tokens_per_s",
+            "upper_bound_tokens_per_s",
         )  # fmt: skip
         columns = ["node", "machine", "busy_fraction", "kv_used_fraction", "tokens"]
         heading = "Partial result" if row["partial"] else "Result"
-        return card(
-            heading, {name: row[name] for name in shown if name in row}, self.nodes[columns], self.origin
-        )
+        return card(heading, {name: row[name] for name in shown}, self.nodes[columns], self.origin)
 
     def __repr__(self) -> str:
         row = self.summary.iloc[0]
         what = "Partial result" if row["partial"] else "Result"
         dropped = ", queries dropped on full" if row["on_full"] == "drop" else ""
-        outside = row.get("queries_outside_window", 0)
-        given = row["mode"] == "online" and self.provenance["workload"]["requests_hash"]
-        left_out = (
-            f", {outside} of {row['queries_fed']} requests outside the window" if given and outside else ""
-        )
+        left_out = ""
+        if self.provenance["workload"]["requests_hash"] and row["queries_outside_window"]:
+            left_out = (
+                f"; {row['queries_outside_window']} of {row['queries_fed']} requests outside the window"
+            )
         # The names of cluster and model are part of most placements' names, but not that they are marked.
         on = "".join(f" on {row[part]}" for part in ("cluster", "model") if "@" in row[part])
         return (

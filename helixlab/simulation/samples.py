@@ -2,8 +2,9 @@
 
 Of a stretch without events three rows are kept: the first sample after the last event, the one a step
 later, from which on tokens/s and busy fractions are those of the stretch, and the last sample before the
-next event or the end of the window. In between nothing changes but the busy time, which grows evenly, so that looking up the row
-before a time, and interpolating what is counted, give what every sample would have given.
+next event or the end of the window. In between nothing changes but the busy time, which grows evenly, so
+that looking up the row before a time, and interpolating what is counted, give what every sample would have
+given.
 """
 
 from __future__ import annotations

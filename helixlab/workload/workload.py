@@ -196,12 +196,10 @@ def _from_0(requests: pd.DataFrame) -> pd.DataFrame:
     if first_s > max(FAR_FROM_0_S, last_s - first_s):
         requests = requests.assign(arrival_s=requests["arrival_s"].astype(float) - first_s)
         last_s -= first_s
+        unit = "; divide by 1000 first, if they are in milliseconds" if first_s >= MILLISECONDS_FROM else ""
         warnings.warn(
-            f"the first request arrives {first_s:.10g} seconds after 0 and the last {last_s:.10g} seconds after"
-            f" it; arrivals are moved by {first_s:.10g} seconds, so that the first is at 0"
-            + (
-                " (divide by 1000 first, if they are in milliseconds)" if first_s >= MILLISECONDS_FROM else ""
-            ),
+            f"the first request arrives at {first_s:.10g} seconds and the last {last_s:.10g} seconds later;"
+            f" arrivals are moved by {first_s:.10g} seconds, so that the first is at 0{unit}",
             stacklevel=3,
         )
     if last_s > LONGEST_S:
