@@ -135,9 +135,8 @@ class Result:
         dropped = ", queries dropped on full" if row["on_full"] == "drop" else ""
         left_out = ""
         if self.provenance["workload"]["requests_hash"] and row["queries_outside_window"]:
-            left_out = (
-                f"; {row['queries_outside_window']} of {row['queries_fed']} requests outside the window"
-            )
+            outside, fed = row["queries_outside_window"], row["queries_fed"]
+            left_out = f"; {outside} of {fed} requests outside the window"
         # The names of cluster and model are part of most placements' names, but not that they are marked.
         on = "".join(f" on {row[part]}" for part in ("cluster", "model") if "@" in row[part])
         return (
