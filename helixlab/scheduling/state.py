@@ -79,6 +79,7 @@ RUN = _table(
     ("gathering", i8),  # the coordinator is going through them
     ("free_query", i8),  # first free row of queries, a linked list through `next`
     ("first_held", i8),  # first query held at the coordinator, a linked list through `next`
+    ("last_held", i8),  # where there is a first
     ("fed", i8),
     ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
     ("held", i8),

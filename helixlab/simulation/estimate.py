@@ -147,7 +147,7 @@ def estimate(
             model,
             placement,
             workload=part,
-            sample_step_s=max(_span_s(part) / 20, LEAST_STEP_S),
+            sample_step_s=0.0 if workload.online else max(_span_s(part) / 20, LEAST_STEP_S),
             keep_iterations=keep_iterations,
             keep_batches=keep_batches,
             keep_breakdown=keep_breakdown,
