@@ -65,14 +65,14 @@ def _outside(result: Result) -> Iterator[Finding]:
     if before + after:
         when = [f"{before} before it"] * (before > 0) + [f"{after} after it"] * (after > 0)
         parts.append(
-            f"{sentence(part_of(before + after, number_of))} left out of what is measured:"
-            f" {listed(when)}, as the window is from {number(first_s)} to {number(end_s)} seconds and"
-            f" requests come from {number(float(came.min()))} to {number(last_s)} seconds"
+            f"{sentence(part_of(before + after, number_of))} left out of what is measured: {listed(when)}, as"
+            f" the window is from {number(first_s)} to {_at(end_s)} and requests come from"
+            f" {number(float(came.min()))} to {_at(last_s)}"
         )
     if idle > IDLE_END:
         parts.append(
-            f"The last request comes at {number(last_s)} seconds, and the window goes on to"
-            f" {number(end_s)} seconds, so that tokens per second are less than while requests came"
+            f"The last request comes at {_at(last_s)}, and the window goes on to {_at(end_s)}, so that tokens"
+            " per second are less than while requests came"
         )
     if parts:
         yield Finding(
@@ -91,6 +91,10 @@ def _outside(result: Result) -> Iterator[Finding]:
                 "window_end_s": end_s,
             },
         )
+
+
+def _at(time_s: float) -> str:
+    return counted(time_s, "second", "seconds")
 
 
 def _rejected(result: Result) -> Iterator[Finding]:

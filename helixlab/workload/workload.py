@@ -31,6 +31,8 @@ FAR_FROM_0_S = 3600.0
 """Arrivals are moved to begin at 0 if the first is later than this, and than it is from there to the last."""
 LONGEST_S, MOST_QUERIES, MOST_TOKENS, LARGEST_SEED = 1e9, 1_000_000, 1e11, 2**63 - 1
 """Beyond these a workload is taken for a mistake."""
+MOST_INTERVALS = 10_000_000
+"""Of arrivals drawn like those of a trace, which takes its time for each, whether anything comes or not."""
 DURATION_S = 1800.0
 """Of drawn online queries, by default: as in the paper."""
 MILLISECONDS_FROM = 1e11
@@ -95,6 +97,11 @@ class Workload:
                 raise WorkloadError(
                     f"{self.rate_tokens_per_s:g} tokens/s for {self.duration_s:g} s are more than the"
                     f" {MOST_TOKENS:g} tokens that one run takes; make either smaller"
+                )
+            if self.arrivals != "poisson" and self.duration_s > MOST_INTERVALS * INTERVAL_S:
+                raise WorkloadError(
+                    f"duration_s is {self.duration_s:g}; arrivals of a trace are drawn for at most"
+                    f" {MOST_INTERVALS * INTERVAL_S:g} seconds: make it shorter, or take arrivals='poisson'"
                 )
         for name in ("warmup_s", "duration_s", "rate_tokens_per_s"):
             object.__setattr__(self, name, float(getattr(self, name)))
