@@ -81,7 +81,11 @@ def _simulate_options(option: Any) -> None:
         "--initial", type=int, help="offline: queries at the start, or in flight but for helix (default: 20)"
     )
     option("--warmup", type=float, help="seconds before the window (default: offline 60, online 0)")
-    option("--duration", type=float, help="seconds of the window (default: offline 600, online 1800)")
+    option(
+        "--duration",
+        type=float,
+        help="seconds of the window (default: offline 600, online 1800, or to the last of --requests)",
+    )
     option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
     option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")

@@ -15,6 +15,7 @@ from helixlab.diagnosis.idle import IDLE_CAUSES
 from helixlab.diagnosis.idle_words import idle_words
 from helixlab.diagnosis.phrases import against_preemption, computed_again, cut_words, how_busy
 from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
+from helixlab.diagnosis.sampled import mean_of, samples
 from helixlab.diagnosis.told import Case, Told, part
 from helixlab.diagnosis.unused_links import told_of_unused_links
 from helixlab.diagnosis.wording import counted, node_names, number, part_of, percent, sentence, times
@@ -130,6 +131,7 @@ def _full_kv_caches(case: Case) -> Told:
     who = f"{part_of(waited, fed)} held" if waited else "queries are let in slowly"
     waiting = f", and {percent(share)} of the time of tokens is waiting for room" if share > 0 else ""
     caches, evidence = cache_words(case.result)
+    inside = samples(case.result, case.result.timeline)
     return Told(
         f"KV caches, or what the scheduler expects of them, keep queries out while nodes stand idle: {who}"
         + waiting
@@ -140,7 +142,7 @@ def _full_kv_caches(case: Case) -> Told:
             "held_fraction": case.facts.held_fraction,
             "time_share": share,
             **evidence,
-            "expected_mean": float(case.result.timeline["bottleneck_kv_expected_fraction"].mean()),
+            "expected_mean": mean_of(inside, inside["bottleneck_kv_expected_fraction"]),
         },
     )
 

@@ -10,11 +10,12 @@ import numpy as np
 from helixlab.diagnosis.facts import Facts
 from helixlab.diagnosis.finding import Finding
 from helixlab.diagnosis.phrases import against_preemption, computed_again, refusals
-from helixlab.diagnosis.steadiness import BLOCKS, drift, load_of
+from helixlab.diagnosis.steadiness import BLOCKS, asked_span, drift, load_of
 from helixlab.diagnosis.times import in_window
 from helixlab.diagnosis.unused_links import passing_tokens_per_s, told_of_unused_links
-from helixlab.diagnosis.wording import counted, number, part_of, percent, sentence
+from helixlab.diagnosis.wording import counted, listed, number, part_of, percent, sentence
 from helixlab.simulation import Result
+from helixlab.workload.workload import LEAST_DURATION_S
 
 __all__ = ["cautions"]
 
@@ -22,12 +23,15 @@ ENOUGH = 10 * BLOCKS
 """Iterations from which on a window is worth cutting into blocks."""
 LEAST_LOST: Final = 0.01
 """Part of the maximum flow from which on it is worth a sentence that it cannot get through."""
+IDLE_END = 0.05
+"""Part of a window after the last request from which on it is worth a sentence."""
 
 
 def cautions(result: Result, facts: Facts) -> Iterator[Finding]:
     """Findings that are not about the way from bound to throughput."""
     yield from _stopped(result)
     yield from _unused_links(result, facts)
+    yield from _outside(result)
     yield from _rejected(result)
     yield from _preempted(result, facts)
     yield from _unsteady(result, facts)
@@ -57,6 +61,54 @@ def _unused_links(result: Result, facts: Facts) -> Iterator[Finding]:
         told = told_of_unused_links(result)
         cost = min(lost / facts.bound_tokens_per_s, 1.0)
         yield Finding("below the share", cost, f"{sentence(told.text)}.", told.suggestion, told.evidence)
+
+
+def _outside(result: Result) -> Iterator[Finding]:
+    """Whether the window leaves given requests out, or goes on after the last of them."""
+    row = result.summary.iloc[0]
+    came = result.queries["arrival_s"] - row["start_s"]
+    given = row["mode"] == "online" and result.provenance["workload"]["requests_hash"]
+    if not given or row["partial"] or came.empty:
+        return
+    first_s, end_s = (float(row[f"window_{end}_s"] - row["start_s"]) for end in ("start", "end"))
+    last_s, number_of = float(came.max()), len(came)
+    before, after = int((came < first_s).sum()), int((came > end_s).sum())
+    behind_s = end_s - max(last_s, first_s)
+    idle = behind_s / (end_s - first_s)
+    parts = []
+    if before + after:
+        when = [f"{before} before it"] * (before > 0) + [f"{after} after it"] * (after > 0)
+        parts.append(
+            f"{sentence(part_of(before + after, number_of))} left out of what is measured: {listed(when)}, as"
+            f" the window is from {number(first_s)} to {_at(end_s)} and requests come from"
+            f" {number(float(came.min()))} to {_at(last_s)}"
+        )
+    if idle > IDLE_END:
+        parts.append(
+            f"The last request comes at {_at(last_s)}, and the window goes on to {_at(end_s)}, so that tokens"
+            " per second are less than while requests came"
+        )
+    if parts:
+        yield Finding(
+            "outside the window",
+            min(max((before + after) / number_of, idle if idle > IDLE_END else 0.0), 1.0),
+            f"{'. '.join(parts)}.",
+            "Leave duration_s and warmup_s out, so that the window goes from the first request to the last"
+            f" (or to {LEAST_DURATION_S:g} seconds, if later).",
+            {
+                "requests": number_of,
+                "before_the_window": before,
+                "after_the_window": after,
+                "first_request_s": float(came.min()),
+                "last_request_s": last_s,
+                "window_start_s": first_s,
+                "window_end_s": end_s,
+            },
+        )
+
+
+def _at(time_s: float) -> str:
+    return counted(time_s, "second", "seconds")
 
 
 def _rejected(result: Result) -> Iterator[Finding]:
@@ -133,14 +185,17 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     stay = min(load.growth_per_s / load.arrivals_per_s, 1.0)
     offered = facts.offered_tokens_per_s - facts.rejected_tokens_per_s
     late = 1 - facts.served_tokens_per_s / offered if offered > 0 else 0.0
-    half, end = (_in_system(result, row["window_end_s"] - back * facts.window_s) for back in (0.5, 0.0))
-    behind_s = max(float(row["last_finish_s"] - row["window_end_s"]), 0.0)
+    came_s, end_s, what = *asked_span(result), "the last request"
+    if end_s == row["window_end_s"]:
+        came_s, what = float(row["window_start_s"]), "the window"
+    half, end = (_in_system(result, end_s - back * (end_s - came_s)) for back in (0.5, 0.0))
+    behind_s = max(float(row["last_finish_s"]) - end_s, 0.0)
     yield Finding(
         "saturated",
         max(stay, late),
         f"More is asked for than can be served: {percent(stay)} of the queries that come stay in the queue."
         f" {sentence(counted(half, 'query was', 'queries were'))} in flight at half time, {end} at the end;"
-        f" the last one ended {counted(behind_s, 'second', 'seconds')} after the window.",
+        f" the last one ended {counted(behind_s, 'second', 'seconds')} after {what}.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {
             "load": load.label,

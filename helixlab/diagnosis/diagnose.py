@@ -16,7 +16,7 @@ from helixlab.simulation import Result
 
 __all__ = ["CAUSES", "diagnose"]
 
-CAUSES: Final = (*LOSS_CAUSES, "unsteady", "saturated", "stopped early")
+CAUSES: Final = (*LOSS_CAUSES, "unsteady", "saturated", "outside the window", "stopped early")
 LEAST_COST: Final = 0.005
 """Part of the upper bound below which a loss is not worth a sentence."""
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from helixlab.cluster import SOURCE
 from helixlab.diagnosis.pressure import held_fraction, load_label
+from helixlab.diagnosis.sampled import mean_of, samples
 from helixlab.diagnosis.steadiness import GROWS
 from helixlab.diagnosis.times import has_breakdown, in_window
 from helixlab.simulation import Result
@@ -56,7 +57,7 @@ class Facts:
     wait_at_saturated : float
         Part of the waiting for batches that took place at saturated nodes.
     asked_fraction : float
-        Part of the window in which there were queries: below 1 offline where the given requests ran out.
+        Part of the window in which there were queries: below 1 where the given requests ran out.
     only_turned_away : bool
         Nodes did nothing because each query that came was dropped or refused.
     nothing_ended : bool
@@ -206,10 +207,11 @@ def _with_decodes(result: Result) -> float:
 
 
 def _asked_fraction(result: Result) -> float:
-    """Offline queries never run out, unless they were given and the last one has ended."""
+    """Queries never run out, unless they were given and the last one has ended."""
     summary = result.summary.iloc[0]
     first_s, end_s = summary["window_start_s"], summary["window_end_s"]
-    if summary["mode"] == "online" or summary["partial"] or summary["queries_in_flight"] > 0:
+    given = summary["mode"] == "offline" or result.provenance["workload"]["requests_hash"]
+    if not given or summary["partial"] or summary["queries_in_flight"] > 0:
         return 1.0
     # One that is turned away ends too, and there was one until then.
     done_s = max(summary["last_finish_s"], float(result.queries["end_s"].max()))
@@ -237,11 +239,10 @@ def _any_came(result: Result) -> bool:
 
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:
     """Queries at a time, over the part of the window in which there were any."""
-    timeline = result.timeline
-    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    inside = timeline[timeline["time_s"].between(first_s, min(last_s, first_s + span_s))]
+    until_s = float(result.summary["window_start_s"].item()) + span_s
+    inside = samples(result, result.timeline, until_s)
     if len(inside):
-        return float((inside["in_flight"] - inside["held"]).mean())
+        return mean_of(inside, inside["in_flight"] - inside["held"])
     # By the iterations that ended, which are few where the window is short.
     return (sum(time.values()) - time["held_s"]) / span_s if time and span_s > 0 else float("nan")
 

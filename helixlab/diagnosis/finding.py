@@ -28,7 +28,8 @@ class Finding:
         What is lost to it, from 0 to 1: tokens/s as part of the upper bound. Findings that are not about
         lost tokens state the part of what they are about: of the queries (``"rejected"``, where others came
         in their place), of the throughput (``"unsteady"``), of what was asked for (``"saturated"``), of the
-        time that was to be simulated (``"stopped early"``).
+        time that was to be simulated (``"stopped early"``), of the requests or of the window
+        (``"outside the window"``).
     text : str
         What is the case, in plain English.
     suggestion : str

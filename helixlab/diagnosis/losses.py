@@ -41,7 +41,7 @@ def losses(result: Result) -> pd.DataFrame:
 
     1. *little asked for*: online, what arrived is below the maximum flow, and queries do not pile up: the
        distance from it to the bound. *requests ran
-       out*: offline, the bound for the part of the window after the last of the given requests; what follows
+       out*: the bound for the part of the window after the last of the given requests; what follows
        is of the part before.
     2. *no layers*, *no way through*, *no flow*: what the nodes concerned could add, up to the distance
        between the bound and the maximum flow, or what was served, if that is more (the flow stands for

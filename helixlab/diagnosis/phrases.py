@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from helixlab.cluster import SINK, SOURCE
 from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
-from helixlab.diagnosis.pressure import samples
+from helixlab.diagnosis.sampled import held_s
 from helixlab.diagnosis.wording import listed, node_names, number, percent
 from helixlab.simulation import Result
 
@@ -70,14 +71,9 @@ def computed_again(count: int) -> str:
 
 
 def held_for(result: Result) -> str:
-    """How long queries waited at the coordinator, on the mean of all, where the timeline tells."""
-    inside, arrived = samples(result, result.timeline), result.queries["arrival_s"]
-    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    came = int(arrived.between(first_s, last_s).sum())
-    if not len(inside) or not came:
-        return ""
-    # Little's law: so many are held at a time.
-    return f", {number(float(inside['held'].mean()) * (last_s - first_s) / came)} seconds on the mean of all"
+    """How long queries of the run waited at the coordinator, on the mean of all, where that is known."""
+    each_s = held_s(result) / max(int(result.summary["queries_fed"].item()), 1)
+    return "" if math.isnan(each_s) else f", {number(each_s)} seconds on the mean of all"
 
 
 def how_busy(busy: float) -> str:

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-import pandas as pd
+import numpy as np
 
+from helixlab.diagnosis.sampled import mean_of, samples
 from helixlab.diagnosis.steadiness import load_of
-from helixlab.diagnosis.times import has_breakdown, in_window
+from helixlab.diagnosis.times import has_breakdown
 from helixlab.simulation import Result
 
-__all__ = ["held_fraction", "load_label", "node_samples", "samples"]
+__all__ = ["held_fraction", "load_label"]
 
 FEED_STOPS_AT: Final = 0.7
 """Expected KV use of the bottleneck layer near the one at which the helix scheduler's feeding stops."""
-
-
-def samples(result: Result, table: pd.DataFrame) -> pd.DataFrame:
-    """Those of the timeline, or of that of nodes, that are of the measured window."""
-    first_s, last_s = (result.summary[f"window_{end}_s"].item() for end in ("start", "end"))
-    return table[table["time_s"].between(first_s, last_s)]
-
-
-def node_samples(result: Result) -> pd.DataFrame:
-    """Those of the measured window of the nodes that hold layers."""
-    nodes = result.nodes
-    holding = nodes.loc[nodes["end_layer"] > nodes["first_layer"], "node"]
-    inside = samples(result, result.node_timeline)
-    return inside[inside["node"].isin(holding)]
 
 
 def held_fraction(result: Result) -> float:
@@ -36,11 +23,23 @@ def held_fraction(result: Result) -> float:
         return 1.0
     row, inside = result.summary.iloc[0], samples(result, result.timeline)
     if len(inside):
-        return float((inside["held"] > 0).mean())
+        return mean_of(inside, inside["held"] > 0)
     if has_breakdown(result):
-        held_s = float(in_window(result)["held_s"].sum())
-        return min(held_s / float(row["window_end_s"] - row["window_start_s"]), 1.0)
+        return _held_part(result)
     return float(row["queries_waited"] / row["queries_fed"]) if row["queries_fed"] else 0.0
+
+
+def _held_part(result: Result) -> float:
+    """Part of the window in which one query or more was held, by the iterations.
+
+    A query is held when it arrives. For one that is held again after a preemption the time is put too early.
+    """
+    first_s, last_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
+    held = result.iterations[result.iterations["held_s"] > 0].sort_values("start_s")
+    begin_s = np.clip(held["start_s"].to_numpy(float), first_s, last_s)
+    end_s = np.clip((held["start_s"] + held["held_s"]).to_numpy(float), first_s, last_s)
+    counted_to_s = np.maximum.accumulate(np.append(first_s, end_s))[:-1]
+    return float(np.maximum(end_s - np.maximum(begin_s, counted_to_s), 0.0).sum() / (last_s - first_s))
 
 
 def _feeding_stopped(result: Result) -> bool:
@@ -48,7 +47,7 @@ def _feeding_stopped(result: Result) -> bool:
     if result.summary["mode"].item() != "offline" or not result.provenance["scheduler"].get("feeds_by_kv"):
         return False
     inside = samples(result, result.timeline)
-    return bool(len(inside) and inside["bottleneck_kv_expected_fraction"].mean() >= FEED_STOPS_AT)
+    return bool(len(inside) and mean_of(inside, inside["bottleneck_kv_expected_fraction"]) >= FEED_STOPS_AT)
 
 
 def load_label(result: Result) -> str:

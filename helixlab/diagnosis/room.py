@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helixlab.diagnosis.balance import gini, max_over_mean
-from helixlab.diagnosis.pressure import node_samples
+from helixlab.diagnosis.sampled import node_means, node_samples
 from helixlab.diagnosis.wording import number, percent
 from helixlab.simulation import Result
 from helixlab.simulation.run import KV_RULES
@@ -38,7 +38,7 @@ def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
     with_layers = nodes.loc[nodes["end_layer"] > nodes["first_layer"], "node"]
     inside = node_samples(result)
     if len(inside):
-        means = inside.groupby("node")[["kv_used_fraction", "kv_expected_fraction"]].mean()
+        means = node_means(inside, ["kv_used_fraction", "kv_expected_fraction"])
         words = "in the window node {node} had the fullest cache, on average {most} in use{expected}"
     elif result.summary["mode"].item() == "offline":  # online, all queries have left at the end
         means = nodes.set_index("node").loc[with_layers, ["kv_used_fraction"]]

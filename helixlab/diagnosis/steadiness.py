@@ -24,6 +24,7 @@ __all__ = [
     "TRENDS",
     "Drift",
     "Load",
+    "asked_span",
     "drift",
     "load",
     "load_of",
@@ -56,6 +57,8 @@ CHANCE: Final = 3.0
 """Standard deviations by which the queries in flight may have grown by chance."""
 STANDING: Final = 0.25
 """Part of the queries in flight that wait for their first token, from which on a queue stands."""
+NEARLY: Final = 0.01
+"""Part of the time from the first arrival to the last by which a window may miss either and still be that."""
 LABELS: Final = ("stable", "filling", "backlogged", "overloaded")
 """Of a run, from best to worst."""
 GROWS: Final = LABELS[2:]
@@ -245,8 +248,27 @@ def _growth(
     return float(slope), bool(gained > by_chance and slope > GROWING * arrivals_per_s)
 
 
+def asked_span(result: Result) -> tuple[float, float]:
+    """From when to when queries came, online: what a queue is judged by, whatever window is measured.
+
+    Drawn queries come from the start of a run to the end of its window, requests of one's own from the
+    first of them to the last. Where these are nearly the start and the end, it is those.
+    """
+    start_s, end_s = (float(result.summary[name].item()) for name in ("start_s", "window_end_s"))
+    came = result.queries["arrival_s"]
+    if came.empty or not result.provenance["workload"]["requests_hash"]:
+        return start_s, end_s
+    first_s, last_s = float(came.min()), float(came.max())
+    near_s = NEARLY * (last_s - first_s)
+    if abs(first_s - start_s) <= near_s and abs(end_s - last_s) <= near_s:
+        return start_s, end_s
+    return first_s, last_s
+
+
 def load_of(result: Result) -> Load:
-    """Load of an online run, see `load`.
+    """Load of an online run, see `load`: of the time in which queries came, whatever was measured of it.
+
+    Where several queries came, all at one instant, that time is too short to say anything: ``"filling"``.
 
     Raises
     ------
@@ -268,8 +290,10 @@ def load_of(result: Result) -> Load:
         raise SimulationError(f"{result!r} is not online: its queue is what it was set to be")
     if summary["partial"]:
         raise SimulationError(f"{result!r} was stopped; run it to its end to see what its queue does")
-    start_s, end_s = float(summary["start_s"]), float(summary["window_end_s"])
+    start_s, end_s = asked_span(result)
     span_s, points = end_s - start_s, _points(start_s, end_s)
+    if span_s <= 0:
+        return Load("stable" if len(queries) == 1 else "filling", 0.0, 0.0)
     end = queries["end_s"]
     begun = queries["prompt_done_s"].fillna(end)  # some are refused
     came, first, last = (np.sort(times.to_numpy(float)) for times in (queries["arrival_s"], begun, end))
@@ -317,13 +341,9 @@ def window_blocks(result: Result) -> pd.DataFrame:
             f"{result!r} has no samples, or fewer than {BLOCKS} in its window; simulate with a smaller"
             " sample_step_s, above 0"
         )
-    if not len(time_s):  # no query came
-        return pd.DataFrame({"in_flight": np.zeros(BLOCKS), "decode_tokens_per_s": np.zeros(BLOCKS)})
-    # An online run ends with its last query, which may be before the window does: then nothing is in flight.
     points = _points(start_s, end_s)
     last_before = np.maximum(np.searchsorted(time_s, points, side="right") - 1, 0)
     in_flight = timeline["in_flight"].to_numpy(float)[last_before]
-    in_flight[points > time_s[-1] + block_s] = 0.0
     edges = np.linspace(start_s, end_s, BLOCKS + 1)
     decoded = np.interp(edges, time_s, timeline["decode_tokens"].to_numpy(float))
     return pd.DataFrame(

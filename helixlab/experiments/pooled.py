@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from helixlab.contents import digest, library_digest
-from helixlab.diagnosis.pressure import node_samples
+from helixlab.diagnosis.sampled import STEPS, mean_of, node_samples
 from helixlab.diagnosis.times import in_window
 from helixlab.errors import SimulationError
 from helixlab.experiments.grid import grid_points
@@ -154,8 +154,14 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     nodes = pd.concat([result.nodes for result in results])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
     figures["busy_fraction_mean"] = float(nodes["busy_fraction"].mean())
-    used = pd.concat([node_samples(result)["kv_used_fraction"] for result in results])
-    figures["kv_used_fraction_mean"] = float(used.mean())
+    steps_s = [float(result.provenance["settings"]["sample_step_s"]) for result in results]
+    used = pd.concat(
+        [
+            inside.assign(**{STEPS: inside[STEPS] * (step_s / max(steps_s) if step_s else 1.0)})
+            for inside, step_s in zip(map(node_samples, results), steps_s, strict=True)
+        ]
+    )
+    figures["kv_used_fraction_mean"] = mean_of(used, used["kv_used_fraction"])
     return figures | trend_figures(results) | load_figures(results)
 
 
@@ -186,10 +192,14 @@ def later(result: Result, from_s: float) -> Result:
     moved = result.summary.assign(window_start_s=start_s)
     ended = in_window(replace(result, summary=moved))
     decoded = int((ended["iteration"] > 0).sum())
+    # A sample is of the time since the one before it, mostly a step.
+    times = pd.Series(result.timeline["time_s"].to_numpy(float))
+    since = times.shift(fill_value=times.iloc[0]).clip(lower=start_s)
+    steps = pd.Series(np.rint((times - since) / step_s).to_numpy(), index=times)
     samples = result.node_timeline
-    # A sample is of the step before it.
-    busy = samples[samples["time_s"].between(start_s + step_s / 2, end_s + step_s / 2)].groupby("node")
-    busy_fraction = result.nodes["node"].map(busy["busy_fraction"].sum() * step_s / (end_s - start_s))
+    samples = samples[samples["time_s"].between(start_s + step_s / 2, end_s + step_s / 2)]
+    busy = (samples["busy_fraction"] * samples["time_s"].map(steps)).groupby(samples["node"]).sum()
+    busy_fraction = result.nodes["node"].map(busy * step_s / (end_s - start_s))
     return replace(
         result,
         summary=moved.assign(decode_tokens_per_s=decoded / (end_s - start_s)),

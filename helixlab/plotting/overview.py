@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from helixlab.errors import SimulationError
 from helixlab.plotting.style import LINES, OTHER_COLOURS, PAGE_WIDTH_IN, PHASE_COLOURS, panels, styled
-from helixlab.plotting.timeline import check_timeline, node_use_picture
+from helixlab.plotting.timeline import even_rows, node_use_picture
 from helixlab.simulation import Result
 
 __all__ = ["resampled", "timeline_picture"]
@@ -28,8 +28,8 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     result : Result
         A run with a timeline.
     step_s : float, optional
-        A multiple of the step it was recorded at, which is the default. Counts are those at the end of a
-        step, tokens/s the mean over it.
+        A multiple of the step it was recorded at, which is the default, but for runs so long that a coarser
+        one does. Counts are those at the end of a step, tokens/s the mean over it.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     Raises
     ------
     SimulationError
-        The run has no timeline, or the step is no multiple of its own.
+        The run has no timeline, or the step is no multiple of its own or too fine.
 
     Examples
     --------
@@ -52,18 +52,11 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     >>> resampled(result, 20)["time_s"].tolist()
     [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     """
-    timeline = result.timeline
-    check_timeline(result)
     number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
     if not (step_s is None or (number and math.isfinite(step_s))):
         raise SimulationError(f"step_s is {step_s!r}; give a number of seconds")
-    own_s = float(timeline["time_s"].diff().median())
-    every = 1 if step_s is None else round(step_s / own_s)
-    if every < 1 or (step_s is not None and abs(every * own_s - step_s) > 1e-6 * own_s):
-        raise SimulationError(
-            f"step_s is {step_s!r}; give a multiple of {own_s:g}, the step at which the run was recorded"
-        )
-    kept = timeline.iloc[::every].reset_index(drop=True)
+    kept = even_rows(result, step_s)
+    times, row = result.timeline["time_s"], kept["row"].to_numpy()
     nodes = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
     samples = result.node_timeline[result.node_timeline["node"].isin(nodes)]
     by_time = samples.groupby("time_s")
@@ -71,10 +64,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
         {
             "time_s": kept["time_s"] - result.summary["start_s"].item(),
             **{name: kept[name] for name in _QUERIES},
-            **{
-                f"{phase}_tokens_per_s": kept[f"{phase}_tokens"].diff() / kept["time_s"].diff()
-                for phase in ("prompt", "decode")
-            },
+            **{name: kept[name] for name in _RATES},
         }
     )
     for name, values in {
@@ -82,12 +72,12 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
         "kv_used_max_fraction": by_time["kv_used_fraction"].max(),
         "kv_expected_max_fraction": by_time["kv_expected_fraction"].max(),
     }.items():
-        table[name] = values.loc[kept["time_s"]].to_numpy()
+        table[name] = values.to_numpy()[row]
     table["bottleneck_kv_expected_fraction"] = kept["bottleneck_kv_expected_fraction"]
-    busy = by_time["busy_fraction"].mean().to_numpy()
-    # A step's use is the mean of the samples that it spans.
-    spans = [busy[max(1, at - every + 1) : at + 1] for at in range(0, len(timeline), every)]
-    table["busy_mean_fraction"] = [float(np.mean(span)) if len(span) else np.nan for span in spans]
+    # Busy seconds up to each sample grow evenly from one row to the next.
+    busy_s = np.cumsum(by_time["busy_fraction"].mean().fillna(0.0) * times.diff().fillna(0.0).to_numpy())
+    at_step_s = np.interp(kept["time_s"], times, busy_s)
+    table["busy_mean_fraction"] = np.append(np.nan, np.diff(at_step_s) / np.diff(kept["time_s"]))
     return table
 
 
@@ -109,7 +99,7 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
     Raises
     ------
     SimulationError
-        The run has no timeline, or the step is no multiple of its own.
+        The run has no timeline, or the step is no multiple of its own or too fine.
     """
     table = resampled(result, step_s)
     start_s, end_s = (

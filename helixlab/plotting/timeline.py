@@ -15,9 +15,11 @@ from helixlab.plotting.labels import mark_partial, name_lines
 from helixlab.plotting.style import BOUND_COLOUR, PHASE_COLOURS, axes_or_new, plain, styled
 from helixlab.simulation import Result
 
-__all__ = ["check_timeline", "node_use_picture", "tokens_over_time"]
+__all__ = ["check_timeline", "even_rows", "node_use_picture", "tokens_over_time"]
 
 _RATES: Final = {"prompt + decode": "#8a8a8a", "decode": PHASE_COLOURS["decode"]}
+_MOST_POINTS: Final = 100_000
+"""Of a line, which has a coarser step than the samples where there would be more."""
 _MUCH_MORE: Final = 1.5
 _WHY_ABOVE: Final = "At first there are prompts only.\nThey cost less by the token\nthan the mix of max flow."
 _USES: Final = {
@@ -43,6 +45,52 @@ def check_timeline(result: Result) -> None:
             f"the run is too short for its timeline, which has {samples} of the two samples that a line"
             f" takes; simulate for longer, or with sample_step_s below {step_s:g}"
         )
+
+
+def even_rows(result: Result, step_s: float | None = None) -> pd.DataFrame:
+    """The timeline in steps of the same length, with the rows that were left out where nothing happened.
+
+    Parameters
+    ----------
+    result : Result
+        A run with a timeline.
+    step_s : float, optional
+        A multiple of the step at which samples were taken, which is the default, or, where that makes too
+        many rows for a picture, the least that does not.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the timeline but for tokens/s, which are the mean over the step, and row: that of the
+        timeline, the last up to that time.
+
+    Raises
+    ------
+    SimulationError
+        The run has no timeline, or the step is no multiple of its own, or makes too many rows.
+    """
+    check_timeline(result)
+    timeline, own_s = result.timeline, float(result.provenance["settings"]["sample_step_s"])
+    times = timeline["time_s"].to_numpy(float)
+    taken = np.append(0, np.cumsum(np.maximum(np.rint(np.diff(times) / own_s), 1))).astype(np.int64)
+    fewest = -(-int(taken[-1]) // _MOST_POINTS)
+    every = max(fewest, 1) if step_s is None else round(step_s / own_s)
+    if every < 1 or (step_s is not None and abs(every * own_s - step_s) > 1e-6 * own_s):
+        raise SimulationError(
+            f"step_s is {step_s!r}; give a multiple of {own_s:g}, the step at which the run was recorded"
+        )
+    if every < fewest:
+        raise SimulationError(
+            f"step_s is {step_s!r}, which makes {taken[-1] // every} steps of the"
+            f" {times[-1] - times[0]:g} seconds; give {fewest * own_s:g} or more"
+        )
+    sample = np.arange(0, taken[-1] + 1, every)
+    row = np.searchsorted(taken, sample, side="right") - 1
+    table = timeline.iloc[row].reset_index(drop=True)
+    table["time_s"] += (sample - taken[row]) * own_s
+    for tokens in ("prompt_tokens", "decode_tokens"):
+        table[f"{tokens}_per_s"] = table[tokens].diff() / table["time_s"].diff()
+    return table.assign(row=row)
 
 
 @styled
@@ -71,8 +119,7 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
     SimulationError
         The run has no timeline.
     """
-    timeline, summary = result.timeline, result.summary.iloc[0]
-    check_timeline(result)
+    timeline, summary = even_rows(result), result.summary.iloc[0]
     ax = axes_or_new(ax, height_in=2.0)
     start_s, last_s = float(summary["window_start_s"]), float(summary["window_end_s"])
     origin_s = float(summary["start_s"])

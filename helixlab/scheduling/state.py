@@ -65,6 +65,7 @@ RUN = _table(
     ("query_logs", i8),
     ("batches_logged", i8),
     ("samples", i8),
+    ("events_at_sample", i8),  # events handled when the last sample was taken
     ("next_arrival", i8),  # row of the arrivals still to be fed
     ("arrivals_known", i8),  # rows of the arrivals filled in
     ("drawn", i8),  # queries drawn from the workload; each gets its number so
@@ -78,6 +79,7 @@ RUN = _table(
     ("gathering", i8),  # the coordinator is going through them
     ("free_query", i8),  # first free row of queries, a linked list through `next`
     ("first_held", i8),  # first query held at the coordinator, a linked list through `next`
+    ("last_held", i8),  # where there is a first
     ("fed", i8),
     ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
     ("held", i8),

@@ -159,6 +159,7 @@ def drive(
     run["random_state"] = np.random.SeedSequence([workload.seed, 1]).generate_state(1, np.uint64)[0]
     run["sample_step_s"] = sample_step_s
     run["next_sample_s"] = start_s if sample_step_s > 0 else math.inf
+    run["events_at_sample"] = -1
     arrivals = _Arrivals(workload, start_s)
     state = arrivals.fill(state)
     if workload.online:
@@ -181,7 +182,7 @@ def drive(
     for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
         over = False
         while reached_s < end_of_part_s and not over:
-            row_s = math.inf if watch is None else watch.next_row_s(reached_s)
+            row_s = math.inf if watch is None else watch.next_row_s(reached_s, _next_event_s(recording.state))
             reached_s = min(end_of_part_s, row_s)
             for status in _advanced(recording, reached_s, hooks, arrivals):
                 progress(float(run["now_s"]))
@@ -226,6 +227,10 @@ def _advanced(
         yield status
         if status not in (NEEDS_ARRIVALS, FULL):
             return
+
+
+def _next_event_s(state: State) -> float:
+    return float(state.events["time_s"][0]) if state.run["events"][0] else -math.inf
 
 
 def _raise(state: State, scheduler: Scheduler) -> None:

@@ -107,7 +107,10 @@ def advance(
     on_finish: Any,
     admits: Any,
 ) -> int:
-    """Handle events before `until_s`, at most about `most_events`; say why it stopped."""
+    """Handle events before `until_s`, at most about `most_events`; say why it stopped.
+
+    Where no event is left, samples are taken up to the end of the window at once.
+    """
     run = state.run[0]
     stop_at = run.events_done + most_events
     while True:
@@ -162,6 +165,11 @@ def advance(
         # The instant is over: on to the next event.
         if run.events == 0:
             if run.woken or run.in_flight == run.held:
+                if run.next_sample_s <= run.end_of_feeding_s:
+                    if run.samples == len(state.samples):
+                        return FULL
+                    take_sample(state, run.end_of_feeding_s)
+                    continue
                 return DONE
             # A sender whose link had nothing to give looks again only when something happens to it.
             run.woken = 1
@@ -172,7 +180,7 @@ def advance(
         if run.next_sample_s <= min(ahead_s, until_s):
             if run.samples == len(state.samples):
                 return FULL
-            take_sample(state)
+            take_sample(state, ahead_s)
             continue
         if ahead_s >= until_s:
             return PAUSED

@@ -25,10 +25,15 @@ def hold(state, query):
         run.waited += 1
     before = NONE
     after = run.first_held
+    if after != NONE and state.queries[run.last_held].id < entry.id:
+        before = run.last_held  # as nearly always: the last one to arrive
+        after = NONE
     while after != NONE and state.queries[after].id < entry.id:
         before = after
         after = state.queries[after].next
     entry.next = after
+    if after == NONE:
+        run.last_held = query
     if before == NONE:
         run.first_held = query
     else:

@@ -22,7 +22,7 @@ from helixlab.simulation.usual import unusual_in_words
 
 __all__ = ["FORMAT", "TABLES", "VERSION", "Result", "bytes_hash"]
 
-FORMAT, VERSION = "helixlab-result", 5
+FORMAT, VERSION = "helixlab-result", 6
 TABLES = (
     "summary",
     "iterations",
@@ -69,6 +69,7 @@ class Result:
     timeline : DataFrame
         One row a sample: time_s, queries in flight, held and finished, prompt and decode tokens so
         far, prompt and decode tokens/s since the last sample, expected KV use of the bottleneck layer.
+        Samples in whose step nothing happened are left out, see Notes.
     node_timeline : DataFrame
         One row a sample and node: time_s, node, kv_used_fraction, kv_expected_fraction, busy_fraction since
         the last sample.
@@ -80,6 +81,11 @@ class Result:
     Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
     ``total_tokens_per_s`` of the summary is of the whole run, as the reference prints it: all tokens, those
     of the warm-up included, over the time from loading the models to the last iteration.
+    Samples are taken every ``sample_step_s`` from the start to the end of the window, or of the run, if that
+    is later. Of a stretch in which nothing happens three rows are kept: the first sample in it, the next, and
+    the last. All that are left out equal the row before, so weigh rows by the time to the next one for means
+    over time. ``queries_outside_window`` of the summary counts queries that came, online, before or after the
+    measured window; in the warm-up, for instance.
     Every table has `origin` in its ``attrs``, which goes with what is made of that table alone.
     The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
     with the run if that was during the warm-up.
@@ -116,7 +122,8 @@ class Result:
             "placement", "placement_hash", "cluster", "model", "scheduler", "execution", "mode", "on_full",
             "seed", "partial",
             "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "queries_finished",
-            "queries_in_flight", "queries_waited", "max_flow_tokens_per_s", "upper_bound_tokens_per_s",
+            "queries_in_flight", "queries_waited", "queries_outside_window", "max_flow_tokens_per_s",
+            "upper_bound_tokens_per_s",
         )  # fmt: skip
         columns = ["node", "machine", "busy_fraction", "kv_used_fraction", "tokens"]
         heading = "Partial result" if row["partial"] else "Result"
@@ -126,12 +133,16 @@ class Result:
         row = self.summary.iloc[0]
         what = "Partial result" if row["partial"] else "Result"
         dropped = ", queries dropped on full" if row["on_full"] == "drop" else ""
+        left_out = ""
+        if self.provenance["workload"]["requests_hash"] and row["queries_outside_window"]:
+            outside, fed = row["queries_outside_window"], row["queries_fed"]
+            left_out = f"; {outside} of {fed} requests outside the window"
         # The names of cluster and model are part of most placements' names, but not that they are marked.
         on = "".join(f" on {row[part]}" for part in ("cluster", "model") if "@" in row[part])
         return (
             f"{what}({row['placement']}{on} with {row['scheduler']}, {row['mode']}{dropped}:"
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
-            f" decode {row['decode_latency_mean_s']:.3f} s)"
+            f" decode {row['decode_latency_mean_s']:.3f} s{left_out})"
         )
 
     @property

@@ -32,6 +32,8 @@ NEED_LESS: Final = (
     "a shorter duration_s, keep_iterations=False or a longer sample_step_s need less, and hx.estimate tells"
     " how much a run will need"
 )
+LEAST_STEP_S: Final = 1e-4
+"""Of samples and of rows that are watched: finer than anything that happens in a system of GPUs."""
 
 
 def simulate(
@@ -82,7 +84,8 @@ def simulate(
         5 % of their sender's flow, which is all of them where more than 20 equal links leave it. For all
         placements that come with helixlab both are the same; see `helixlab.flow.links_left_out`.
     sample_step_s : float
-        Step of the timelines in simulated seconds; 0 for none.
+        Step of the timelines in simulated seconds, at least 0.0001; 0 for none. Steps in which nothing
+        happens are left out, see `Result`.
     keep_iterations : bool
         Keep one row for every iteration. Without them latencies are not known.
     keep_batches : bool
@@ -90,7 +93,8 @@ def simulate(
     keep_breakdown : bool
         Note for every iteration where its time went, see `Result`; that takes longer, and memory.
     watch_step_s : float
-        Print a table while it runs, with a row every so many simulated seconds; 0 for none.
+        Print a table while it runs, with a row every so many simulated seconds, at least 0.0001; 0 for
+        none. Where nothing happens for more than ten rows, only the last of them is printed.
     progress : bool, optional
         Show a progress bar; by default in notebooks and on terminals, if it takes more than a second.
     partial : bool
@@ -225,7 +229,7 @@ def check_workload(workload: Workload) -> None:
 
 
 def check_step(name: str, step_s: float, none: str) -> None:
-    """Whether a step called `name` is 0, which stands for none, or more.
+    """Whether a step called `name` is 0, which stands for none, or at least `LEAST_STEP_S`.
 
     Raises
     ------
@@ -233,5 +237,7 @@ def check_step(name: str, step_s: float, none: str) -> None:
         It is not.
     """
     number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
-    if not (number and 0 <= step_s < float("inf")):
-        raise SimulationError(f"{name} must be 0 (no {none}) or more, got {step_s!r}")
+    if not (number and (step_s == 0 or LEAST_STEP_S <= step_s < float("inf"))):
+        raise SimulationError(
+            f"{name} must be 0 (no {none}) or at least {LEAST_STEP_S:g} seconds, got {step_s!r}"
+        )

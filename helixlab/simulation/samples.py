@@ -1,6 +1,15 @@
-"""The timeline: one row every sample step, written by the engine."""
+"""The timeline, written by the engine: one row every sample step, as long as something happens.
+
+Of a stretch without events three rows are kept: the first sample after the last event, the one a step
+later, from which on tokens/s and busy fractions are those of the stretch, and the last sample before the
+next event or the end of the window. In between nothing changes but the busy time, which grows evenly, so
+that looking up the row before a time, and interpolating what is counted, give what every sample would have
+given.
+"""
 
 from __future__ import annotations
+
+import math
 
 from helixlab.jit import rare
 from helixlab.simulation.kv_cache import bottleneck_kv_expected
@@ -12,8 +21,11 @@ NODE_SAMPLES = ("kv_used_token_layers", "kv_expected_token_layers", "busy_s")
 
 
 @rare
-def take_sample(state):
-    """Note the counters and every node's KV use and busy time as they are at the next sample time."""
+def take_sample(state, ahead_s):
+    """Note the counters and every node's KV use and busy time as they are at the next sample time.
+
+    Nothing happens before `ahead_s`. The last sample before the end of the window is always taken.
+    """
     run = state.run[0]
     time_s = run.next_sample_s
     row = state.samples[run.samples]
@@ -35,3 +47,13 @@ def take_sample(state):
         state.node_samples[run.samples, 2, at] = busy_s
     run.samples += 1
     run.next_sample_s = time_s + run.sample_step_s
+    if run.events_at_sample == run.events_done:
+        until_s = ahead_s
+        if time_s < run.end_of_feeding_s:
+            until_s = min(ahead_s, run.end_of_feeding_s)
+        steps = math.floor((until_s - time_s) / run.sample_step_s)
+        if time_s + steps * run.sample_step_s > until_s:
+            steps -= 1
+        if steps > 1:
+            run.next_sample_s = time_s + steps * run.sample_step_s
+    run.events_at_sample = run.events_done

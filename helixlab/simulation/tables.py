@@ -110,6 +110,7 @@ def build_result(
         "queries_refused": int(run["refused"]),
         "queries_waited": int(run["waited"]),
         "queries_preempted": int(run["preempted"]),
+        "queries_outside_window": _outside_window(recording, queries) if workload.online else 0,
         "prompts_waited_for_kv": int(run["kv_waits"]),
         "input_tokens_mean_accepted": float(accepted.mean()) if len(accepted) else float("nan"),
         "output_tokens_mean_accepted": float(asked.mean()) if len(asked) else float("nan"),
@@ -144,6 +145,13 @@ def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
 def _in_flight(recording: Recording) -> NDArray[np.void]:
     queries = recording.state.queries
     return queries[queries["in_use"] == 1]
+
+
+def _outside_window(recording: Recording, queries: pd.DataFrame) -> int:
+    """Queries that came before or after the measured window."""
+    first_s, last_s = recording.window_s
+    came_s = np.concatenate([queries["arrival_s"], _in_flight(recording)["arrival_s"]])
+    return int(((came_s < first_s) | (came_s > last_s)).sum())
 
 
 def _nodes(

@@ -39,11 +39,15 @@ LEAST_WIDTH: Final = 6
 """Of the columns that are not parts of something, which take four characters."""
 LINE: Final = 80
 MOST_DIGITS: Final = 12
+MOST_IDLE_ROWS: Final = 10
+"""Where nothing happens for longer than so many rows, only the last of them is printed."""
 
 
 @dataclass
 class Watch:
     """Prints a row of `watch_row` every `step_s` simulated seconds, and one for what is left at the end.
+
+    Where nothing happens for long, one row stands for all of it.
 
     Parameters
     ----------
@@ -78,9 +82,11 @@ class Watch:
         self._print_row({key: above for key, (above, _, _) in names.items()})
         self._print_row({key: below for key, (_, _, below) in names.items()})
 
-    def next_row_s(self, now_s: float) -> float:
-        """The time of the first row after `now_s`."""
+    def next_row_s(self, now_s: float, next_event_s: float = -math.inf) -> float:
+        """The time of the first row after `now_s`, or of the last before the next event, if that is far."""
         steps = math.floor((now_s - self._start_s) / self.step_s * (1 + 1e-12)) + 1
+        if next_event_s > self._start_s + (steps + MOST_IDLE_ROWS) * self.step_s:
+            steps = math.floor((next_event_s - self._start_s) / self.step_s)
         return self._start_s + steps * self.step_s
 
     def show(self, state: State, now_s: float) -> None:

@@ -31,7 +31,8 @@ __all__ = ["check_requests", "read_requests"]
 MOST_TOKENS: Final = 1_000_000
 MOST_REQUESTS: Final = 20_000_000
 """More than one run takes; reading stops there, so that a small compressed file cannot fill the memory."""
-LATEST_S: Final = 1e12
+LATEST_S: Final = 1e13
+"""Milliseconds since 1970 are below, which are moved to begin at 0 as seconds are."""
 CHUNK_ROWS: Final = 4096
 LONGEST_LINE: Final = 1 << 20
 MOST_LISTED: Final = 12

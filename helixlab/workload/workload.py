@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,18 @@ from helixlab.workload.traces import INTERVAL_S, arrival_names, arrivals_per_int
 __all__ = ["Workload", "offline", "online"]
 
 BATCH_ROWS = 4096
+LEAST_DURATION_S = 60.0
+"""Shortest duration that is taken by default for requests of one's own, however soon the last one comes."""
+FAR_FROM_0_S = 3600.0
+"""Arrivals are moved to begin at 0 if the first is later than this, and than it is from there to the last."""
 LONGEST_S, MOST_QUERIES, MOST_TOKENS, LARGEST_SEED = 1e9, 1_000_000, 1e11, 2**63 - 1
 """Beyond these a workload is taken for a mistake."""
+MOST_INTERVALS = 10_000_000
+"""Of arrivals drawn like those of a trace, which takes its time for each, whether anything comes or not."""
+DURATION_S = 1800.0
+"""Of drawn online queries, by default: as in the paper."""
+MILLISECONDS_FROM = 1e11
+"""Arrivals beyond are hardly seconds: since 1970 those would be of the year 5138."""
 Requests = pd.DataFrame | str | os.PathLike[str]
 
 
@@ -87,6 +98,11 @@ class Workload:
                 raise WorkloadError(
                     f"{self.rate_tokens_per_s:g} tokens/s for {self.duration_s:g} s are more than the"
                     f" {MOST_TOKENS:g} tokens that one run takes; make either smaller"
+                )
+            if self.arrivals != "poisson" and self.duration_s > MOST_INTERVALS * INTERVAL_S:
+                raise WorkloadError(
+                    f"duration_s is {self.duration_s:g}; arrivals of a trace are drawn for at most"
+                    f" {MOST_INTERVALS * INTERVAL_S:g} seconds: make it shorter, or take arrivals='poisson'"
                 )
         object.__setattr__(self, "requests", _own(self.requests, self.online))
         for name in ("warmup_s", "duration_s", "rate_tokens_per_s"):
@@ -187,6 +203,38 @@ def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
     return read_requests(Path(requests), with_arrivals=with_arrivals)
 
 
+def _from_0(requests: pd.DataFrame) -> pd.DataFrame:
+    """Arrivals that begin at 0, where they are counted from far before the first."""
+    first_s, last_s = (float(requests["arrival_s"].iloc[at]) for at in (0, -1))
+    if first_s > max(FAR_FROM_0_S, last_s - first_s):
+        requests = requests.assign(arrival_s=requests["arrival_s"].astype(float) - first_s)
+        last_s -= first_s
+        unit = "; divide by 1000 first, if they are in milliseconds" if first_s >= MILLISECONDS_FROM else ""
+        warnings.warn(
+            f"the first request arrives at {first_s:.10g} seconds and the last {last_s:.10g} seconds later;"
+            f" arrivals are moved by {first_s:.10g} seconds, so that the first is at 0{unit}",
+            stacklevel=3,
+        )
+    if last_s > LONGEST_S:
+        raise WorkloadError(
+            f"requests arrive over {last_s:g} seconds, and one run takes at most {LONGEST_S:g};"
+            " give arrival_s in seconds, or fewer requests"
+        )
+    return requests
+
+
+def _own_duration_s(requests: pd.DataFrame, warmup_s: float) -> float:
+    """Until the last request arrives, or a little longer, so that there is something to measure."""
+    duration_s = max(float(requests["arrival_s"].iloc[-1]), LEAST_DURATION_S)
+    _check_number(warmup_s, "warmup_s", "0 or more", least=0, most=LONGEST_S)
+    if warmup_s >= duration_s:
+        raise WorkloadError(
+            f"warmup_s {warmup_s} leaves nothing to measure of the {duration_s:g} seconds in which requests"
+            " arrive; make it shorter, or give duration_s"
+        )
+    return duration_s
+
+
 def offline(
     *,
     initial_queries: int = 20,
@@ -204,7 +252,8 @@ def offline(
         Queries fed at first, 0.1 s apart. The helix scheduler then feeds while the KV cache
         allows it; with the others this many stay in flight.
     warmup_s, duration_s : float
-        Figures are taken from the end of the warm-up, for the duration; nothing is fed after that.
+        Figures are taken from the end of the warm-up, for the duration; nothing is fed after that. Requests
+        of your own do not change that: if the last of them ends before the window does, `diagnose` says so.
     rng : int or numpy Generator
         For the lengths, and for schedulers that draw.
     trace : str
@@ -240,7 +289,7 @@ def offline(
 def online(
     *,
     rate_tokens_per_s: float | None = None,
-    duration_s: float = 1800.0,
+    duration_s: float | None = None,
     warmup_s: float = 0.0,
     rng: int | np.random.Generator = 0,
     trace: str = "azure-conv",
@@ -253,8 +302,10 @@ def online(
     ----------
     rate_tokens_per_s : float
         Prompt and decode tokens of the arriving queries per second, on average.
-    duration_s : float
-        How long queries arrive; the run goes on until all have ended.
+    duration_s : float, optional
+        How long queries arrive and where the measured window ends; the run goes on until all have ended. By
+        default 1800 seconds for queries that are drawn. For requests of your own, which all arrive whatever
+        it is, by default until the last one arrives, but at least 60 seconds.
     warmup_s : float
         Figures are taken from here to the end of the duration.
     rng : int or numpy Generator
@@ -264,12 +315,19 @@ def online(
     arrivals : str, optional
         Trace of the arrivals, or ``"poisson"``; by default the trace's own, or that of azure-conv.
     requests : DataFrame or path, optional
-        Requests of your own instead, columns arrival_s, input_tokens, output_tokens.
+        Requests of your own instead, columns arrival_s, input_tokens, output_tokens. Where the first arrives
+        later than an hour, and later than the time from it to the last, arrivals are taken to be counted
+        from elsewhere, such as 1970, and moved so that the first is at 0.
 
     Raises
     ------
     WorkloadError, UnknownNameError, FileFormatError
         A value makes no sense; the message says which.
+
+    Warns
+    -----
+    UserWarning
+        Arrivals were moved; it says by how much.
 
     Examples
     --------
@@ -279,7 +337,11 @@ def online(
     """
     own = _own(requests, with_arrivals=True)
     if own is not None:
+        own = _from_0(own)
+        if duration_s is None:
+            duration_s = _own_duration_s(own, warmup_s)
         return Workload("online", warmup_s, duration_s, _seed(rng), requests=own)
+    duration_s = DURATION_S if duration_s is None else duration_s
     if rate_tokens_per_s is None:
         raise WorkloadError(
             "an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests"

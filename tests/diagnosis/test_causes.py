@@ -251,6 +251,12 @@ def saturated():
     return run(system((A, 0, 4)), workload=hx.online(requests=table, duration_s=200))
 
 
+def outside_the_window():
+    # Nearly all of them come after the window, at a rate that is served.
+    table = requests([300] * 100, [50] * 100, np.linspace(0, 1000, 100))
+    return run(system((A, 0, 4)), workload=hx.online(requests=table, duration_s=60))
+
+
 CASES = {
     "no layers": no_layers,
     "no way through": no_way_through,
@@ -278,6 +284,7 @@ CASES = {
     "waiting": waiting,
     "unsteady": unsteady,
     "saturated": saturated,
+    "outside the window": outside_the_window,
 }
 
 
@@ -304,7 +311,12 @@ def test_it_is_named_first(cause):
     result = CASES[cause]()
     findings = hx.diagnose(result)
     assert findings[0].cause == cause
-    if cause not in ("unsteady", "saturated", "rejected"):  # which need lose nothing to be told
+    if cause not in (
+        "unsteady",
+        "saturated",
+        "rejected",
+        "outside the window",
+    ):  # which need lose nothing to be told
         assert losses(result)["cause"].iloc[0] == cause
     assert findings == sorted(findings, key=lambda finding: -finding.cost)
     for finding in findings:

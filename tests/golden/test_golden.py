@@ -60,7 +60,7 @@ def test_swarm_offline(cluster, model, case, placement):
     ("case", "workload"),
     [
         ("offline-helix-on-helix", hx.offline(requests=OFFLINE)),
-        ("online-helix-700-on-helix", hx.online(requests=ONLINE)),
+        ("online-helix-700-on-helix", hx.online(requests=ONLINE, duration_s=1800)),
     ],
 )
 def test_helix(cluster, model, case, workload):
