@@ -6,12 +6,12 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 
+from helixlab._validation import plain
 from helixlab.cluster import checks
 from helixlab.cluster.parts import SINK, SOURCE, Coordinator, Link, Machine, Node
 from helixlab.errors import ClusterError
@@ -81,6 +81,7 @@ class Cluster:
                 raise ClusterError(f"{field} is {value}; give a sequence of {kind.__name__}") from None
             checks.check_members(members, kind, field)
             object.__setattr__(self, field, members)
+        object.__setattr__(self, "name", plain(self.name))
         checks.check_name(self.name, "the name of the cluster")
         checks.check_machine_names(self.machines)
         checks.check_machine_amounts(self.machines)
@@ -121,7 +122,8 @@ class Cluster:
             ends = (getattr(link, end) for link in self.links)
             digest.update(np.array([position.get(end, end) for end in ends], "<i8").tobytes())
         for amount in ("bandwidth_bytes_per_s", "latency_s"):
-            digest.update(np.array([getattr(link, amount) for link in self.links], "<f8").tobytes())
+            amounts = np.array([getattr(link, amount) for link in self.links], "<f8")
+            digest.update((amounts + 0.0).tobytes())  # without negative zeros
         return digest.hexdigest()[:16]
 
     def _repr_html_(self) -> str:
@@ -164,11 +166,12 @@ class Cluster:
         ClusterError
             There is no node of that index.
         """
-        if not isinstance(index, Integral) or not 0 <= index < len(self.nodes):
+        place = plain(index)
+        if type(place) is not int or not 0 <= place < len(self.nodes):
             raise ClusterError(
                 f"cluster {self.name!r} has no node {checks.shown(index)}; ask for 0 to {len(self.nodes) - 1}"
             )
-        return self._machine_by_name[self.nodes[index].machine]
+        return self._machine_by_name[self.nodes[place].machine]
 
     def link(self, sender: int | str, receiver: int | str) -> Link:
         """The link from one node to another; ``"source"`` and ``"sink"`` are the coordinator.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
+
+from helixlab._validation import plain, plain_amount
 
 __all__ = ["SINK", "SOURCE", "Coordinator", "Link", "Machine", "Node", "both_ways"]
 
@@ -41,6 +44,9 @@ class Machine:
     nic_out_bytes_per_s: float
     disk_bytes_per_s: float
 
+    def __post_init__(self) -> None:
+        _make_plain(self, name=plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -64,6 +70,9 @@ class Node:
     index: int
     machine: str
     region: str = ""
+
+    def __post_init__(self) -> None:
+        _make_plain(self, index=plain, machine=plain, region=plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,12 @@ class Link:
     bandwidth_bytes_per_s: float
     latency_s: float
 
+    def __post_init__(self) -> None:
+        # A million links are common in studies of scale: what is plain already needs no closer look.
+        plain_ends = type(self.sender) in (int, str) and type(self.receiver) in (int, str)
+        if not (plain_ends and type(self.bandwidth_bytes_per_s) is type(self.latency_s) is float):
+            _make_plain(self, sender=plain, receiver=plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
@@ -112,6 +127,15 @@ class Coordinator:
 
     nic_in_bytes_per_s: float
     nic_out_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
+
+def _make_plain(part: Any, **how: Callable[[Any], Any]) -> None:
+    """Make the fields plain Python values, amounts if nothing else is said; a cluster checks them."""
+    for field in fields(part):
+        object.__setattr__(part, field.name, how.get(field.name, plain_amount)(getattr(part, field.name)))
 
 
 def both_ways(one: Any, other: Any, bandwidth_bytes_per_s: float, latency_s: float) -> tuple[Link, ...]:
