@@ -23,6 +23,7 @@ __all__ = [
     "as_flag",
     "as_generator",
     "as_items",
+    "as_jobs",
     "as_number",
     "as_seed",
     "as_whole",
@@ -204,6 +205,20 @@ def as_items(values: Any, name: str, *, error: type[HelixlabError], of: str = "n
     if unordered or not isinstance(values, Iterable):
         raise error(f"{name} is {shown(values)}; give a sequence of {of}")
     return tuple(map(plain, values))
+
+
+def as_jobs(n_jobs: Any, name: str = "n_jobs", *, error: type[HelixlabError]) -> int:
+    """Runs at a time, as joblib counts them: -1 is one for each core, -2 one less.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_jobs(np.int64(2), error=HelixlabError)
+    2
+    """
+    mend = "the number of runs at a time, or -1 for one a core"
+    jobs = as_whole(n_jobs, name, mend=mend, error=error)
+    return jobs or as_whole(jobs, name, least=1, mend=mend, error=error)
 
 
 def as_seed(rng: Any, name: str = "rng", *, error: type[HelixlabError]) -> int:

@@ -33,7 +33,20 @@ HIDDEN = {".ci", ".gitignore", ".gitattributes"}
 
 # A part imports from its own level or from one before it, never from one after it.
 LEVELS = [
-    {"errors", "units", "_validation", "files", "html", "interrupts", "naming", "progress", "tables", "data", "jit"},
+    {
+        "_equality",
+        "_validation",
+        "errors",
+        "units",
+        "files",
+        "html",
+        "interrupts",
+        "naming",
+        "progress",
+        "tables",
+        "data",
+        "jit",
+    },
     {"cluster"},
     {"model"},
     {"placement"},

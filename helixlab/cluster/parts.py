@@ -25,7 +25,8 @@ class Machine:
     name : str
         Name of the type, the key into measured profiles.
     vram_bytes : float
-        GPU memory of the whole machine.
+        GPU memory of the whole machine. It has to hold the weights and the KV cache of a node; how large the
+        cache is says the machine profile or the placement, not the memory.
     nic_in_bytes_per_s, nic_out_bytes_per_s : float
         What its network card receives and sends, all links together.
     disk_bytes_per_s : float

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab._validation import as_flag, as_seed, as_whole
 from helixlab.experiments.jobs import Job, ended, start
 from helixlab.experiments.kernel import papermill_or_error
 from helixlab.experiments.notebooks import (
@@ -121,9 +122,9 @@ def reproduce(
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
-    for name, number in (("jobs", jobs), ("seeds", seeds)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise NotebookError(f"{name} is {number!r}; give a whole number from 1 up")
+    jobs = as_whole(jobs, "jobs", least=1, error=NotebookError)
+    seeds = None if seeds is None else as_whole(seeds, "seeds", least=1, error=NotebookError)
+    seed, replan = as_seed(seed, "seed", error=NotebookError), as_flag(replan, "replan", error=NotebookError)
     if output is None:
         output = Path("figures") if scale == "full" else Path("figures", scale)
     target = Path(output).resolve()

@@ -16,6 +16,7 @@ from typing import Any, Final
 import networkx as nx
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edge, node_edge
 from helixlab.html import card
@@ -29,8 +30,8 @@ __all__ = ["Flow", "max_flow"]
 _AMOUNTS: Final = ("flow_tokens_per_s", "capacity_tokens_per_s")
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, eq=False)
+class Flow(ByContent):
     """A maximum flow through a placement.
 
     Parameters

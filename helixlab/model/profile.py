@@ -98,7 +98,8 @@ class MachineProfile:
     decode_batch_tokens, decode_layer_s : tuple
         The same for decode tokens.
     kv_blocks : tuple of int
-        ``kv_blocks[k - 1]``: blocks of 16 tokens in the KV cache of a node that holds k layers.
+        ``kv_blocks[k - 1]``: blocks of 16 tokens in the KV cache of a node that holds k layers, for the GPU
+        memory of the machine that was measured.
     max_prompt_requests, max_decode_tokens : tuple of int
         ``[k - 1]``: most prompt requests and decode tokens in a batch on a node with k layers.
     typical_layers, typical_layers_when_tight : int

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab._validation import as_whole, plain, plain_amount, shown
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
@@ -44,8 +45,8 @@ class NodeLayers:
         return self.end_layer - self.first_layer
 
 
-@dataclass(frozen=True)
-class PlanReport:
+@dataclass(frozen=True, eq=False)
+class PlanReport(ByContent):
     """What a planner did.
 
     Parameters

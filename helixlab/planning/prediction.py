@@ -12,7 +12,7 @@ from helixlab.errors import PlacementError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
 from helixlab.model import Model
-from helixlab.placement import Placement
+from helixlab.placement import Placement, check_placement
 from helixlab.placement.files import shown_name
 from helixlab.planning.layouts import layout_of
 from helixlab.planning.network import Network, flow_room, network_of
@@ -115,6 +115,7 @@ def predict(
             f"placement {placement.name!r} states KV capacities of its own, of which predict knows no"
             " measured speeds; simulate it"
         )
+    check_placement(placement, cluster, model)
     if flow is None:
         flow = max_flow(cluster, model, placement)
     elif not isinstance(flow, Flow) or flow.placement != shown_name(placement):

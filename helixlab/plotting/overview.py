@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from helixlab._validation import as_number
 from helixlab.errors import SimulationError
 from helixlab.plotting.style import LINES, OTHER_COLOURS, PAGE_WIDTH_IN, PHASE_COLOURS, panels, styled
 from helixlab.plotting.timeline import check_timeline, node_use_picture
@@ -54,9 +54,8 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     """
     timeline = result.timeline
     check_timeline(result)
-    number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
-    if not (step_s is None or (number and math.isfinite(step_s))):
-        raise SimulationError(f"step_s is {step_s!r}; give a number of seconds")
+    if step_s is not None:
+        step_s = as_number(step_s, "step_s", mend="a number of seconds", error=SimulationError)
     own_s = float(timeline["time_s"].diff().median())
     every = 1 if step_s is None else round(step_s / own_s)
     if every < 1 or (step_s is not None and abs(every * own_s - step_s) > 1e-6 * own_s):

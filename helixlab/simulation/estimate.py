@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from helixlab._equality import ByContent
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.placement import Placement
@@ -34,8 +35,8 @@ BATCHES_AN_ITERATION: Final = 4.0
 """What the tables and the work on them take at the most, measured."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, eq=False)
+class Estimate(ByContent):
     """What a simulation will take.
 
     Parameters

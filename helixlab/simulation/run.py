@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from helixlab._validation import as_flag, as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution, get_execution
@@ -115,11 +116,18 @@ def simulate(
         )
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
+    steps_s = {}
     for name, step_s, none in (
         ("sample_step_s", sample_step_s, "timeline"),
         ("watch_step_s", watch_step_s, "table"),
     ):
-        check_step(name, step_s, none)
+        steps_s[name] = check_step(name, step_s, none)
+    keeps = {"iterations": keep_iterations, "batches": keep_batches, "breakdown": keep_breakdown}
+    keep_iterations, keep_batches, keep_breakdown = (
+        as_flag(value, f"keep_{name}", error=SimulationError) for name, value in keeps.items()
+    )
+    partial = as_flag(partial, "partial", error=SimulationError)
+    sample_step_s, watch_step_s = steps_s["sample_step_s"], steps_s["watch_step_s"]
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
     check_placement(placement, cluster, model)
@@ -131,12 +139,11 @@ def simulate(
             f" {placement.name!r}; use another scheduler or give its fullest nodes fewer layers"
         )
     mark, ratio = KV_RULES[workload.mode]
-    mark = mark if kv_high_water_mark is None else kv_high_water_mark
-    ratio = ratio if expected_output_ratio is None else expected_output_ratio
-    if not (0 < mark <= 1 and 0 <= ratio <= 1e6):
-        raise SimulationError(
-            f"kv_high_water_mark must be above 0 and at most 1 (got {mark!r}), expected_output_ratio 0 or"
-            f" more (got {ratio!r})"
+    if kv_high_water_mark is not None:
+        mark = as_number(kv_high_water_mark, "kv_high_water_mark", above=0, most=1, error=SimulationError)
+    if expected_output_ratio is not None:
+        ratio = as_number(
+            expected_output_ratio, "expected_output_ratio", least=0, most=1e6, error=SimulationError
         )
     state = new_state(
         cluster,
@@ -197,14 +204,12 @@ def check_workload(workload: Workload) -> None:
         raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
 
 
-def check_step(name: str, step_s: float, none: str) -> None:
-    """Whether a step called `name` is 0, which stands for none, or more.
+def check_step(name: str, step_s: float, none: str) -> float:
+    """The step called `name`, which is 0 for none, or more.
 
     Raises
     ------
     SimulationError
         It is not.
     """
-    number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
-    if not (number and 0 <= step_s < float("inf")):
-        raise SimulationError(f"{name} must be 0 (no {none}) or more, got {step_s!r}")
+    return as_number(step_s, name, least=0, mend=f"0 (no {none}) or more", error=SimulationError)
