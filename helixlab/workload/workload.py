@@ -37,7 +37,8 @@ class _OwnRequests:
 
     def __get__(self, workload: Workload | None, kind: type) -> pd.DataFrame | None:
         table = None if workload is None else vars(workload)["_requests"]
-        return None if table is None else table.copy(deep=False)  # pandas copies what is written to
+        # A shallow copy will do, as pandas copies what is written to.
+        return table.copy(deep=False) if isinstance(table, pd.DataFrame) else table
 
     def __set__(self, workload: Workload, table: pd.DataFrame | None) -> None:
         vars(workload)["_requests"] = table

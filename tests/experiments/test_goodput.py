@@ -92,7 +92,7 @@ def test_arguments_of_the_wrong_kind():
     with pytest.raises(WorkloadError, match="tolerance is '2%'; give a number"):
         hx.goodput(*SYSTEM, objective=OBJECTIVE, tolerance="2%")
     for most in (0, -5, float("nan"), True, "700"):
-        with pytest.raises(WorkloadError, match="most_tokens_per_s is .*; give a number above 0"):
+        with pytest.raises(WorkloadError, match=r"most_tokens_per_s is .*; give a number above 0"):
             hx.goodput(*SYSTEM, objective=OBJECTIVE, most_tokens_per_s=most)
     with pytest.raises(SweepError, match="n_jobs is 0"):
         hx.goodput(*SYSTEM, objective=OBJECTIVE, n_jobs=0)

@@ -132,23 +132,23 @@ def test_a_workload_says_the_same_each_time():
 
 @pytest.mark.parametrize("rng", [-1, 1.5, "0", None, True])
 def test_seeds_that_make_no_sense(rng):
-    with pytest.raises(WorkloadError, match="rng is .*; give a seed from 0 to"):
+    with pytest.raises(WorkloadError, match=r"rng is .*; give a seed from 0 to"):
         offline(rng=rng)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_durations_and_rates_that_make_no_sense(value):
-    with pytest.raises(WorkloadError, match="duration_s is .*; give a number above 0"):
+    with pytest.raises(WorkloadError, match=r"duration_s is .*; give a number above 0"):
         offline(duration_s=value)
-    with pytest.raises(WorkloadError, match="duration_s is .*; give a number above 0"):
+    with pytest.raises(WorkloadError, match=r"duration_s is .*; give a number above 0"):
         online(rate_tokens_per_s=5, duration_s=value)
-    with pytest.raises(WorkloadError, match="rate_tokens_per_s is .*; give a number above 0"):
+    with pytest.raises(WorkloadError, match=r"rate_tokens_per_s is .*; give a number above 0"):
         online(rate_tokens_per_s=value)
 
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf])
 def test_warmups_that_make_no_sense(value):
-    with pytest.raises(WorkloadError, match="warmup_s is .*; give a number from 0"):
+    with pytest.raises(WorkloadError, match=r"warmup_s is .*; give a number from 0"):
         offline(warmup_s=value)
 
 
