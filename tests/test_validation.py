@@ -27,8 +27,8 @@ WHOLE = [int, np.int8, np.int64, np.uint16, np.array, lambda n: pd.Series([n], d
 NUMBERS = [*WHOLE, float, np.float32, np.float64, np.longdouble, Fraction, Decimal]
 NO_NUMBERS = [
     True, np.True_, np.array(True), None, "3", np.str_("3"), b"3", math.nan, np.nan, pd.NA, pd.NaT, 1j, [3],
-    np.array([3]), pd.Series([3]), np.timedelta64(3, "s"), np.datetime64(3, "s"), pd.Timedelta(3), Decimal("NaN"),
-    Decimal("sNaN"), {3},
+    np.array([3]), pd.Series([3]), np.timedelta64(3, "s"), np.datetime64(3, "s"), pd.Timedelta(3), {3},
+    Decimal("NaN"), Decimal("sNaN"),
 ]  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_flags(value):
 
 @pytest.mark.parametrize("value", [1, "yes", None, np.int64(1)])
 def test_no_flags(value):
-    with pytest.raises(HelixlabError, match="it is .*; give True or False"):
+    with pytest.raises(HelixlabError, match=r"it is .*; give True or False"):
         as_flag(value, "it", error=HelixlabError)
 
 
@@ -113,7 +113,7 @@ def test_items(values):
 
 @pytest.mark.parametrize("values", ["12", b"12", {1, 2}, {1: 2}, 12, None, np.eye(2), pd.DataFrame([1, 2])])
 def test_no_items(values):
-    with pytest.raises(HelixlabError, match="it is .*; give a sequence of numbers"):
+    with pytest.raises(HelixlabError, match=r"it is .*; give a sequence of numbers"):
         as_items(values, "it", error=HelixlabError)
 
 
@@ -184,7 +184,7 @@ def test_clusters_and_models_of_numpy_numbers():
     nodes = [hx.Node(np.int64(n.index), np.str_(n.machine), np.str_(n.region)) for n in CLUSTER.nodes]
     links = [
         hx.Link(
-            *(np.str_(end) if isinstance(end, str) else np.int64(end) for end in (each.sender, each.receiver)),
+            *(np.str_(e) if isinstance(e, str) else np.int64(e) for e in (each.sender, each.receiver)),
             Fraction(each.bandwidth_bytes_per_s), np.float64(each.latency_s),
         )
         for each in CLUSTER.links

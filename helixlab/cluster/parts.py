@@ -30,7 +30,8 @@ class Machine:
     nic_in_bytes_per_s, nic_out_bytes_per_s : float
         What its network card receives and sends, all links together.
     disk_bytes_per_s : float
-        Speed at which it loads layers.
+        Speed at which it loads layers. A run starts when the slowest node has loaded its own; nothing else
+        depends on it.
 
     Examples
     --------
@@ -60,7 +61,8 @@ class Node:
     machine : str
         Name of its machine type.
     region : str, default ""
-        Where it stands; empty where the cluster has no regions.
+        Where it stands; empty where the cluster has no regions. A name for tables, pictures and planners:
+        what a region means for its links say their bandwidth and latency.
 
     Examples
     --------

@@ -75,7 +75,8 @@ class Execution:
     prompt_cost_factor : float
         What prompt tokens cost relative to the profile.
     kv_reread_factor : float
-        What reading the KV cache of earlier chunks again costs, relative to the estimate above.
+        What reading the KV cache of earlier chunks again costs, relative to the estimate above; nothing
+        without `chunk_tokens`.
 
     Raises
     ------

@@ -120,7 +120,7 @@ def memory_misfit(
         mends = "give the model a profile with the kv_blocks of this memory, or correct its vram_bytes"
     if token_layer_bytes == 2 * model.activation_bytes:
         mends += (
-            " (with grouped-query attention also the model's kv_bytes_per_token_layer, now two activations)"
+            " (with grouped-query attention also the model's kv_bytes_per_token_layer, two activations here)"
         )
     return f"{amounts}; {mends}"
 

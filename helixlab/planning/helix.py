@@ -69,7 +69,7 @@ def plan_helix(
         What is to be greatest: ``"throughput"``, the decode tokens/s that are simulated, offline and with the
         Helix scheduler; or ``"flow"``, the maximum flow, which is what the paper plans for.
     execution : str or Execution
-        How nodes form batches, which decides what is served.
+        How nodes form batches, which decides what is served; for flow it decides nothing.
     rng : numpy.random.Generator or int, default 0
         Decides between equals and draws the steps of the annealing. Without a time limit the same seed gives
         the same placement.
@@ -77,7 +77,8 @@ def plan_helix(
         End after about so many seconds with the best that was found. Without it the search ends by itself:
         for flow after a few seconds where links do not bind, for throughput after some minutes.
     n_jobs : int, optional
-        Simulations side by side; by default one for each processor. The placement does not depend on it.
+        Simulations side by side, as for `sweep`; by default one for each processor. The placement does not
+        depend on it. For flow nothing is simulated.
     progress : bool, optional
         Show incumbent, bound and gap; by default in notebooks and on terminals.
 
@@ -119,11 +120,11 @@ def plan_helix(
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError("planning objective", objective, OBJECTIVES)
-    if objective == "flow":
-        return _plans(cluster, model, 1, rng, time_limit_s, progress)[0]
     jobs = -1 if n_jobs is None else as_jobs(n_jobs, error=PlacementError)
     threads = jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
     execution = get_execution(execution)
+    if objective == "flow":
+        return _plans(cluster, model, 1, rng, time_limit_s, progress)[0]
     began = time.perf_counter()
     generator, time_limit_s = as_generator(rng, error=PlacementError), time_limit(time_limit_s)
     for_flow_s = None if time_limit_s is None else FOR_FLOW * time_limit_s

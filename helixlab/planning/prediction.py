@@ -65,7 +65,8 @@ def predict(
     cluster, model, placement
         As for `simulate`.
     execution : str or Execution
-        How nodes form batches. Of a policy's own rule for admission nothing is known here.
+        How nodes form batches. Of a policy's own rule for admission nothing is known here, and a batch
+        always takes at least the time of reading the layer (as with ``memory_floor=True``).
     trace : str
         Where the lengths of the queries come from.
     flow : Flow, optional

@@ -61,13 +61,13 @@ def simulate(
     on_full : str
         What happens to a query for which a scheduler that plans ahead finds no room: ``"wait"`` at
         the coordinator, in order of arrival, or ``"drop"``, as the reference simulator does. Dropping
-        favours short queries.
+        favours short queries. With a scheduler that chooses hop by hop it decides nothing.
     kv_high_water_mark : float, optional
         Part of a node's KV cache that the helix scheduler may expect to fill; the paper's by default
         (0.85 offline, 0.9 online).
     expected_output_ratio : float, optional
         Part of the mean output of 240 tokens it expects of a query; the paper's by default (1 offline,
-        0.6 online).
+        0.6 online). Like the mark, it decides nothing with schedulers that do not look at it.
     sample_step_s : float
         Step of the timelines in simulated seconds; 0 for none.
     keep_iterations : bool
