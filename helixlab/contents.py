@@ -112,7 +112,8 @@ def _described(value: Any, what: str, inside: tuple[int, ...]) -> Any:
     if isinstance(value, set | frozenset):
         return ["set", *sorted(json.dumps(item) for item in described(*value))]
     if isinstance(value, Mapping):
-        return ["mapping", *([*described(key, value[key])] for key in value)]
+        pairs = [[*described(key, value[key])] for key in value]
+        return ["mapping", *sorted(pairs, key=json.dumps)]  # equal mappings may differ in their order
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return ["array", repr(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, pd.DataFrame):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from helixlab._validation import shown
 from helixlab.errors import FileFormatError
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "read_json",
     "read_text",
     "replacing",
-    "shown",
     "write_json",
     "write_text",
 ]
@@ -35,15 +35,6 @@ NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 """Numbers of the errors of a full disk, or of a limit as good as that."""
 DEEPEST: Final = 100
 """Lists and objects in one another; much deeper ones could not even be printed."""
-
-
-def shown(value: object) -> str:
-    """A value as an error message shows it: never longer than a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        text = "an integer of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def content_hash(content: Any) -> str:

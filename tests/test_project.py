@@ -34,6 +34,8 @@ HIDDEN = {".ci", ".gitignore", ".gitattributes"}
 # A part imports from its own level or from one before it, never from one after it.
 LEVELS = [
     {
+        "_equality",
+        "_validation",
         "errors",
         "units",
         "files",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
+from helixlab._validation import LARGEST, as_number, shown
 from helixlab.cluster.parts import SINK, SOURCE, Coordinator, Link, Machine, Node
 from helixlab.errors import ClusterError
-from helixlab.files import shown
 
 __all__ = [
     "LARGEST",
@@ -29,9 +28,6 @@ __all__ = [
     "shown",
 ]
 
-LARGEST: Final = 1e18
-"""Largest amount of bytes, bytes per second or seconds that is taken for meant."""
-
 
 @contextmanager
 def naming(source: str) -> Iterator[None]:
@@ -42,14 +38,11 @@ def naming(source: str) -> Iterator[None]:
         raise ClusterError(f"{source}: {error}") from None
 
 
-def check_amount(value: object, what: str, zero: bool = False) -> None:
-    """Refuse what is not a plain number above 0 (or 0 itself, with `zero`); `what` names the value."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
-    if not (0 < number <= LARGEST or (zero and number == 0)):
-        least = "0 or more" if zero else "above 0"
-        raise ClusterError(
-            f"{what} is {shown(value)}; give a plain int or float, {least} and at most {LARGEST:g}"
-        )
+def check_amount(value: object, what: str, zero: bool = False) -> float:
+    """Refuse what is not a number above 0 (or 0 itself, with `zero`); `what` names the value."""
+    mend = f"a number, {'0 or more' if zero else 'above 0'} and at most {LARGEST:g}"
+    limits = {"least": 0.0} if zero else {"above": 0.0}
+    return as_number(value, what, **limits, most=LARGEST, mend=mend, error=ClusterError)
 
 
 def check_name(value: object, what: str) -> None:
@@ -97,7 +90,7 @@ def check_node_indices(nodes: Sequence[Node]) -> None:
         if type(node.index) is not int or node.index != position:
             raise ClusterError(
                 f"the node at position {position} has index {shown(node.index)}; "
-                f"number the nodes 0 to {len(nodes) - 1} in their order, with plain ints"
+                f"number the nodes 0 to {len(nodes) - 1} in their order"
             )
 
 
@@ -130,8 +123,8 @@ def check_link_ends(links: Iterable[Link], nodes: int) -> None:
             raise ClusterError(f"link {sender} -> {receiver} joins a node to itself; leave it out")
         if not ((from_node or sender == SOURCE) and (to_node or receiver == SINK) and (from_node or to_node)):
             raise ClusterError(
-                f"link {shown(sender)} -> {shown(receiver)} has no such ends; join nodes 0 to {nodes - 1} "
-                f"(plain ints), {SOURCE!r} to a node, or a node to {SINK!r}"
+                f"link {shown(sender)} -> {shown(receiver)} has no such ends; join nodes 0 to {nodes - 1}, "
+                f"{SOURCE!r} to a node, or a node to {SINK!r}"
             )
 
 
@@ -151,7 +144,7 @@ def check_link_amounts(links: Iterable[Link]) -> None:
     """Bandwidth is positive and finite, latency finite and not negative."""
     for link in links:
         bandwidth, latency = link.bandwidth_bytes_per_s, link.latency_s
-        # A million links are common in studies of scale: plain floats in range need no closer look.
+        # A million links are common in studies of scale: floats in range need no closer look.
         if type(bandwidth) is type(latency) is float and 0 < bandwidth <= LARGEST and 0 <= latency <= LARGEST:
             continue
         check_amount(bandwidth, f"bandwidth_bytes_per_s of link {link.sender} -> {link.receiver}")

@@ -6,12 +6,12 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 
+from helixlab._validation import plain
 from helixlab.cluster import checks
 from helixlab.cluster.parts import SINK, SOURCE, Coordinator, Link, Machine, Node
 from helixlab.errors import ClusterError
@@ -81,6 +81,7 @@ class Cluster:
                 raise ClusterError(f"{field} is {value}; give a sequence of {kind.__name__}") from None
             checks.check_members(members, kind, field)
             object.__setattr__(self, field, members)
+        object.__setattr__(self, "name", plain(self.name))
         checks.check_name(self.name, "the name of the cluster")
         checks.check_machine_names(self.machines)
         checks.check_machine_amounts(self.machines)
@@ -165,11 +166,12 @@ class Cluster:
         ClusterError
             There is no node of that index.
         """
-        if not isinstance(index, Integral) or not 0 <= index < len(self.nodes):
+        place = plain(index)
+        if type(place) is not int or not 0 <= place < len(self.nodes):
             raise ClusterError(
                 f"cluster {self.name!r} has no node {checks.shown(index)}; ask for 0 to {len(self.nodes) - 1}"
             )
-        return self._machine_by_name[self.nodes[index].machine]
+        return self._machine_by_name[self.nodes[place].machine]
 
     def link(self, sender: int | str, receiver: int | str) -> Link:
         """The link from one node to another; ``"source"`` and ``"sink"`` are the coordinator.

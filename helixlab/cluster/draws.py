@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from numbers import Integral
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from helixlab._validation import as_generator, as_whole, plain, shown
 from helixlab.cluster.bundled import bundled_machines
-from helixlab.cluster.checks import check_amount, check_machine_names, check_members, shown
+from helixlab.cluster.checks import check_amount, check_machine_names, check_members
 from helixlab.cluster.parts import SINK, SOURCE, Link, Machine, both_ways
 from helixlab.errors import ClusterError
 
@@ -22,10 +22,7 @@ _MOST_LINKS: Final = 10_000_000
 
 def generator(rng: np.random.Generator | int) -> np.random.Generator:
     """The generator itself, or one seeded with `rng`."""
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        raise ClusterError(f"rng is {shown(rng)}; give a seed, 0 or more, or a numpy Generator") from None
+    return as_generator(rng, error=ClusterError)
 
 
 def known_machines(machines: Iterable[Machine] | None) -> tuple[Machine, ...]:
@@ -41,15 +38,18 @@ def listed(counts: Mapping[str, int], known: Iterable[Machine], what: str = "cou
     if not isinstance(counts, Mapping):
         raise ClusterError(f"{what} is {shown(counts)}; give a mapping such as {{'A100': 4, 'T4': 12}}")
     names = [machine.name for machine in known]
+    nodes: list[str] = []
     for name, count in counts.items():
         if name not in names:
             raise ClusterError(
                 f"{what} asks for machine type {shown(name)}; give it as a Machine in machines=[...], "
                 f"or use one of: {', '.join(names)}"
             )
-        if isinstance(count, bool) or not isinstance(count, Integral) or not 0 <= count <= _MOST_LINKS:
-            raise ClusterError(f"{what}[{name!r}] is {shown(count)}; give a whole number of nodes, 0 or more")
-    nodes = [name for name, count in counts.items() for _ in range(count)]
+        mend = f"a whole number of nodes, 0 or more and at most {_MOST_LINKS}"
+        wanted = as_whole(
+            count, f"{what}[{name!r}]", least=0, most=_MOST_LINKS, mend=mend, error=ClusterError
+        )
+        nodes += [plain(name)] * wanted
     if not nodes:
         raise ClusterError(f"{what} is {shown(counts)}, which is 0 nodes; ask for at least one")
     return nodes
@@ -60,11 +60,11 @@ def uniform(mean: float, spread: float, name: str, zero: bool = False) -> tuple[
 
     `name` has a gap for ``_spread``; with `zero` the interval may touch 0.
     """
-    check_amount(mean, name.format(""), zero)
-    check_amount(spread, name.format("_spread"), zero=True)
+    mean = check_amount(mean, name.format(""), zero)
+    spread = check_amount(spread, name.format("_spread"), zero=True)
     if spread > mean or (spread == mean and not zero):
         raise ClusterError(
-            f"{name.format('_spread')} is {spread!r} around a mean of {mean!r}; make it smaller, "
+            f"{name.format('_spread')} is {spread:g} around a mean of {mean:g}; make it smaller, "
             f"so that nothing falls {'below 0' if zero else 'to 0'}"
         )
     return mean - spread, mean + spread

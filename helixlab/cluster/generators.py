@@ -7,12 +7,12 @@ coordinator may have different ones out and in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
 
 import numpy as np
 
+from helixlab._validation import as_flag, as_whole, shown
 from helixlab.cluster.bundled import bundled_coordinator, machines_in_use
-from helixlab.cluster.checks import check_amount, shown
+from helixlab.cluster.checks import check_amount
 from helixlab.cluster.cluster import Cluster
 from helixlab.cluster.draws import (
     all_pairs,
@@ -81,7 +81,7 @@ def single_region(
     kinds = listed(counts, known)
     bandwidths = uniform(bandwidth_bytes_per_s, bandwidth_spread_bytes_per_s, "bandwidth{}_bytes_per_s")
     latencies = uniform(latency_s, latency_spread_s, "latency{}_s", zero=True)
-    if shuffle:
+    if as_flag(shuffle, "shuffle", error=ClusterError):
         kinds = [kinds[position] for position in rng.permutation(len(kinds))]
     everybody, pairs = range(len(kinds)), all_pairs(len(kinds))
     drawn = 2 * len(kinds) + len(pairs)
@@ -173,11 +173,13 @@ def geo_distributed(
     )
     known, rng = known_machines(machines), generator(rng)
     nodes: list[Node] = []
+    sizes = []
     for region, counts in named.items():
-        for machine in listed(counts, known, f"region {region!r}"):
-            nodes.append(Node(len(nodes), machine, region))
+        kinds = listed(counts, known, f"region {region!r}")
+        nodes += [Node(index, kind, region) for index, kind in enumerate(kinds, start=len(nodes))]
+        sizes.append(len(kinds))
     everybody, pairs = range(len(nodes)), all_pairs(len(nodes))
-    place = np.repeat(np.arange(len(named)), [sum(counts.values()) for counts in named.values()])
+    place = np.repeat(np.arange(len(named)), sizes)
     outside = np.array([node.region != coordinator_region for node in nodes])
     far = np.concatenate([outside, outside, place[pairs[:, 0]] != place[pairs[:, 1]]])[:, None]
     bandwidth_low, bandwidth_high = np.where(far, far_bandwidths, near_bandwidths).T
@@ -239,15 +241,18 @@ machines, coordinator
     size = len(kinds)
     bandwidths = uniform(bandwidth_bytes_per_s, bandwidth_spread_bytes_per_s, "bandwidth{}_bytes_per_s")
     latencies = uniform(latency_s, latency_spread_s, "latency{}_s", zero=True)
-    check_amount(degree, "degree", zero=True)
+    degree = check_amount(degree, "degree", zero=True)
     if not size - 1 <= round(size * degree / 2) <= size * (size - 1) // 2:
         raise ClusterError(
             f"degree is {degree!r} for {size} nodes; give {2 - 2 / size:g} (a tree) to {size - 1} (all links)"
         )
-    reached = size if coordinator_degree is None else coordinator_degree
-    if isinstance(reached, bool) or not isinstance(reached, Integral) or not 1 <= reached <= size:
-        raise ClusterError(f"coordinator_degree is {shown(reached)}; give 1 to {size}, or None for all")
-    if shuffle:
+    reached = size
+    if coordinator_degree is not None:
+        mend = f"1 to {size}, or None for all"
+        reached = as_whole(
+            coordinator_degree, "coordinator_degree", least=1, most=size, mend=mend, error=ClusterError
+        )
+    if as_flag(shuffle, "shuffle", error=ClusterError):
         kinds = [kinds[position] for position in rng.permutation(size)]
     pairs = random_pairs(size, round(size * degree / 2), rng)
     from_source = np.sort(rng.permutation(size)[:reached]).tolist()

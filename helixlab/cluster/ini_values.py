@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from helixlab.cluster.checks import shown
+from helixlab._validation import shown
 from helixlab.errors import FileFormatError
 from helixlab.files import read_text
 

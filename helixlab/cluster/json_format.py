@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from helixlab.cluster.checks import naming, shown
+from helixlab._validation import shown
+from helixlab.cluster.checks import naming
 from helixlab.cluster.cluster import Cluster
 from helixlab.cluster.parts import Coordinator, Link, Machine, Node, both_ways
 from helixlab.errors import FileFormatError

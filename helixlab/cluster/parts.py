@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
+
+from helixlab._validation import plain, plain_amount
 
 __all__ = ["SINK", "SOURCE", "Coordinator", "Link", "Machine", "Node", "both_ways"]
 
@@ -22,11 +25,13 @@ class Machine:
     name : str
         Name of the type, the key into measured profiles.
     vram_bytes : float
-        GPU memory of the whole machine.
+        GPU memory of the whole machine. It has to hold the weights and the KV cache of a node; how large the
+        cache is says the machine profile or the placement, not the memory.
     nic_in_bytes_per_s, nic_out_bytes_per_s : float
         What its network card receives and sends, all links together.
     disk_bytes_per_s : float
-        Speed at which it loads layers.
+        Speed at which it loads layers. A run starts when the slowest node has loaded its own; nothing else
+        depends on it.
 
     Examples
     --------
@@ -41,6 +46,9 @@ class Machine:
     nic_out_bytes_per_s: float
     disk_bytes_per_s: float
 
+    def __post_init__(self) -> None:
+        _make_plain(self, name=plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -53,7 +61,8 @@ class Node:
     machine : str
         Name of its machine type.
     region : str, default ""
-        Where it stands; empty where the cluster has no regions.
+        Where it stands; empty where the cluster has no regions. A name for tables, pictures and planners:
+        what a region means for its links say their bandwidth and latency.
 
     Examples
     --------
@@ -64,6 +73,9 @@ class Node:
     index: int
     machine: str
     region: str = ""
+
+    def __post_init__(self) -> None:
+        _make_plain(self, index=plain, machine=plain, region=plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,12 @@ class Link:
     bandwidth_bytes_per_s: float
     latency_s: float
 
+    def __post_init__(self) -> None:
+        # A million links are common in studies of scale: what is plain already needs no closer look.
+        plain_ends = type(self.sender) in (int, str) and type(self.receiver) in (int, str)
+        if not (plain_ends and type(self.bandwidth_bytes_per_s) is type(self.latency_s) is float):
+            _make_plain(self, sender=plain, receiver=plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
@@ -112,6 +130,15 @@ class Coordinator:
 
     nic_in_bytes_per_s: float
     nic_out_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
+
+def _make_plain(part: Any, **how: Callable[[Any], Any]) -> None:
+    """Make the fields plain Python values, amounts if nothing else is said; a cluster checks them."""
+    for field in fields(part):
+        object.__setattr__(part, field.name, how.get(field.name, plain_amount)(getattr(part, field.name)))
 
 
 def both_ways(one: Any, other: Any, bandwidth_bytes_per_s: float, latency_s: float) -> tuple[Link, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab.diagnosis.facts import facts_of
 from helixlab.diagnosis.losses import losses
 from helixlab.diagnosis.settings import difference_in_words, differing_settings, setting_in_words
@@ -35,7 +36,7 @@ FIGURES: Final = (
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(ByContent):
     """Runs side by side.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab.diagnosis.wording import counted
 from helixlab.files import json_ready
 from helixlab.html import card
@@ -16,8 +17,8 @@ from helixlab.html import card
 __all__ = ["Finding"]
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, eq=False)
+class Finding(ByContent):
     """One thing that a result says about the run.
 
     Parameters

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from helixlab._equality import ByContent
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 
@@ -65,8 +66,8 @@ GROWS: Final = LABELS[2:]
 """Labels of runs whose queue grows."""
 
 
-@dataclass(frozen=True)
-class Drift:
+@dataclass(frozen=True, eq=False)
+class Drift(ByContent):
     """How a value moved from the first half of a window to the second.
 
     Parameters
@@ -93,8 +94,8 @@ class Drift:
         return "settled" if self.margin <= VAGUE else "undecided"
 
 
-@dataclass(frozen=True)
-class Load:
+@dataclass(frozen=True, eq=False)
+class Load(ByContent):
     """What the queue of an online run did.
 
     Parameters

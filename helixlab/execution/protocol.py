@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 from numba import types
 
+from helixlab._validation import as_flag, as_number, as_whole, plain
 from helixlab.errors import SchedulingError
 from helixlab.jit import compiled, from_user, inlined
 from helixlab.scheduling.state import node_type, request_type
@@ -76,7 +75,8 @@ class Execution:
     prompt_cost_factor : float
         What prompt tokens cost relative to the profile.
     kv_reread_factor : float
-        What reading the KV cache of earlier chunks again costs, relative to the estimate above.
+        What reading the KV cache of earlier chunks again costs, relative to the estimate above; nothing
+        without `chunk_tokens`.
 
     Raises
     ------
@@ -108,34 +108,23 @@ class Execution:
     kv_reread_factor: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", plain(self.name))
         if not callable(self.admits):
             raise SchedulingError(
                 f"execution policy {self.name!r}: admits must be a function, got {self.admits!r}"
             )
+        what = f"execution policy {self.name!r}"
         for name in ("chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise SchedulingError(
-                    f"execution policy {self.name!r}: {name} must be a whole number of at least 1, got"
-                    f" {value!r}; leave it out for no limit"
-                )
-            object.__setattr__(self, name, int(value))
+            if value is not None:
+                mend = "a whole number of at least 1, or leave it out for no limit"
+                whole = as_whole(value, f"{what}: {name}", least=1, mend=mend, error=SchedulingError)
+                object.__setattr__(self, name, whole)
         for name, least in (("prompt_cost_factor", 1e-6), ("kv_reread_factor", 0.0)):
-            value = getattr(self, name)
-            plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-            if not plain or not least <= value < math.inf:
-                raise SchedulingError(
-                    f"execution policy {self.name!r}: {name} must be a number of at least {least:g}, got"
-                    f" {value!r}"
-                )
-            object.__setattr__(self, name, float(value))
-        if not isinstance(self.memory_floor, bool):
-            raise SchedulingError(
-                f"execution policy {self.name!r}: memory_floor must be True or False, got"
-                f" {self.memory_floor!r}"
-            )
+            factor = as_number(getattr(self, name), f"{what}: {name}", least=least, error=SchedulingError)
+            object.__setattr__(self, name, factor)
+        floor = as_flag(self.memory_floor, f"{what}: memory_floor", error=SchedulingError)
+        object.__setattr__(self, "memory_floor", floor)
 
     @property
     def parameters(self) -> dict[str, Any]:

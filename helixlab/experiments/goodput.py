@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
+from helixlab._equality import ByContent
+from helixlab._validation import as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError, WorkloadError
 from helixlab.experiments.bracket import Bracket, rates_ahead
@@ -31,8 +32,8 @@ MOST_TIMES_EXPECTED: Final = 16
 """Of the rate that a search for the goodput starts from: beyond it, the objective is none."""
 
 
-@dataclass(frozen=True)
-class Goodput:
+@dataclass(frozen=True, eq=False)
+class Goodput(ByContent):
     """The largest rate at which an objective is met, and the runs that showed it.
 
     Parameters
@@ -139,10 +140,9 @@ def goodput(
     True
     """
     check_objective(objective)
-    if not _is_between(tolerance, 0, 1):
-        raise WorkloadError(f"tolerance must be between 0 and 1, got {tolerance!r}")
-    if most_tokens_per_s is not None and not _is_between(most_tokens_per_s, 0, math.inf):
-        raise WorkloadError(f"most_tokens_per_s must be a number above 0, got {most_tokens_per_s!r}")
+    tolerance = as_number(tolerance, "tolerance", above=0, below=1, error=WorkloadError)
+    if most_tokens_per_s is not None:
+        most_tokens_per_s = as_number(most_tokens_per_s, "most_tokens_per_s", above=0, error=WorkloadError)
     seeds = seeds_of(settings.pop("seeds", 1))
     at_a_time = max(1, effective_n_jobs(check_jobs(n_jobs)) // len(seeds))
     most = most_tokens_per_s
@@ -235,11 +235,6 @@ def _in_words(found: Goodput, kept: Store) -> str:
     missed = f"missed at {high:g} tokens/s" if high < math.inf else "not known to be missed at any"
     finished = int(found.runs["error"].isna().sum())
     return f"goodput interrupted; the objective is {met} and {missed}; {way_on(finished, kept)}"
-
-
-def _is_between(value: object, low: float, high: float) -> bool:
-    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return plain and bool(low < value < high)  # type: ignore[operator]
 
 
 def _attainment(runs: pd.DataFrame) -> float:

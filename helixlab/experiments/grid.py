@@ -9,8 +9,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, Final
 
-import numpy as np
-
+from helixlab._validation import plain_amount
 from helixlab.cluster import Cluster, cluster_names, load_cluster
 from helixlab.contents import digest
 from helixlab.errors import ContentError, HelixlabError, UnknownNameError
@@ -150,7 +149,8 @@ def _known(grid: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_several(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike | Mapping)
+    single = isinstance(value, str | bytes | os.PathLike | Mapping) or getattr(value, "ndim", 1) == 0
+    return isinstance(value, Iterable) and not single
 
 
 def _values(key: str, value: Any) -> list[Any]:
@@ -210,7 +210,7 @@ def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dic
         "sample_step_s": 0.0,
     }
     given = {key: chosen[key] for key in SETTINGS if chosen.get(key) is not None}
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in given.items()}
+    given = {key: plain_amount(value) for key, value in given.items()}
     return {
         "cluster": cluster,
         "model": model,
@@ -219,7 +219,7 @@ def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dic
         "execution": get("execution", chosen.get("execution", "greedy")),
         "workload": workload,
         **usual,
-        **plain,
+        **given,
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from helixlab._validation import as_number
 from helixlab.errors import HelixlabError, UnknownNameError
 from helixlab.experiments.problems import NOT_RUN
 
@@ -81,8 +82,8 @@ def mean_interval(
     for name in figures:
         if not pd.api.types.is_numeric_dtype(runs[name]):
             raise HelixlabError(f"column {name!r} holds no numbers ({runs[name].dtype}); give another value")
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise HelixlabError(f"level must be between 0 and 1, got {level!r}; 0.95 is usual")
+    mend = "a number between 0 and 1, usually 0.95"
+    level = as_number(level, "level", above=0, below=1, mend=mend, error=HelixlabError)
     if taken := sorted({*COLUMNS} & {*groups}):
         raise HelixlabError(f"by has {taken[0]!r}, which the answer has too; rename that column")
     keys: Any = [runs[name] for name in groups] or (lambda row: 0)
@@ -100,7 +101,7 @@ def mean_interval(
             )
         for name in figures:
             sample = rows.loc[~left_out, name].dropna().to_numpy(dtype=float)
-            records.append(named | {"value": name} | _interval(sample, float(level)) | counts)
+            records.append(named | {"value": name} | _interval(sample, level) | counts)
     means = pd.DataFrame(records, columns=[*groups, *COLUMNS])
     stopped = "partial" in runs and bool(runs["partial"].eq(True).any())
     if stopped or runs.attrs.get("partial") or means["not_run"].any():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helixlab._validation import as_number
 from helixlab.diagnosis.steadiness import load_of
 from helixlab.errors import WorkloadError
 from helixlab.simulation import Result
@@ -46,14 +47,8 @@ class Objective:
 
     def __post_init__(self) -> None:
         for name, most in (("ttft_s", math.inf), ("tpot_s", math.inf), ("attainment", 1.0)):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float | np.integer | np.floating)
-                or not 0 < value <= most
-            ):
-                raise WorkloadError(f"{name} must be a number above 0 and at most {most:g}, got {value!r}")
-            object.__setattr__(self, name, float(value))
+            number = as_number(getattr(self, name), name, above=0, most=most, error=WorkloadError)
+            object.__setattr__(self, name, number)
 
 
 def check_objective(objective: object) -> None:

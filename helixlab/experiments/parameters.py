@@ -11,7 +11,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Final
 
-from helixlab.cluster.checks import shown
+from helixlab._validation import shown
 from helixlab.experiments.notebooks import NotebookError
 
 __all__ = ["check_parameters", "check_value", "output_folder"]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab._validation import as_flag, as_seed, as_whole
 from helixlab.experiments.jobs import Job, ended, start
 from helixlab.experiments.kernel import papermill_or_error
 from helixlab.experiments.notebooks import (
@@ -20,7 +21,6 @@ from helixlab.experiments.notebooks import (
     read_notebook,
     with_figures,
 )
-from helixlab.experiments.parameters import check_value
 from helixlab.experiments.records import (
     answers,
     finished_record,
@@ -122,18 +122,16 @@ def reproduce(
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise NotebookError(f"jobs is {jobs!r}; give a whole number from 1 up")
-    for name, value in {"seed": seed, "seeds": 1 if seeds is None else seeds, "replan": replan}.items():
-        check_value(name, value)
+    jobs = as_whole(jobs, "jobs", least=1, error=NotebookError)
+    seeds = None if seeds is None else as_whole(seeds, "seeds", least=1, error=NotebookError)
+    seed, replan = as_seed(seed, "seed", error=NotebookError), as_flag(replan, "replan", error=NotebookError)
     if output is None:
         output = Path("figures") if scale == "full" else Path("figures", scale)
     target = Path(output).resolve()
     found = [read_notebook(path.resolve(), NEEDED) for path in numbered_notebooks(notebooks)]
     chosen = [(each, each.figures) for each in found] if figures is None else with_figures(found, figures)
     papermill_or_error()
-    several = None if seeds is None else int(seeds)
-    given = {"scale": scale, "seed": int(seed), "seeds": several, "replan": replan, "n_jobs": 1}
+    given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
     target.mkdir(parents=True, exist_ok=True)
     with alone(target):
         records, fresh = _made(chosen, target, given, scale, jobs, progress)

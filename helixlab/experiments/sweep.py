@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helixlab._validation import LARGEST_SEED, as_whole, plain, shown
 from helixlab.contents import digest, library_digest
 from helixlab.execution import Execution
 from helixlab.experiments.grid import Point, grid_points
@@ -184,15 +185,14 @@ def seeds_of(seeds: Any) -> list[int]:
     >>> seeds_of(3), seeds_of([5, 2])
     ([0, 1, 2], [5, 2])
     """
-    if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds > 0:
-        return list(range(int(seeds)))
-    numbers = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else []
-    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in numbers)
+    mend = "how many (1 or more), or a list of different whole numbers from 0 up"
+    if not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0:
+        return list(range(as_whole(seeds, "seeds", least=1, mend=mend, error=SweepError)))
+    numbers = [] if isinstance(seeds, str | Mapping) else list(map(plain, seeds))
+    whole = all(type(number) is int and 0 <= number <= LARGEST_SEED for number in numbers)
     if not numbers or not whole or len(set(numbers)) < len(numbers):
-        raise SweepError(
-            f"seeds is {seeds!r}; give how many (1 or more), or a list of different whole numbers from 0 up"
-        )
-    return [int(number) for number in numbers]
+        raise SweepError(f"seeds is {shown(seeds)}; give {mend}")
+    return numbers
 
 
 def _known(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, tuple[Point, int]]]:

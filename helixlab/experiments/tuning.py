@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helixlab._equality import ByContent
+from helixlab._validation import as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError
 from helixlab.execution import Execution, chunked
@@ -31,8 +34,8 @@ FINALISTS = 6
 SHORT_WARMUP_S, SHORT_DURATION_S = 300.0, 150.0
 
 
-@dataclass(frozen=True)
-class Tuning:
+@dataclass(frozen=True, eq=False)
+class Tuning(ByContent):
     """What `tune_execution` found.
 
     Parameters
@@ -214,16 +217,15 @@ def tune_execution(
 
 
 def _several(values: Any) -> list[Any]:
-    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    single = isinstance(values, str) or getattr(values, "ndim", 1) == 0
+    return list(values) if isinstance(values, Iterable) and not single else [values]
 
 
 def _limit(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not plain or not value > 0:
-        raise SimulationError(f"{name} must be a number above 0, or None for no limit, got {value!r}")
-    return float(value)
+    mend = "a number above 0, or None for no limit"
+    return as_number(value, name, above=0, most=math.inf, mend=mend, error=SimulationError)
 
 
 def _wanted(limits: Mapping[str, float]) -> str:

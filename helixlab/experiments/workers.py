@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
+from helixlab._validation import as_jobs
 from helixlab.code_cache import share
 from helixlab.experiments.problems import SweepError
 from helixlab.experiments.runs import Outcome, described
@@ -36,9 +36,7 @@ def check_jobs(n_jobs: Any) -> int:
     >>> check_jobs(2)
     2
     """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
-        raise SweepError(f"n_jobs is {n_jobs!r}; give the number of runs at a time, or -1 for one a core")
-    return int(n_jobs)
+    return as_jobs(n_jobs, error=SweepError)
 
 
 class Keyed(Protocol):

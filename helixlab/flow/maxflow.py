@@ -16,6 +16,7 @@ from typing import Any, Final
 import networkx as nx
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edge, node_edge
 from helixlab.flow.small_links import RELATIVE, ROUNDING, check_rule, links_left_out, table_of_links
@@ -35,8 +36,8 @@ It pushes what the widest edges carry and takes back what does not get through, 
 rounding of the largest capacity. Augmenting paths err by that of the flow."""
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, eq=False)
+class Flow(ByContent):
     """A maximum flow through a placement.
 
     Parameters

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from helixlab.cluster.checks import shown
+from helixlab._validation import shown
 from helixlab.errors import FileFormatError, ModelError, UnknownNameError
 from helixlab.files import check_format, parse_json, read_text, write_json
 from helixlab.model.model import Model

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab._validation import plain, shown
 from helixlab.errors import ModelError, UnknownNameError
 from helixlab.model.profile import MachineProfile, check_number, check_whole
 
@@ -56,20 +57,32 @@ class Model:
     kv_bytes_per_token_layer: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", plain(self.name))
         if not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable():
             raise ModelError("a model needs a printable, non-empty name")
-        check_whole(self.layers, f"layers of model {self.name!r}", MOST_LAYERS)
-        if self.kv_bytes_per_token_layer is None:
-            check_number(self.activation_bytes, f"activation_bytes of model {self.name!r}")
-            object.__setattr__(self, "kv_bytes_per_token_layer", 2 * self.activation_bytes)
+        layers = check_whole(self.layers, f"layers of model {self.name!r}", MOST_LAYERS)
+        object.__setattr__(self, "layers", layers)
         for amount in ("layer_bytes", "token_bytes", "activation_bytes", "kv_bytes_per_token_layer"):
-            check_number(getattr(self, amount), f"{amount} of model {self.name!r}")
-        for machine, profile in self.profiles.items():
+            value = getattr(self, amount)
+            if value is None and amount == "kv_bytes_per_token_layer":
+                value = 2 * self.activation_bytes
+            object.__setattr__(self, amount, check_number(value, f"{amount} of model {self.name!r}"))
+        if not isinstance(self.profiles, Mapping):
+            raise ModelError(
+                f"profiles of model {self.name!r} are {shown(self.profiles)}; give a mapping of names of"
+                " machine types to MachineProfile"
+            )
+        profiles = {plain(machine): profile for machine, profile in self.profiles.items()}
+        for machine, profile in profiles.items():
+            if not isinstance(profile, MachineProfile):
+                raise ModelError(
+                    f"the profile of machine {shown(machine)} is {shown(profile)}; give a MachineProfile"
+                )
             if machine != profile.machine:
                 raise ModelError(
                     f"the profile under {machine!r} is of machine {profile.machine!r}; name them alike"
                 )
-        object.__setattr__(self, "profiles", MappingProxyType(dict(self.profiles)))
+        object.__setattr__(self, "profiles", MappingProxyType(profiles))
 
     def __repr__(self) -> str:
         machines = ", ".join(sorted(self.profiles))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from helixlab.cluster.checks import LARGEST, shown
+from helixlab._validation import LARGEST, as_items, as_number, as_whole, plain, shown
 from helixlab.errors import ModelError
 
 __all__ = ["KV_BLOCK_TOKENS", "BatchLimits", "MachineProfile", "check_number", "check_whole"]
@@ -58,31 +58,30 @@ class BatchLimits:
     decode_context_tokens: int
 
 
-def check_number(value: object, what: str) -> None:
-    """Refuse what is not a plain number above 0; `what` names the value."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
-        raise ModelError(f"{what} is {shown(value)}; give a number above 0 and at most {LARGEST:g}")
+def check_number(value: object, what: str) -> float:
+    """Refuse what is not a number above 0; `what` names the value."""
+    return as_number(value, what, above=0, most=LARGEST, error=ModelError)
 
 
-def check_whole(value: object, what: str, most: int, least: int = 1) -> None:
+def check_whole(value: object, what: str, most: int, least: int = 1) -> int:
     """Refuse what is not a whole number from `least` to `most`; `what` names the value."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ModelError(f"{what} is {shown(value)}; give a whole number from {least} to {most}")
+    return as_whole(value, what, least=least, most=most, error=ModelError)
 
 
-def _check_curve(what: str, tokens: tuple[int, ...], seconds: tuple[float, ...]) -> None:
+def _curve(
+    what: str, tokens: tuple[Any, ...], seconds: tuple[Any, ...]
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Batch sizes and times, checked."""
     if len(tokens) != len(seconds) or len(tokens) < 2:
         raise ModelError(
             f"{what}: {len(tokens)} batch sizes and {len(seconds)} times; give two or more of each"
         )
-    for size in tokens:
-        check_whole(size, f"{what}: a batch size", MOST_BATCH_TOKENS, least=0)
+    tokens = tuple(check_whole(n, f"{what}: a batch size", MOST_BATCH_TOKENS, least=0) for n in tokens)
     if tokens[0] != 0 or any(after <= before for before, after in pairwise(tokens)):
         raise ModelError(f"{what}: batch sizes {shown(tokens)} do not start at 0 and rise; sort them")
     if isinstance(seconds[0], bool) or seconds[0] != 0:
         raise ModelError(f"{what}: 0 tokens take {shown(seconds[0])} s; give 0")
-    for time in seconds[1:]:
-        check_number(time, f"{what}: a time")
+    return tokens, (0.0, *(check_number(time, f"{what}: a time") for time in seconds[1:]))
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,8 @@ class MachineProfile:
     decode_batch_tokens, decode_layer_s : tuple
         The same for decode tokens.
     kv_blocks : tuple of int
-        ``kv_blocks[k - 1]``: blocks of 16 tokens in the KV cache of a node that holds k layers.
+        ``kv_blocks[k - 1]``: blocks of 16 tokens in the KV cache of a node that holds k layers, for the GPU
+        memory of the machine that was measured.
     max_prompt_requests, max_decode_tokens : tuple of int
         ``[k - 1]``: most prompt requests and decode tokens in a batch on a node with k layers.
     typical_layers, typical_layers_when_tight : int
@@ -132,26 +132,31 @@ class MachineProfile:
     initial_relative_speed: float
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "machine", plain(self.machine))
         if not isinstance(self.machine, str) or not self.machine.strip() or not self.machine.isprintable():
             raise ModelError(
                 f"a profile is of machine {shown(self.machine)}; give a printable, non-empty name"
             )
         for name in _COLUMNS:
-            column = getattr(self, name)
-            if not isinstance(column, list | tuple):
-                raise ModelError(f"{name} of {self.machine} is {shown(column)}; give a sequence of numbers")
-            object.__setattr__(self, name, tuple(column))
-        _check_curve(f"prompt times of {self.machine}", self.prompt_batch_tokens, self.prompt_layer_s)
-        _check_curve(f"decode times of {self.machine}", self.decode_batch_tokens, self.decode_layer_s)
+            column = as_items(getattr(self, name), f"{name} of {self.machine}", error=ModelError)
+            object.__setattr__(self, name, column)
+        for phase in ("prompt", "decode"):
+            names = f"{phase}_batch_tokens", f"{phase}_layer_s"
+            curve = _curve(f"{phase} times of {self.machine}", *(getattr(self, name) for name in names))
+            for name, column in zip(names, curve, strict=True):
+                object.__setattr__(self, name, column)
         counts = {len(self.kv_blocks), len(self.max_prompt_requests), len(self.max_decode_tokens)}
         if len(counts) != 1 or 0 in counts:
             raise ModelError(f"serving limits of {self.machine}: give every limit for 1, 2, ... layers")
         for name in _PER_LAYERS:
-            for value in getattr(self, name):
-                check_whole(value, f"{name} of {self.machine}", MOST_PER_LAYERS)
+            what = f"{name} of {self.machine}"
+            column = tuple(check_whole(value, what, MOST_PER_LAYERS) for value in getattr(self, name))
+            object.__setattr__(self, name, column)
         for name in ("typical_layers", "typical_layers_when_tight"):
-            check_whole(getattr(self, name), f"{name} of {self.machine}", self.max_layers)
-        check_number(self.initial_relative_speed, f"initial_relative_speed of {self.machine}")
+            most = check_whole(getattr(self, name), f"{name} of {self.machine}", self.max_layers)
+            object.__setattr__(self, name, most)
+        speed = check_number(self.initial_relative_speed, f"initial_relative_speed of {self.machine}")
+        object.__setattr__(self, "initial_relative_speed", speed)
 
     def __repr__(self) -> str:
         tokens = f"{self.prompt_batch_tokens[-1]} prompt and {self.decode_batch_tokens[-1]} decode tokens"
@@ -164,12 +169,13 @@ class MachineProfile:
 
     def kv_capacity_token_layers(self, layers: int) -> int:
         """KV-cache room of a node that holds `layers` layers, in tokens times layers."""
-        self._check_layers(layers)
+        layers = self._check_layers(layers)
         return KV_BLOCK_TOKENS * self.kv_blocks[layers - 1] * layers
 
     def batch_limits(self, layers: int) -> BatchLimits:
         """Limits of one batch on a node with `layers` layers; those of the largest measured beyond it."""
-        if layers < 1:
+        layers = plain(layers)
+        if type(layers) is not int or layers < 1:
             self._check_layers(layers)
         k = min(layers, self.max_layers)
         requests, decodes = self.max_prompt_requests[k - 1], self.max_decode_tokens[k - 1]
@@ -219,16 +225,19 @@ class MachineProfile:
     def _interpolate(
         self, phase: str, tokens: float, points: tuple[int, ...], times_s: tuple[float, ...]
     ) -> float:
-        if not 0 <= tokens <= points[-1]:
+        tokens = plain(tokens)
+        if type(tokens) not in (int, float) or not 0 <= tokens <= points[-1]:
             raise ModelError(
-                f"a batch of {tokens} {phase} tokens on {self.machine} is outside the measured 0 to"
+                f"a batch of {shown(tokens)} {phase} tokens on {self.machine} is outside the measured 0 to"
                 f" {points[-1]}; use smaller batches, or a profile that covers them"
             )
         return float(np.interp(tokens, points, times_s))
 
-    def _check_layers(self, layers: int) -> None:
-        if not 1 <= layers <= self.max_layers:
+    def _check_layers(self, layers: int) -> int:
+        number = plain(layers)
+        if type(number) is not int or not 1 <= number <= self.max_layers:
             raise ModelError(
-                f"{self.machine} is measured with 1 to {self.max_layers} layers, not with {layers};"
+                f"{self.machine} is measured with 1 to {self.max_layers} layers, not with {shown(layers)};"
                 " hold fewer, or state the KV capacity in the placement"
             )
+        return number

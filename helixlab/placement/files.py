@@ -13,8 +13,8 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Final
 
+from helixlab._validation import LARGEST, as_whole, plain_amount, shown
 from helixlab.cluster import SINK, SOURCE
-from helixlab.cluster.checks import LARGEST, shown
 from helixlab.cluster.json_format import cluster_from_json, cluster_to_json
 from helixlab.errors import FileFormatError, PlacementError, UnknownNameError
 from helixlab.files import check_format, json_ready, parse_json, read_text, write_text
@@ -184,11 +184,8 @@ def _published(name: str) -> Placement | None:
 
 
 def _whole(value: Any, what: str, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
-        raise FileFormatError(
-            f"{path}: {what} is {shown(value)}; give a whole number, 0 or more and at most {LARGEST:g}"
-        )
-    return value
+    mend = f"a whole number, 0 or more and at most {LARGEST:g}"
+    return as_whole(value, f"{path}: {what}", least=0, most=int(LARGEST), mend=mend, error=FileFormatError)
 
 
 def _end(value: Any, path: str) -> End:
@@ -253,9 +250,10 @@ def _from_dict(content: Any, path: str) -> Placement:
 
 
 def _number(value: Any, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+    number = plain_amount(value)
+    if type(number) is not float or not abs(number) <= LARGEST:
         raise FileFormatError(f"{path}: 'report' holds {shown(value)}; give a number or null")
-    return float(value)
+    return number
 
 
 def _report(content: Any, path: str) -> PlanReport:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from helixlab.cluster import Cluster
+from helixlab._equality import ByContent
+from helixlab._validation import as_whole, plain, plain_amount, shown
+from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
-from helixlab.files import content_hash, shown
+from helixlab.files import content_hash
 from helixlab.html import card
 from helixlab.model import Model
 
@@ -31,14 +33,20 @@ class NodeLayers:
     first_layer: int
     end_layer: int
 
+    def __post_init__(self) -> None:
+        for name in ("node", "first_layer", "end_layer"):
+            value = getattr(self, name)
+            if type(value) is not int:  # planners make a lot of them
+                object.__setattr__(self, name, as_whole(value, f"{name} of NodeLayers", error=PlacementError))
+
     @property
     def count(self) -> int:
         """Number of layers held."""
         return self.end_layer - self.first_layer
 
 
-@dataclass(frozen=True)
-class PlanReport:
+@dataclass(frozen=True, eq=False)
+class PlanReport(ByContent):
     """What a planner did.
 
     Parameters
@@ -61,12 +69,33 @@ class PlanReport:
     wall_s: float = 0.0
     trace: tuple[tuple[float, float, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("objective_tokens_per_s", "upper_bound_tokens_per_s", "wall_s"):
+            object.__setattr__(self, name, plain_amount(getattr(self, name)))
+        trace = tuple(tuple(map(plain_amount, row)) for row in self.trace)
+        object.__setattr__(self, "trace", trace)
+
     @property
     def gap(self) -> float | None:
         """Relative distance from the objective to the bound; None where either is missing."""
         if not self.objective_tokens_per_s or self.upper_bound_tokens_per_s is None:
             return None
         return self.upper_bound_tokens_per_s / self.objective_tokens_per_s - 1
+
+
+def _ends(link: Any) -> tuple[End, End]:
+    """Sender and receiver of a link, as plain values."""
+    try:
+        sender, receiver = map(plain, link)
+    except (TypeError, ValueError):
+        raise PlacementError(f"links hold {shown(link)}; give pairs of sender and receiver") from None
+    for end in (sender, receiver):
+        if type(end) is not int and end not in (SOURCE, SINK):
+            raise PlacementError(
+                f"link {shown(sender)} -> {shown(receiver)} has the end {shown(end)}; give the index of a"
+                f" node, {SOURCE!r} or {SINK!r}"
+            )
+    return sender, receiver
 
 
 @dataclass(frozen=True)
@@ -116,14 +145,22 @@ class Placement:
 
     def __post_init__(self) -> None:
         for key in ("name", "cluster", "model", "method", "source"):
-            text = getattr(self, key)
+            text = plain(getattr(self, key))
             if not isinstance(text, str) or not text.isprintable():
                 raise PlacementError(f"{key} of the placement is {shown(text)}; give printable text")
-        capacities = MappingProxyType(dict(self.kv_capacity_token_layers))
+            object.__setattr__(self, key, text)
         object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "links", tuple((sender, receiver) for sender, receiver in self.links))
-        object.__setattr__(self, "kv_capacity_token_layers", capacities)
+        object.__setattr__(self, "links", tuple(map(_ends, self.links)))
+        capacities = {
+            as_whole(node, "a node with a KV capacity", error=PlacementError): as_whole(
+                capacity, f"the KV capacity of node {shown(node)}", error=PlacementError
+            )
+            for node, capacity in self.kv_capacity_token_layers.items()
+        }
+        object.__setattr__(self, "kv_capacity_token_layers", MappingProxyType(capacities))
         for held in self.layers:
+            if not isinstance(held, NodeLayers):
+                raise PlacementError(f"layers hold {shown(held)}; give NodeLayers(node, first, end) objects")
             if not 0 <= held.first_layer < held.end_layer:
                 raise PlacementError(
                     f"node {held.node} holds layers [{held.first_layer}, {held.end_layer}); give"
@@ -206,7 +243,7 @@ class Placement:
 
     def layers_of(self, node: End) -> NodeLayers | None:
         """The layers a node holds, None if it is idle (or the coordinator)."""
-        return self._by_node.get(node)
+        return self._by_node.get(plain(node))
 
     def on(self, cluster: Cluster) -> Cluster:
         """The cluster this placement runs on when asked for on `cluster`.
@@ -239,6 +276,7 @@ class Placement:
         held = self.layers_of(node)
         if held is None:
             raise PlacementError(f"node {node} holds no layers and so has no KV cache")
+        node = held.node
         if node in self.kv_capacity_token_layers:
             return self.kv_capacity_token_layers[node]
         machine = cluster.machine_of(node).name

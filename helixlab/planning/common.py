@@ -9,13 +9,23 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from helixlab._validation import as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model, machine_throughput
+from helixlab.placement.checks import memory_misfit
 from helixlab.placement.placement import End, NodeLayers, Placement
 from helixlab.progress import bar
 
-__all__ = ["even_shares", "nodes_by_machine", "placed", "planning_throughput", "progress_bar", "require_room"]
+__all__ = [
+    "even_shares",
+    "nodes_by_machine",
+    "placed",
+    "planning_throughput",
+    "progress_bar",
+    "require_room",
+    "time_limit",
+]
 
 
 def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
@@ -53,14 +63,23 @@ def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.
 
 
 def require_room(cluster: Cluster, model: Model, most_layers: Mapping[str, int]) -> None:
-    """Raise unless the nodes together hold every layer at least once.
+    """Raise unless the nodes together hold every layer at least once, and each what was measured of its type.
 
     Raises
     ------
     PlacementError
-        They do not; it says how many layers fit and how many are needed.
+        They do not; it says how many layers fit and how many are needed, or what does not fit into the GPU
+        memory of a machine type.
     """
     counts = cluster.machine_counts()
+    for machine in cluster.machines:
+        # A planner may give a node any number of layers that was measured.
+        for layers in range(1, min(most_layers.get(machine.name, 0), model.layers) + 1):
+            profile = model.profile(machine.name)
+            if layers <= profile.max_layers:
+                what, capacity = f"machine type {machine.name}", profile.kv_capacity_token_layers(layers)
+                if misfit := memory_misfit(what, machine, model, layers, capacity):
+                    raise PlacementError(f"cluster {cluster.name!r}: {misfit}")
     fits = sum(count * most_layers[machine] for machine, count in counts.items())
     if fits < model.layers:
         each = ", ".join(f"{count} {machine} of {most_layers[machine]}" for machine, count in counts.items())
@@ -84,6 +103,20 @@ def even_shares(layers: int, most: Sequence[int]) -> list[int]:
         counts[place] = min(most[place], layers // (len(most) - done))
         layers -= counts[place]
     return counts
+
+
+def time_limit(time_limit_s: float | None) -> float | None:
+    """The seconds that a search may take, checked; None for no limit.
+
+    Raises
+    ------
+    PlacementError
+        They are no number above 0.
+    """
+    if time_limit_s is None:
+        return None
+    mend = "seconds above 0, or None for no limit"
+    return as_number(time_limit_s, "time_limit_s", above=0, most=math.inf, mend=mend, error=PlacementError)
 
 
 def nodes_by_machine(cluster: Cluster) -> dict[str, list[int]]:

@@ -11,14 +11,14 @@ from typing import Final
 
 import numpy as np
 
+from helixlab._validation import as_generator, as_jobs, as_whole
 from helixlab.cluster import Cluster
-from helixlab.cluster.checks import shown
 from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import upper_bound
 from helixlab.model import Model
 from helixlab.placement import Placement, PlanReport
-from helixlab.planning.common import planning_throughput, progress_bar, require_room
+from helixlab.planning.common import planning_throughput, progress_bar, require_room, time_limit
 from helixlab.planning.coverage import Kinds, climb, climb_together, laid_out, least_cover, pods
 from helixlab.planning.divisions import chains, divisions
 from helixlab.planning.homogeneous import plan_homogeneous
@@ -69,7 +69,7 @@ def plan_helix(
         What is to be greatest: ``"throughput"``, the decode tokens/s that are simulated, offline and with the
         Helix scheduler; or ``"flow"``, the maximum flow, which is what the paper plans for.
     execution : str or Execution
-        How nodes form batches, which decides what is served.
+        How nodes form batches, which decides what is served; for flow it decides nothing.
     rng : numpy.random.Generator or int, default 0
         Decides between equals and draws the steps of the annealing. Without a time limit the same seed gives
         the same placement.
@@ -77,7 +77,8 @@ def plan_helix(
         End after about so many seconds with the best that was found. Without it the search ends by itself:
         for flow after a few seconds where links do not bind, for throughput after some minutes.
     n_jobs : int, optional
-        Simulations side by side; by default one for each processor. The placement does not depend on it.
+        Simulations side by side, as for `sweep`; by default one for each processor. The placement does not
+        depend on it. For flow nothing is simulated.
     progress : bool, optional
         Show incumbent, bound and gap; by default in notebooks and on terminals.
 
@@ -119,13 +120,13 @@ def plan_helix(
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError("planning objective", objective, OBJECTIVES)
+    jobs = -1 if n_jobs is None else as_jobs(n_jobs, error=PlacementError)
+    threads = jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+    execution = get_execution(execution)
     if objective == "flow":
         return _plans(cluster, model, 1, rng, time_limit_s, progress)[0]
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
-        raise PlacementError(f"n_jobs is {shown(n_jobs)}; give a whole number of at least 1, or None")
-    execution = get_execution(execution)
     began = time.perf_counter()
-    generator = np.random.default_rng(rng)
+    generator, time_limit_s = as_generator(rng, error=PlacementError), time_limit(time_limit_s)
     for_flow_s = None if time_limit_s is None else FOR_FLOW * time_limit_s
     found = _plans(cluster, model, STARTS, generator, for_flow_s, progress)
     spent_s = time.perf_counter() - began
@@ -138,7 +139,7 @@ def plan_helix(
             trials = Trials(cluster, model, execution, generator, Watch(left_s, on_progress))
             together = [layout_of(placement, len(cluster.nodes)) for placement in placements]
             apart = [chains(cluster, model, group) for group in divisions(cluster, model)]
-            best, report = refine(trials, [together, apart], n_jobs=n_jobs or os.cpu_count() or 1)
+            best, report = refine(trials, [together, apart], n_jobs=threads)
     except KeyboardInterrupt:  # before anything was simulated: the plan of greatest flow is what there is
         return _interrupted(found[0], began)
     trace = tuple((spent_s + seconds, rate, bound) for seconds, rate, bound in report.trace)
@@ -164,8 +165,7 @@ def helix_candidates(
     PlacementError
         As for `plan_helix`.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise PlacementError(f"count is {shown(count)}; give a whole number of at least 1")
+    count = as_whole(count, "count", least=1, error=PlacementError)
     return _plans(cluster, model, count, rng, time_limit_s, progress)
 
 
@@ -179,7 +179,7 @@ def _plans(
 ) -> tuple[Placement, ...]:
     table = planning_throughput(cluster, model)
     require_room(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
-    generator = np.random.default_rng(rng)
+    generator, time_limit_s = as_generator(rng, error=PlacementError), time_limit(time_limit_s)
     network = network_of(cluster, model)
     with progress_bar("helix", shown=progress) as on_progress:
         watch = Watch(time_limit_s, on_progress)

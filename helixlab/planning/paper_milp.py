@@ -9,12 +9,13 @@ from typing import Final, Literal
 
 import numpy as np
 
+from helixlab._validation import as_generator
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import End, NodeLayers, Placement, PlanReport
-from helixlab.planning.common import placed, progress_bar
+from helixlab.planning.common import placed, progress_bar, time_limit
 from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.paper_program import PaperProgram
 from helixlab.planning.petals import plan_petals
@@ -105,7 +106,7 @@ def plan_paper_milp(
     began = time.perf_counter()
     if keep_links_per_node is not None:
         cluster = keep_fastest_links(cluster, keep_links_per_node)
-    generator = np.random.default_rng(rng)
+    generator, time_limit_s = as_generator(rng, error=PlacementError), time_limit(time_limit_s)
     program = PaperProgram(cluster, model, partial_inference=partial_inference)
     if start == "heuristics":
         start = _best_heuristic(program, generator)

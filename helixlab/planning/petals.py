@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from helixlab._validation import as_generator, as_items, as_whole
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import Model
@@ -64,12 +65,15 @@ def plan_petals(
     table = planning_throughput(cluster, model)
     require_room(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
     if order is None:
-        order = np.random.default_rng(rng).permutation(len(cluster.nodes)).tolist()
-    elif sorted(order) != list(range(len(cluster.nodes))):
-        raise PlacementError(f"order must name the nodes 0 to {len(cluster.nodes) - 1}, each once")
+        order = as_generator(rng, error=PlacementError).permutation(len(cluster.nodes)).tolist()
+    else:
+        named = as_items(order, "order", of="nodes", error=PlacementError)
+        order = [as_whole(node, "a node of order", error=PlacementError) for node in named]
+        if sorted(order) != list(range(len(cluster.nodes))):
+            raise PlacementError(f"order must name the nodes 0 to {len(cluster.nodes) - 1}, each once")
     reached = np.zeros(model.layers)
     layers = []
-    for node in map(int, order):
+    for node in order:
         own = table[cluster.nodes[node].machine]
         if count := len(own) - 1:
             first = _neediest(reached, count)

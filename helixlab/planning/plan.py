@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from helixlab._validation import as_generator
 from helixlab.cluster import Cluster
-from helixlab.cluster.checks import shown
 from helixlab.errors import PlacementError, UnknownNameError, memory_for
 from helixlab.interrupts import loaded
 from helixlab.model import Model
 from helixlab.placement.checks import check_placement
 from helixlab.placement.placement import Placement, PlanReport
+from helixlab.planning.common import time_limit
 from helixlab.planning.homogeneous import plan_homogeneous
 from helixlab.planning.petals import plan_petals
 from helixlab.planning.separate import plan_separate
@@ -103,22 +104,15 @@ def plan(
     named = METHODS[method]
     planner = getattr(loaded("helixlab.planning"), named) if isinstance(named, str) else named
     _check_options(method, planner, options)
-    is_number = isinstance(time_limit_s, int | float) and not isinstance(time_limit_s, bool)
-    if time_limit_s is not None and not (is_number and time_limit_s > 0):
-        raise PlacementError(
-            f"time_limit_s is {shown(time_limit_s)}; give seconds above 0, or None for no limit"
-        )
-    try:
-        generator = np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        raise PlacementError(f"rng is {shown(rng)}; give a seed, 0 or more, or a numpy Generator") from None
+    limit_s = time_limit(time_limit_s)
+    generator = as_generator(rng, error=PlacementError)
     if "progress" in signature(planner).parameters:
         options["progress"] = progress
     started = time.perf_counter()
     with memory_for(
         "planning", "plan for a part of the cluster, or with a smaller n_jobs or keep_links_per_node"
     ):
-        placement = planner(cluster, model, rng=generator, time_limit_s=time_limit_s, **options)
+        placement = planner(cluster, model, rng=generator, time_limit_s=limit_s, **options)
     if placement.report is None:
         report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
         placement = replace(placement, report=report)

@@ -14,7 +14,7 @@ from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
 from helixlab.flow.small_links import RELATIVE, ROUNDING, check_rule
 from helixlab.model import Model
-from helixlab.placement import Placement
+from helixlab.placement import Placement, check_placement
 from helixlab.placement.files import shown_name
 from helixlab.placement.placement import End
 from helixlab.planning.layouts import layout_of
@@ -70,7 +70,8 @@ def predict(
     cluster, model, placement
         As for `simulate`.
     execution : str or Execution
-        How nodes form batches. Of a policy's own rule for admission nothing is known here.
+        How nodes form batches. Of a policy's own rule for admission nothing is known here, and a batch
+        always takes at least the time of reading the layer (as with ``memory_floor=True``).
     trace : str
         Where the lengths of the queries come from.
     flow : Flow, optional
@@ -128,6 +129,7 @@ def predict(
             f"placement {placement.name!r} states KV capacities of its own, of which predict knows no"
             " measured speeds; simulate it"
         )
+    check_placement(placement, cluster, model)
     if flow is None:
         flow = max_flow(cluster, model, placement)
     elif not isinstance(flow, Flow) or flow.placement != shown_name(placement):

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from helixlab._validation import as_number, as_whole
 from helixlab.errors import SolverError
 
 __all__ = ["NO_LIMITS", "Limits", "Program", "Progress", "Solution", "Status"]
@@ -132,12 +133,15 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("time_limit_s", "relative_gap", "target", "stall_s"):
             value = getattr(self, name)
-            least = -math.inf if name == "target" else 0
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not value >= least
-            ):
-                wanted = "a number" if name == "target" else "0 or more"
-                raise SolverError(f"{name} is {value!r}; give {wanted}")
+            if value is not None:
+                least, mend = (-math.inf, "a number") if name == "target" else (0, "0 or more")
+                number = as_number(value, name, least=least, most=math.inf, mend=mend, error=SolverError)
+                object.__setattr__(self, name, number)
+        for name in ("seed", "threads"):
+            least = 0 if name == "seed" else 1
+            object.__setattr__(
+                self, name, as_whole(getattr(self, name), name, least=least, error=SolverError)
+            )
 
 
 NO_LIMITS: Final = Limits()

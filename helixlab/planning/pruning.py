@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import replace
 
+from helixlab._validation import as_whole
 from helixlab.cluster import SINK, SOURCE, Cluster, Link
 from helixlab.errors import PlacementError
 
@@ -49,8 +50,8 @@ def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
     >>> len(geo24.links), len(keep_fastest_links(geo24, 12).links)
     (600, 350)
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise PlacementError(f"keep_links_per_node is {count!r}; give 1 or more, or None for all links")
+    mend = "1 or more, or None for all links"
+    count = as_whole(count, "keep_links_per_node", least=1, mend=mend, error=PlacementError)
     ranked: dict[Hashable, list[Link]] = defaultdict(list)
     for link in sorted(cluster.links, key=_speed, reverse=True):
         # A node does not count its links with the coordinator.

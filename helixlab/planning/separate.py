@@ -11,6 +11,7 @@ import numpy as np
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import MachineProfile, Model, typical_decode_tokens
+from helixlab.placement.checks import memory_misfit
 from helixlab.placement.placement import End, NodeLayers, Placement
 from helixlab.planning.common import even_shares, nodes_by_machine, placed, planning_throughput, require_room
 
@@ -150,9 +151,11 @@ def _overfilled(cluster: Cluster, model: Model, machine: str, most: int) -> int:
     profile, counts = model.profile(machine), cluster.machine_counts()
     if most < profile.max_layers:  # it has no throughput with what was measured
         return most
-    (vram_bytes,) = (kind.vram_bytes for kind in cluster.machines if kind.name == machine)
-    while most < model.layers and (most + 1) * model.layer_bytes < vram_bytes:
+    (kind,) = (kind for kind in cluster.machines if kind.name == machine)
+    while most < model.layers and (most + 1) * model.layer_bytes < kind.vram_bytes:
         capacity = extrapolated_kv_capacity(profile, most + 1)
+        if memory_misfit(machine, kind, model, most + 1, capacity):
+            break
         if capacity < LEAST_KV_TOKENS * (most + 1):
             break
         if typical_decode_tokens(model, counts, machine, most + 1, capacity) == 0:

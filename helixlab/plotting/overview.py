@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from helixlab._validation import as_number
 from helixlab.errors import SimulationError
 from helixlab.plotting.style import LINES, OTHER_COLOURS, PAGE_WIDTH_IN, PHASE_COLOURS, panels, styled
 from helixlab.plotting.timeline import even_rows, node_use_picture
@@ -52,9 +52,8 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     >>> resampled(result, 20)["time_s"].tolist()
     [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     """
-    number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
-    if not (step_s is None or (number and math.isfinite(step_s))):
-        raise SimulationError(f"step_s is {step_s!r}; give a number of seconds")
+    if step_s is not None:
+        step_s = as_number(step_s, "step_s", mend="a number of seconds", error=SimulationError)
     kept = even_rows(result, step_s)
     times, row = result.timeline["time_s"], kept["row"].to_numpy()
     nodes = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]

@@ -6,12 +6,14 @@ The functions are compiled, so they use numbers and the arrays of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from numba import types
 
+from helixlab._validation import as_flag, as_items, as_number, plain
 from helixlab.errors import SchedulingError
 from helixlab.jit import compiled, from_user
 from helixlab.scheduling.state import link_type, view_type
@@ -103,8 +105,18 @@ class Scheduler:
     parameters: tuple[float, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", plain(self.name))
+        what = f"scheduler {self.name!r}"
         if not callable(self.choose):
             raise SchedulingError(f"scheduler {self.name!r}: choose must be a function, got {self.choose!r}")
+        for rule in ("plans_ahead", "picks_free_links", "follows_flow", "feeds_by_kv"):
+            flag = as_flag(getattr(self, rule), f"{what}: {rule}", error=SchedulingError)
+            object.__setattr__(self, rule, flag)
+        numbers = tuple(
+            as_number(value, f"{what}: a parameter", most=math.inf, error=SchedulingError)
+            for value in as_items(self.parameters, f"{what}: parameters", error=SchedulingError)
+        )
+        object.__setattr__(self, "parameters", numbers)
         if self.feeds_by_kv and not self.plans_ahead:
             raise SchedulingError(
                 f"scheduler {self.name!r}: feeds_by_kv needs plans_ahead, which books the KV cache"

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.placement import Placement
@@ -46,8 +47,8 @@ SAMPLES_AN_EVENT: Final = 3
 """What the tables and the work on them take at the most, measured."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, eq=False)
+class Estimate(ByContent):
     """What a simulation will take.
 
     Parameters

@@ -33,7 +33,10 @@ def hash_of(thing: Cluster | Model | Placement | Scheduler | Execution) -> str |
     if isinstance(thing, Cluster | Placement):
         return thing.content_hash
     if isinstance(thing, Model):
-        return content_hash(model_to_dict(thing))
+        content = model_to_dict(thing)
+        # Models are equal whatever the order of their profiles.
+        content["profiles"] = sorted(content["profiles"], key=lambda profile: profile["machine"])
+        return content_hash(content)
     try:
         return digest(thing)[:16]
     except ContentError:

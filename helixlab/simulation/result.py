@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from helixlab._equality import ByContent
 from helixlab.errors import SimulationError, memory_for
 from helixlab.files import content_hash, json_ready, write_text
 from helixlab.html import card
@@ -37,7 +38,7 @@ TABLES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(ByContent):
     """What a simulation gave.
 
     Parameters

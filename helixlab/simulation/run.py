@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from helixlab._validation import as_flag, as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import SchedulingError, SimulationError, memory_for
 from helixlab.execution import Execution, get_execution
@@ -71,13 +72,13 @@ def simulate(
     on_full : str
         What happens to a query for which a scheduler that plans ahead finds no room: ``"wait"`` at
         the coordinator, in order of arrival, or ``"drop"``, as the reference simulator does. Dropping
-        favours short queries.
+        favours short queries. With a scheduler that chooses hop by hop it decides nothing.
     kv_high_water_mark : float, optional
         Part of a node's KV cache that the helix scheduler may expect to fill; the paper's by default
         (0.85 offline, 0.9 online).
     expected_output_ratio : float, optional
         Part of the mean output of 240 tokens it expects of a query; the paper's by default (1 offline,
-        0.6 online).
+        0.6 online). Like the mark, it decides nothing with schedulers that do not look at it.
     small_links : str
         Which links the helix scheduler does not use because they carry too little: ``"relative"`` to the
         other links of their sender, and never more than 5 % of its flow; or ``"paper"``: all with less than
@@ -140,11 +141,18 @@ def simulate(
         )
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
+    steps_s = {}
     for name, step_s, none in (
         ("sample_step_s", sample_step_s, "timeline"),
         ("watch_step_s", watch_step_s, "table"),
     ):
-        check_step(name, step_s, none)
+        steps_s[name] = check_step(name, step_s, none)
+    keeps = {"iterations": keep_iterations, "batches": keep_batches, "breakdown": keep_breakdown}
+    keep_iterations, keep_batches, keep_breakdown = (
+        as_flag(value, f"keep_{name}", error=SimulationError) for name, value in keeps.items()
+    )
+    partial = as_flag(partial, "partial", error=SimulationError)
+    sample_step_s, watch_step_s = steps_s["sample_step_s"], steps_s["watch_step_s"]
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
     check_rule(small_links)
@@ -158,12 +166,11 @@ def simulate(
         )
     left_out = leave_links_out(flow, small_links) if scheduler.follows_flow else set()
     mark, ratio = KV_RULES[workload.mode]
-    mark = mark if kv_high_water_mark is None else kv_high_water_mark
-    ratio = ratio if expected_output_ratio is None else expected_output_ratio
-    if not (0 < mark <= 1 and 0 <= ratio <= 1e6):
-        raise SimulationError(
-            f"kv_high_water_mark must be above 0 and at most 1 (got {mark!r}), expected_output_ratio 0 or"
-            f" more (got {ratio!r})"
+    if kv_high_water_mark is not None:
+        mark = as_number(kv_high_water_mark, "kv_high_water_mark", above=0, most=1, error=SimulationError)
+    if expected_output_ratio is not None:
+        ratio = as_number(
+            expected_output_ratio, "expected_output_ratio", least=0, most=1e6, error=SimulationError
         )
     warn_of_lost_flow(cluster, model, placement, flow, left_out, small_links)
     with memory_for("simulating", NEED_LESS):
@@ -228,16 +235,16 @@ def check_workload(workload: Workload) -> None:
         raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
 
 
-def check_step(name: str, step_s: float, none: str) -> None:
-    """Whether a step called `name` is 0, which stands for none, or at least `LEAST_STEP_S`.
+def check_step(name: str, step_s: float, none: str) -> float:
+    """The step called `name`, which is 0 for none, or at least `LEAST_STEP_S`.
 
     Raises
     ------
     SimulationError
         It is not.
     """
-    number = isinstance(step_s, int | float) and not isinstance(step_s, bool)
-    if not (number and (step_s == 0 or LEAST_STEP_S <= step_s < float("inf"))):
-        raise SimulationError(
-            f"{name} must be 0 (no {none}) or at least {LEAST_STEP_S:g} seconds, got {step_s!r}"
-        )
+    mend = f"0 (no {none}) or at least {LEAST_STEP_S:g} seconds"
+    step_s = as_number(step_s, name, least=0, mend=mend, error=SimulationError)
+    if 0 < step_s < LEAST_STEP_S:
+        raise SimulationError(f"{name} is {step_s!r}; give {mend}")
+    return step_s

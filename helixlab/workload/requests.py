@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from helixlab._validation import shown
 from helixlab.errors import FileFormatError, WorkloadError
-from helixlab.files import foreign_kind, shown
+from helixlab.files import foreign_kind
 from helixlab.workload.columns import Arrivals, numbers, value_in_words
 
 __all__ = ["check_requests", "read_requests"]

@@ -6,18 +6,21 @@ times of their own.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from helixlab._validation import as_number, as_seed, as_whole, plain, shown
 from helixlab.errors import WorkloadError
 from helixlab.workload.requests import check_requests, read_requests
 from helixlab.workload.traces import INTERVAL_S, arrival_names, arrivals_per_interval, trace_lengths
@@ -29,7 +32,7 @@ LEAST_DURATION_S = 60.0
 """Shortest duration that is taken by default for requests of one's own, however soon the last one comes."""
 FAR_FROM_0_S = 3600.0
 """Arrivals are moved to begin at 0 if the first is later than this, and than it is from there to the last."""
-LONGEST_S, MOST_QUERIES, MOST_TOKENS, LARGEST_SEED = 1e9, 1_000_000, 1e11, 2**63 - 1
+LONGEST_S, MOST_QUERIES, MOST_TOKENS = 1e9, 1_000_000, 1e11
 """Beyond these a workload is taken for a mistake."""
 MOST_INTERVALS = 10_000_000
 """Of arrivals drawn like those of a trace, which takes its time for each, whether anything comes or not."""
@@ -40,7 +43,22 @@ MILLISECONDS_FROM = 1e11
 Requests = pd.DataFrame | str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+class _OwnRequests:
+    """The field `Workload.requests`: whoever asks for the table gets one that may be changed."""
+
+    def __get__(self, workload: Workload | None, kind: type) -> pd.DataFrame | None:
+        table = None if workload is None else vars(workload)["_requests"]
+        # A shallow copy will do, as pandas copies what is written to.
+        return table.copy(deep=False) if isinstance(table, pd.DataFrame) else table
+
+    def __set__(self, workload: Workload, table: pd.DataFrame | None) -> None:
+        vars(workload)["_requests"] = table
+
+
+_OWN_REQUESTS: Any = _OwnRequests()
+
+
+@dataclass(frozen=True, eq=False)
 class Workload:
     """What is asked of the system. Make one with `offline` or `online`.
 
@@ -64,7 +82,12 @@ class Workload:
         Online: trace of the arrivals, or ``"poisson"``.
     requests : DataFrame, optional
         Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s; for
-        what may stand there see `helixlab.workload.check_requests`.
+        what may stand there see `helixlab.workload.check_requests`. The workload has a copy of its own, and
+        hands out copies.
+
+    Notes
+    -----
+    Workloads are equal if they ask for the same: requests of your own are compared by their content.
     """
 
     mode: str
@@ -75,25 +98,28 @@ class Workload:
     initial_queries: int = 0
     rate_tokens_per_s: float = math.nan
     arrivals: str = ""
-    requests: pd.DataFrame | None = field(default=None, compare=False)
+    requests: pd.DataFrame | None = _OWN_REQUESTS
 
     def __post_init__(self) -> None:
+        for name in ("mode", "trace", "arrivals"):
+            self._set(name, plain(getattr(self, name)))
         if self.mode not in ("offline", "online"):
-            raise WorkloadError(f"mode must be 'offline' or 'online', got {self.mode!r}")
-        _check_number(self.duration_s, "duration_s", "positive", above=0, most=LONGEST_S)
-        _check_number(self.warmup_s, "warmup_s", "0 or more", least=0, most=LONGEST_S)
+            raise WorkloadError(f"mode must be 'offline' or 'online', got {shown(self.mode)}")
+        self._set("duration_s", _number(self.duration_s, "duration_s", above=0, most=LONGEST_S))
+        self._set("warmup_s", _number(self.warmup_s, "warmup_s", least=0, most=LONGEST_S))
+        self._set("seed", as_seed(self.seed, "seed", error=WorkloadError))
         if self.online and self.warmup_s >= self.duration_s:
             raise WorkloadError(
                 f"warmup_s {self.warmup_s} leaves nothing of duration_s {self.duration_s} to measure; make it"
                 " shorter"
             )
         if not self.online:
-            _check_number(self.initial_queries, "initial_queries", "at least 1", least=1, most=MOST_QUERIES)
-            if self.initial_queries != int(self.initial_queries):
-                raise WorkloadError(f"initial_queries must be a whole number, got {self.initial_queries!r}")
-            object.__setattr__(self, "initial_queries", int(self.initial_queries))
+            queries = as_whole(
+                self.initial_queries, "initial_queries", least=1, most=MOST_QUERIES, error=WorkloadError
+            )
+            self._set("initial_queries", queries)
         elif self.requests is None:
-            _check_number(self.rate_tokens_per_s, "rate_tokens_per_s", "positive", above=0)
+            self._set("rate_tokens_per_s", _number(self.rate_tokens_per_s, "rate_tokens_per_s", above=0))
             if self.rate_tokens_per_s * self.duration_s > MOST_TOKENS:
                 raise WorkloadError(
                     f"{self.rate_tokens_per_s:g} tokens/s for {self.duration_s:g} s are more than the"
@@ -104,9 +130,26 @@ class Workload:
                     f"duration_s is {self.duration_s:g}; arrivals of a trace are drawn for at most"
                     f" {MOST_INTERVALS * INTERVAL_S:g} seconds: make it shorter, or take arrivals='poisson'"
                 )
-        object.__setattr__(self, "requests", _own(self.requests, self.online))
-        for name in ("warmup_s", "duration_s", "rate_tokens_per_s"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+        if not self.online or self.requests is not None:
+            self._set("rate_tokens_per_s", math.nan)
+        if self.requests is not None:
+            self._set("requests", _own(self.requests, self.online))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _content(self) -> tuple[Any, ...]:
+        """All that determines the requests, in values that are equal where the content is."""
+        values = [getattr(self, f.name) for f in fields(self) if f.name != "requests"]
+        own = self.requests if self.requests is not None else pd.DataFrame()
+        columns = [(name, hashlib.sha256(own[name].to_numpy().tobytes()).digest()) for name in own]
+        return (*(None if value != value else value for value in values), *columns)
+
+    def __eq__(self, other: object) -> bool:
+        return self._content() == other._content() if isinstance(other, Workload) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
     @property
     def online(self) -> bool:
@@ -164,27 +207,12 @@ def _online_requests(
     return np.column_stack([times[:inside], lengths[rows[:inside]].reshape(inside, 2)])
 
 
-def _check_number(
-    value: object,
-    name: str,
-    wanted: str,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    most: float = 1e300,
-) -> None:
-    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not (plain and above < value <= most and value >= least):  # type: ignore[operator]
-        at_most = f", at most {most:g}" if most < 1e300 else ""
-        raise WorkloadError(f"{name} must be {wanted}{at_most}, got {value!r}; give a number")
+def _number(value: Any, name: str, **limits: Any) -> float:
+    return as_number(value, name, error=WorkloadError, **limits)
 
 
 def _seed(rng: int | np.random.Generator) -> int:
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(2**62))
-    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or not 0 <= rng <= LARGEST_SEED:
-        raise WorkloadError(f"rng must be a numpy Generator or a seed from 0 to {LARGEST_SEED}, got {rng!r}")
-    return int(rng)
+    return as_seed(rng, error=WorkloadError)
 
 
 def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
@@ -226,8 +254,7 @@ def _from_0(requests: pd.DataFrame) -> pd.DataFrame:
 def _own_duration_s(requests: pd.DataFrame, warmup_s: float) -> float:
     """Until the last request arrives, or a little longer, so that there is something to measure."""
     duration_s = max(float(requests["arrival_s"].iloc[-1]), LEAST_DURATION_S)
-    _check_number(warmup_s, "warmup_s", "0 or more", least=0, most=LONGEST_S)
-    if warmup_s >= duration_s:
+    if _number(warmup_s, "warmup_s", least=0, most=LONGEST_S) >= duration_s:
         raise WorkloadError(
             f"warmup_s {warmup_s} leaves nothing to measure of the {duration_s:g} seconds in which requests"
             " arrive; make it shorter, or give duration_s"

@@ -201,13 +201,13 @@ class TestInvariants:
     @pytest.mark.parametrize(
         "ends",
         [
-            (0, 3), (-1, 0), (0.0, 2), (True, 2), (0, None), ("0", 2), (np.int64(0), 2),
+            (0, 3), (-1, 0), (0.0, 2), (True, 2), (0, None), ("0", 2), (np.float64(0), 2),
             (SINK, 0), (0, SOURCE), (SOURCE, SINK), (SOURCE, SOURCE), ([0], 2),
             pytest.param((10**5000, 0), id="huge"),
         ],
     )  # fmt: skip
     def test_link_ends(self, ends):
-        with pytest.raises(ClusterError, match=r"has no such ends; join nodes 0 to 2 \(plain ints\)"):
+        with pytest.raises(ClusterError, match=r"has no such ends; join nodes 0 to 2"):
             trio(links=with_link(*ends))
 
     def test_no_link_to_itself(self):

@@ -133,7 +133,7 @@ class TestSingleRegion:
             ({"T4": True}, {}, "whole number"),
             ({"T4": 10**12}, {}, "whole number"),
             ({"T4": 10_000}, {}, "more than 10000000; ask for fewer nodes"),
-            ({"T4": 1}, {"bandwidth_bytes_per_s": 0}, "bandwidth_bytes_per_s is 0; give a plain"),
+            ({"T4": 1}, {"bandwidth_bytes_per_s": 0}, "bandwidth_bytes_per_s is 0; give a number, above 0"),
             ({"T4": 1}, {"bandwidth_bytes_per_s": float("nan")}, "bandwidth_bytes_per_s is nan"),
             ({"T4": 1}, {"bandwidth_spread_bytes_per_s": -1}, "bandwidth_spread_bytes_per_s is -1"),
             ({"T4": 1}, {"bandwidth_spread_bytes_per_s": 1.25e9}, "nothing falls to 0"),

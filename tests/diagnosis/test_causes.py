@@ -44,7 +44,7 @@ def system(*spans, links=None, latency_s=1e-4, bandwidth_bytes_per_s=1e9, nic_by
     spans = [span if isinstance(span, tuple) else (span, None, None) for span in spans]
     profiles = {each.machine: each for each, *_ in spans}
     model = replace(LLAMA, layers=LAYERS, profiles=profiles, **model)
-    machines = [hx.Machine(name, 24e9, nic_bytes_per_s, nic_bytes_per_s, 2e9) for name in profiles]
+    machines = [hx.Machine(name, 240e9, nic_bytes_per_s, nic_bytes_per_s, 2e9) for name in profiles]
     counts = {name: sum(each.machine == name for each, *_ in spans) for name in profiles}
     cluster = hx.single_region(
         counts,

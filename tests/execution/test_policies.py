@@ -75,13 +75,13 @@ def test_names():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"chunk_tokens": 0}, "chunk_tokens must be a whole number of at least 1, got 0"),
-        ({"max_decode_per_batch": 2.5}, "max_decode_per_batch must be a whole number"),
-        ({"max_prompt_chunks_per_batch": True}, "max_prompt_chunks_per_batch must be a whole number"),
-        ({"kv_reread_factor": -1}, "kv_reread_factor must be a number of at least 0"),
-        ({"prompt_cost_factor": math.nan}, "prompt_cost_factor must be a number of at least"),
-        ({"prompt_cost_factor": True}, "prompt_cost_factor must be a number of at least 1e-06, got True"),
-        ({"memory_floor": "no"}, "memory_floor must be True or False, got 'no'"),
+        ({"chunk_tokens": 0}, "chunk_tokens is 0; give a whole number of at least 1"),
+        ({"max_decode_per_batch": 2.5}, "max_decode_per_batch is 2.5; give a whole number"),
+        ({"max_prompt_chunks_per_batch": True}, "max_prompt_chunks_per_batch is True; give a whole number"),
+        ({"kv_reread_factor": -1}, "kv_reread_factor is -1; give a number of at least 0"),
+        ({"prompt_cost_factor": math.nan}, "prompt_cost_factor is nan; give a number of at least"),
+        ({"prompt_cost_factor": True}, "prompt_cost_factor is True; give a number of at least 1e-06"),
+        ({"memory_floor": "no"}, "memory_floor is 'no'; give True or False"),
     ],
 )
 def test_parameters_that_make_no_sense(parameters, message):

@@ -123,7 +123,11 @@ def test_of_a_sweep():
         ({"by": BY, "values": "decode_tokens"}, UnknownNameError, "unknown column 'decode_tokens'"),
         ({"by": BY, "values": []}, HelixlabError, "values is empty"),
         ({"by": BY, "values": "error"}, HelixlabError, "'error' holds no numbers"),
-        ({"by": BY, "values": "events", "level": 95}, HelixlabError, "level must be between 0 and 1, got 95"),
+        (
+            {"by": BY, "values": "events", "level": 95},
+            HelixlabError,
+            "level is 95; give a number between 0 and 1",
+        ),
         (
             {"by": "placement", "values": "events"},
             HelixlabError,

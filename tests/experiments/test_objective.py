@@ -42,9 +42,9 @@ def test_queries_that_are_not_served_miss_every_objective():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ttft_s": 0, "tpot_s": 1}, "ttft_s must be a number above 0"),
-        ({"ttft_s": 1, "tpot_s": float("nan")}, "tpot_s must be a number above 0"),
-        ({"ttft_s": 1, "tpot_s": 1, "attainment": 2}, "attainment must be a number above 0 and at most 1"),
+        ({"ttft_s": 0, "tpot_s": 1}, "ttft_s is 0; give a number above 0"),
+        ({"ttft_s": 1, "tpot_s": float("nan")}, "tpot_s is nan; give a number above 0"),
+        ({"ttft_s": 1, "tpot_s": 1, "attainment": 2}, "attainment is 2; give a number above 0 and at most 1"),
     ],
 )
 def test_objectives_that_make_no_sense(values, message):

@@ -92,7 +92,7 @@ def test_arguments_that_make_no_sense():
     for rates in ([], 5, "50"):
         with pytest.raises(WorkloadError, match="give a list of at least one rate"):
             hx.rate_sweep(*SYSTEM, rates_tokens_per_s=rates, **SHORT)
-    with pytest.raises(WorkloadError, match="rate_tokens_per_s must be positive, got -1"):
+    with pytest.raises(WorkloadError, match="rate_tokens_per_s is -1; give a number above 0"):
         hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50, -1], **SHORT)
     with pytest.raises(SweepError, match=r"scheduler of a point is .*; give single values"):
         hx.rate_sweep(*SYSTEM, rates_tokens_per_s=[50], scheduler=["helix", "swarm"], **SHORT)

@@ -193,7 +193,7 @@ def test_failures_are_rows():
 
 def test_a_frame_of_failures_has_all_columns():
     runs = quiet(SMALL | {"kv_high_water_mark": 1.5}, seeds=2)
-    assert runs["error"].str.startswith("SimulationError: kv_high_water_mark must be").all()
+    assert runs["error"].str.startswith("SimulationError: kv_high_water_mark is").all()
     assert list(runs) == list(quiet(SMALL | {"kv_high_water_mark": 0.5}))
     assert runs["decode_tokens_per_s"].isna().all()
     assert runs["decode_tokens_per_s"].dtype == np.float64

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+import helixlab as hx
 from helixlab.cluster import SINK, SOURCE, load_cluster, random_sparse
 from helixlab.errors import ClusterError, PlacementError
 from helixlab.model import load_model
@@ -131,3 +132,81 @@ def test_a_placement_on_the_same_nodes_under_another_name():
     other = replace(load_cluster("small10"), name="copy")
     assert "dataclasses.replace(placement, cluster=...)" in refused(GOOD, cluster=other)
     check_placement(replace(GOOD, cluster="copy"), other, MODEL)
+
+
+class TestMemory:
+    """GPU memory holds the weights and the KV cache of a node."""
+
+    MACHINES = CLUSTER.machines
+
+    @classmethod
+    def with_memory(cls, gigabytes, name="T4"):
+        machines = [replace(m, vram_bytes=gigabytes * 1e9) if m.name == name else m for m in cls.MACHINES]
+        return replace(CLUSTER, machines=machines)
+
+    def test_the_cache_of_the_profile(self):
+        message = refused(GOOD, cluster=self.with_memory(8))
+        assert message.startswith(
+            "node 0 (T4) with 6 layers of llama-1-30b takes 6 GB for weights and 6.068 GB for the KV cache"
+        )
+        assert "more than its GPU memory of 8 GB; the KV cache is that of the profile," in message
+        assert "kv_blocks" in message
+        assert "\n" not in message
+
+    def test_the_weights(self):
+        message = refused(GOOD, cluster=self.with_memory(5))
+        assert message.endswith("its GPU memory of 5 GB; give it fewer layers, or correct its vram_bytes")
+
+    def test_a_profile_of_ones_own(self):
+        profile = replace(MODEL.profile("T4"), kv_blocks=tuple(9 * n for n in MODEL.profile("T4").kv_blocks))
+        message = refused(GOOD, model=MODEL.with_profile(profile))
+        assert "is that of the profile, which is for another memory size" in message
+
+    def test_a_stated_cache(self):
+        room = int((16e9 - 6e9) / MODEL.kv_bytes_per_token_layer)
+        check_placement(replace(GOOD, kv_capacity_token_layers={0: room}), CLUSTER, MODEL)
+        message = refused(replace(GOOD, kv_capacity_token_layers={0: room + 1}))
+        assert "more than its GPU memory of 16 GB; give it fewer layers, or state a smaller kv_cap" in message
+
+    def test_an_unstated_size_of_the_cache(self):
+        model = replace(MODEL, kv_bytes_per_token_layer=None)
+        check_placement(GOOD, CLUSTER, model)  # two activations are right for LLaMA-1
+        large = load_model("llama-2-70b")
+        placement = load_placement("single24/llama-2-70b/helix")
+        with pytest.raises(PlacementError, match="grouped-query attention also the model's kv_bytes_per"):
+            check_placement(
+                placement, load_cluster("single24"), replace(large, kv_bytes_per_token_layer=None)
+            )
+
+    def test_more_memory_is_not_used(self):
+        with pytest.warns(UserWarning, match="has 32 GB of GPU memory, but the KV cache .* is for 16 GB"):
+            check_placement(GOOD, self.with_memory(32), MODEL)
+        blocks = tuple(2 * n for n in MODEL.profile("T4").kv_blocks)
+        larger = replace(MODEL.profile("T4"), kv_blocks=blocks)
+        check_placement(GOOD, self.with_memory(32), MODEL.with_profile(larger))
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            hx.max_flow,
+            lambda *system: hx.simulate(*system, workload=hx.offline(warmup_s=0, duration_s=1)),
+            lambda *system: hx.estimate(*system, workload=hx.offline(warmup_s=0, duration_s=1)),
+            hx.predict,
+            lambda *system: hx.predict(*system, flow=hx.max_flow(CLUSTER, *system[1:])),
+            lambda *system: hx.rate_sweep(
+                *system, rates_tokens_per_s=[5], objective=hx.Objective(1, 1), duration_s=20, warmup_s=0
+            )["error"].map(raised),
+            *(
+                lambda *system, method=method: hx.plan(*system[:2], method=method, time_limit_s=1)
+                for method in ("helix", "homogeneous", "paper-milp", "petals", "separate", "swarm")
+            ),
+        ],
+    )
+    def test_wherever_the_two_meet(self, use):
+        with pytest.raises(PlacementError, match=r"(node 0 \(T4\)|type T4) with \d layers? of .* 8 GB;"):
+            use(self.with_memory(8), MODEL, GOOD)
+
+
+def raised(error):
+    """Raise what the table of a sweep says went wrong."""
+    raise PlacementError(error)

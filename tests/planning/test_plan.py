@@ -115,7 +115,9 @@ class TestPlan:
 
     @pytest.mark.parametrize("rng", [-1, "seed", 1.5])
     def test_wrong_rng(self, rng):
-        with pytest.raises(PlacementError, match=r"rng is .*; give a seed, 0 or more, or a numpy Generator"):
+        with pytest.raises(
+            PlacementError, match=r"rng is .*; give a seed from 0 to [0-9]*, or a numpy Generator"
+        ):
             plan(SMALL10, LLAMA30, method="petals", rng=rng)
 
     @pytest.mark.parametrize("limit", [0, -1.0, float("nan"), "60"])
@@ -423,7 +425,8 @@ class TestOverfill:
             plan(cluster, LLAMA70, method="separate", overfill=True)
         small = replace(cluster, machines=[replace(cluster.machines[0], vram_bytes=5.5 * 1.53e9)])
         with pytest.raises(
-            PlacementError, match=r"at most 30 fit into cluster 'single-region' \(6 V100 of 5\)"
+            PlacementError,
+            match=r"V100 with 1 layer .* takes 1.53 GB for weights and 11.3 GB for the KV cache",
         ):
             plan(small, LLAMA70, method="separate", overfill=True)
 

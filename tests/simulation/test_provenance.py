@@ -36,7 +36,7 @@ def source(placement=SYSTEM[2], **how):
 
 
 def test_a_changed_placement_is_not_shown_as_the_published_one():
-    other = replace(SYSTEM[2], kv_capacity_token_layers={0: 500_000})
+    other = replace(SYSTEM[2], kv_capacity_token_layers={0: 200_000})
     result = hx.simulate(*SYSTEM[:2], other, workload=SHORT)
     shown = f"small10/llama-1-30b/helix@{other.content_hash[:8]}"
     assert result.summary["placement"].item() == result.provenance["placement"]["name"] == shown

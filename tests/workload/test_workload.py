@@ -132,28 +132,28 @@ def test_a_workload_says_the_same_each_time():
 
 @pytest.mark.parametrize("rng", [-1, 1.5, "0", None, True])
 def test_seeds_that_make_no_sense(rng):
-    with pytest.raises(WorkloadError, match="rng must be a numpy Generator or a seed from 0 to"):
+    with pytest.raises(WorkloadError, match=r"rng is .*; give a seed from 0 to"):
         offline(rng=rng)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_durations_and_rates_that_make_no_sense(value):
-    with pytest.raises(WorkloadError, match="duration_s must be positive"):
+    with pytest.raises(WorkloadError, match=r"duration_s is .*; give a number above 0"):
         offline(duration_s=value)
-    with pytest.raises(WorkloadError, match="duration_s must be positive"):
+    with pytest.raises(WorkloadError, match=r"duration_s is .*; give a number above 0"):
         online(rate_tokens_per_s=5, duration_s=value)
-    with pytest.raises(WorkloadError, match="rate_tokens_per_s must be positive"):
+    with pytest.raises(WorkloadError, match=r"rate_tokens_per_s is .*; give a number above 0"):
         online(rate_tokens_per_s=value)
 
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf])
 def test_warmups_that_make_no_sense(value):
-    with pytest.raises(WorkloadError, match="warmup_s must be 0 or more"):
+    with pytest.raises(WorkloadError, match=r"warmup_s is .*; give a number from 0"):
         offline(warmup_s=value)
 
 
 def test_other_arguments_that_make_no_sense():
-    with pytest.raises(WorkloadError, match="initial_queries must be at least 1"):
+    with pytest.raises(WorkloadError, match="initial_queries is 0; give a whole number from 1"):
         offline(initial_queries=0)
     with pytest.raises(WorkloadError, match="needs rate_tokens_per_s"):
         online()
