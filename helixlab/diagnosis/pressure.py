@@ -24,7 +24,7 @@ def held_fraction(result: Result) -> float:
     row, inside = result.summary.iloc[0], samples(result, result.timeline)
     if len(inside):
         return mean_of(inside, inside["held"] > 0)
-    if has_breakdown(result):
+    if "held_s" in result.iterations and (has_breakdown(result) or not row["queries_in_flight"]):
         return _held_part(result)
     return float(row["queries_waited"] / row["queries_fed"]) if row["queries_fed"] else 0.0
 

@@ -342,17 +342,26 @@ def window_blocks(result: Result) -> pd.DataFrame:
             f"{result!r} has no samples, or fewer than {BLOCKS} in its window; simulate with a smaller"
             " sample_step_s, above 0"
         )
-    points = _points(start_s, end_s)
+    points, edges = _points(start_s, end_s), np.linspace(start_s, end_s, BLOCKS + 1)
     last_before = np.maximum(np.searchsorted(time_s, points, side="right") - 1, 0)
-    in_flight = timeline["in_flight"].to_numpy(float)[last_before]
-    edges = np.linspace(start_s, end_s, BLOCKS + 1)
+    flying = timeline["in_flight"].to_numpy(float)
+    in_flight = flying[last_before].reshape(BLOCKS, POINTS).mean(axis=1)
+    if np.diff(time_s).max(initial=0.0) > 1.5 * step_s:
+        # Where samples were left out queries come and go in moments that the points may miss.
+        until_s = np.append(time_s, max(end_s, time_s[-1]))
+        in_flight = np.diff(np.interp(edges, until_s, _summed(flying * np.diff(until_s)))) / block_s
     decoded = np.interp(edges, time_s, timeline["decode_tokens"].to_numpy(float))
     return pd.DataFrame(
         {
-            "in_flight": in_flight.reshape(BLOCKS, POINTS).mean(axis=1),
+            "in_flight": in_flight,
             "decode_tokens_per_s": np.diff(decoded) / block_s,
         }
     )
+
+
+def _summed(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums up to each of them, from 0 on."""
+    return np.append(0.0, np.cumsum(amounts))
 
 
 def _points(start_s: float, end_s: float) -> NDArray[np.float64]:

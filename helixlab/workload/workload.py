@@ -239,8 +239,8 @@ def _from_0(requests: pd.DataFrame) -> pd.DataFrame:
         last_s -= first_s
         unit = "; divide by 1000 first, if they are in milliseconds" if first_s >= MILLISECONDS_FROM else ""
         warnings.warn(
-            f"the first request arrives at {first_s:.10g} seconds and the last {last_s:.10g} seconds later;"
-            f" arrivals are moved by {first_s:.10g} seconds, so that the first is at 0{unit}",
+            f"the first request arrives at {first_s:.15g} seconds and the last {last_s:.10g} seconds later;"
+            f" arrivals are moved by {first_s:.15g} seconds, so that the first is at 0{unit}",
             stacklevel=3,
         )
     if last_s > LONGEST_S:

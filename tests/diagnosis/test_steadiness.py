@@ -152,6 +152,43 @@ class TestOfResults:
         ]
         assert labels == ["filling", "stable", "overloaded", "overloaded"]
 
+    def test_the_window_does_not_decide(self):
+        """Two minutes at eight times what can be served, whatever is measured of it."""
+        rng, count = np.random.default_rng(1), 400
+        table = pd.DataFrame(
+            {
+                "arrival_s": np.sort(rng.uniform(0, 120, count)),
+                "input_tokens": rng.integers(200, 900, count),
+                "output_tokens": rng.integers(50, 300, count),
+            }
+        )
+        windows = [
+            {},
+            *({"duration_s": s} for s in (30, 120, 1800, 7200)),
+            {"duration_s": 500, "warmup_s": 200},
+        ]
+        for window in windows:
+            result = simulated(hx.online(requests=table, **window))
+            assert load_of(result).label == "overloaded", window
+            saturated = [found for found in hx.diagnose(result) if found.cause == "saturated"]
+            in_flight = [found.evidence["queries_at_the_end"] for found in saturated]
+            assert len(in_flight) == 1
+            if window.get("duration_s") != 30:
+                assert in_flight[0] > 300
+
+    def test_what_comes_after_the_window_is_judged_too(self):
+        """Ten minutes of little, and then an hour of too much."""
+        times_s = np.concatenate([np.arange(0, 600, 100), np.linspace(601, 4200, 3600)])
+        table = pd.DataFrame({"arrival_s": times_s, "input_tokens": 550, "output_tokens": 175})
+        result = simulated(hx.online(requests=table, duration_s=600), keep_iterations=False)
+        assert load_of(result).grows
+        assert "3600 of 3606 requests outside the window" in repr(result)
+
+    @pytest.mark.parametrize(("count", "label"), [(1, "stable"), (50, "filling")])
+    def test_all_at_once(self, count, label):
+        table = pd.DataFrame({"arrival_s": [7.0] * count, "input_tokens": 100, "output_tokens": 20})
+        assert load_of(simulated(hx.online(requests=table))).label == label
+
     @settings(max_examples=5, deadline=None)
     @given(seed=st.integers(0, 100))
     def test_blocks_are_of_the_window(self, seed):

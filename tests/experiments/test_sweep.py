@@ -266,7 +266,7 @@ def changed(what):
         "one link of the cluster": {
             "cluster": replace(cluster, links=(replace(cluster.links[0], latency_s=0.2), *cluster.links[1:]))
         },
-        "the model": {"model": replace(model, layer_bytes=model.layer_bytes * 2)},
+        "the model": {"model": replace(model, layer_bytes=model.layer_bytes * 1.1)},
         "the workload": {"workload": replace(SHORT, warmup_s=6.0)},
         "the execution": {"execution": replace(hx.chunked(), name="greedy")},
         "a setting": {"expected_output_ratio": 0.9},

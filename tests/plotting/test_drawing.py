@@ -494,6 +494,29 @@ def test_timeline_at_a_chosen_step() -> None:
     plt.close(figure)
 
 
+def test_idle_stretches_are_drawn_in_even_steps() -> None:
+    cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    requests = pd.DataFrame({"arrival_s": [0.0, 1000.0], "input_tokens": 100, "output_tokens": 30})
+    workload = hx.online(requests=requests, duration_s=1010)
+    result = hx.simulate(cluster, model, placement, workload=workload, sample_step_s=1.0)
+    assert len(result.timeline) < 100
+    table = resampled(result)
+    assert table["time_s"].tolist() == list(range(len(table)))
+    quiet = table[table["time_s"].between(100, 999)]
+    assert (quiet[["in_flight", "decode_tokens_per_s", "busy_mean_fraction"]] == 0).all(axis=None)
+    assert table["decode_tokens_per_s"].sum() == result.timeline["decode_tokens"].iloc[-1]
+    assert resampled(result, 500)["finished"].tolist()[:3] == [0, 1, 1]
+    (line, *_) = tokens_over_time(result).get_lines()
+    assert len(line.get_xdata()) == 1010
+    far = pd.DataFrame({"arrival_s": [0.0, 5e8], "input_tokens": 100, "output_tokens": 30})
+    result = hx.simulate(cluster, model, placement, workload=hx.online(requests=far))
+    assert len(resampled(result)) <= 100_001
+    with pytest.raises(SimulationError, match=r"step_s is 5, which makes 1000000.. steps"):
+        result.plot_timeline(step_s=5)
+    plt.close("all")
+
+
 def test_no_timeline_to_draw() -> None:
     cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     placement = hx.load_placement("small10/llama-1-30b/helix")

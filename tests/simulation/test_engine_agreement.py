@@ -62,7 +62,7 @@ def systems(draw):
         latency_s=draw(st.sampled_from([0.0, 1e-3, 0.02])),
         bandwidth_bytes_per_s=draw(st.sampled_from([1.25e9, 1e7, 2e6])),
         machines=[
-            replace(machine, nic_in_bytes_per_s=nic, nic_out_bytes_per_s=nic)
+            replace(machine, vram_bytes=1e12, nic_in_bytes_per_s=nic, nic_out_bytes_per_s=nic)
             for machine in hx.load_cluster("single24").machines
             for nic in [draw(st.sampled_from([1.25e9, 1.5e7]))]
         ],

@@ -6,10 +6,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import helixlab as hx
 from helixlab import cli
 from helixlab.errors import SimulationError
+from helixlab.simulation.memory import rss_mb
 
 SINGLE24 = ("single24", "llama-2-70b", "single24/llama-2-70b/example-ilp")
 SMALL10 = ("small10", "llama-1-30b", "small10/llama-1-30b/helix")
@@ -147,6 +150,65 @@ def test_requests_that_end_before_the_first_sample():
     table = pd.DataFrame({"input_tokens": [900] * 4000, "output_tokens": 30})
     workload = hx.offline(requests=table, warmup_s=0, duration_s=86_400)
     assert hx.estimate(*loaded(SMALL10), workload=workload).iterations == pytest.approx(4000 * 31)
+
+
+@st.composite
+def any_online(draw):
+    """A few requests with gaps of any length, or a rate so low that hardly any come; any window."""
+    if draw(st.booleans()):
+        rate = draw(st.sampled_from([1e-6, 0.5, 20.0]))
+        return hx.online(
+            rate_tokens_per_s=rate, duration_s=draw(st.floats(0.1, 400)), rng=draw(st.integers(0, 9))
+        )
+    gaps = st.one_of(st.just(0.0), st.floats(0, 100), st.floats(0, 1e8))
+    times_s = np.cumsum(draw(st.lists(gaps, min_size=1, max_size=6)))
+    outputs = draw(st.lists(st.integers(1, 200), min_size=len(times_s), max_size=len(times_s)))
+    inputs = draw(st.sampled_from([1, 300, 30_000]))  # the last of which are refused
+    table = pd.DataFrame({"arrival_s": times_s, "input_tokens": inputs, "output_tokens": outputs})
+    return hx.online(requests=table, duration_s=draw(st.one_of(st.none(), st.floats(0.1, 1e9))))
+
+
+@settings(max_examples=25, deadline=None)
+@pytest.mark.filterwarnings("ignore:the first request arrives")
+@given(any_online(), st.booleans(), st.sampled_from([0.0, 1e-3, 5.0, 1e7]))
+def test_it_covers_what_comes(workload, keep_iterations, step_s):
+    how = {"workload": workload, "sample_step_s": step_s, "keep_iterations": keep_iterations}
+    had_mb = rss_mb()
+    foretold = hx.estimate(*loaded(SMALL10), **how)
+    result = hx.simulate(*loaded(SMALL10), **how)
+    finished = result.queries[result.queries["outcome"] == "finished"]
+    assert foretold.iterations == (finished["output_tokens"] + 1).sum()
+    if keep_iterations:
+        assert foretold.iterations == len(result.iterations)
+    tables = (result.iterations, result.queries, result.timeline, result.node_timeline)
+    has_mb = sum(table.memory_usage(index=False, deep=False).sum() for table in tables) / 1e6
+    assert foretold.memory_mb >= had_mb + has_mb - 0.1
+    assert foretold.fits
+
+
+def test_a_rate_at_which_nothing_comes():
+    foretold = hx.estimate(*loaded(SMALL10), workload=hx.online(rate_tokens_per_s=0.5, duration_s=60))
+    assert foretold.iterations == 0
+
+
+def test_what_comes_after_the_window_counts():
+    """And the pilot does not take all of it."""
+    table = pd.DataFrame({"arrival_s": np.arange(9000) * 20.0, "input_tokens": 50, "output_tokens": 100})
+    foretold = hx.estimate(*loaded(SMALL10), workload=hx.online(requests=table, duration_s=100))
+    assert foretold.iterations == 9000 * 101
+
+
+def test_a_rate_far_beyond_what_can_be_drawn(monkeypatch):
+    monkeypatch.setattr(sys.modules["helixlab.simulation.estimate"], "MOST_PILOT_EVENTS", 100_000)
+    workload = hx.online(rate_tokens_per_s=1e8, duration_s=1000)
+    assert not hx.estimate(*loaded(SMALL10), workload=workload).fits
+
+
+def test_free_memory_that_is_not_known(monkeypatch):
+    monkeypatch.setattr(sys.modules["helixlab.simulation.estimate"], "free_mb", lambda: float("nan"))
+    foretold = hx.estimate(*loaded(SMALL10), workload=hx.offline(warmup_s=0, duration_s=5))
+    assert foretold.fits
+    assert str(foretold).endswith("iterations; how much is free is not known")
 
 
 def test_samples_take_their_time():

@@ -108,6 +108,59 @@ def test_online_of_ones_own_requests():
 # Seeds
 
 
+def arriving(*times_s):
+    return pd.DataFrame({"arrival_s": times_s, "input_tokens": 10, "output_tokens": 5})
+
+
+@pytest.mark.parametrize(
+    "first_s", [3601.0, 1709542810.25, 1.7e9 + 0.5, 1709542810250.0], ids=["slice", "1970", "1970", "ms"]
+)
+def test_arrivals_far_from_0_are_moved(first_s, tmp_path):
+    table = arriving(first_s, first_s + 1.5, first_s + 3.75)
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    for requests in (table, tmp_path / "mine.csv"):
+        with pytest.warns(UserWarning, match=f"moved by {first_s:.15g} seconds") as told:
+            workload = online(requests=requests)
+        assert told[0].filename == __file__
+        np.testing.assert_allclose(arrivals(workload)[:, 0], [0, 1.5, 3.75], atol=1e-3)
+        assert ("milliseconds" in str(told[0].message)) == (first_s > 1e11)
+    assert table["arrival_s"].iloc[0] == first_s, "the user's table is as it was"
+
+
+@pytest.mark.parametrize("times_s", [(3600.0, 3601.0), (0, 1e8), (5000.0, 10_001.0), (0,), (30, 30)])
+def test_other_arrivals_stay(times_s, recwarn):
+    assert arrivals(online(requests=arriving(*times_s)))[:, 0].tolist() == list(times_s)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("times_s", [(0, 1.7e9), (1.6e12, 1.7e12)])
+@pytest.mark.filterwarnings("ignore:the first request arrives")
+def test_a_trace_longer_than_a_run(times_s):
+    with pytest.raises(WorkloadError, match="at most 1e\\+09; give arrival_s in seconds"):
+        online(requests=arriving(*times_s))
+
+
+@pytest.mark.parametrize(
+    ("times_s", "duration_s"),
+    [((0,), 60), ((0, 0), 60), ((5, 59), 60), ((0, 61.5), 61.5), ((0, 432_000), 432_000)],
+)
+def test_the_window_of_ones_own_requests(times_s, duration_s):
+    assert online(requests=arriving(*times_s)).duration_s == duration_s
+    assert online(requests=arriving(*times_s), duration_s=7).duration_s == 7
+    assert offline(requests=arriving(*times_s)).duration_s == 600
+    assert online(rate_tokens_per_s=5).duration_s == 1800
+    assert online(requests=arriving(*times_s), warmup_s=59).warmup_s == 59
+    with pytest.raises(WorkloadError, match=f"of the {duration_s:g} seconds in which requests arrive"):
+        online(requests=arriving(*times_s), warmup_s=duration_s)
+    with pytest.raises(WorkloadError, match="warmup_s must be"):
+        online(requests=arriving(*times_s), warmup_s="1")
+
+
+def test_intervals_are_drawn_one_by_one():
+    with pytest.raises(WorkloadError, match="at most 3e\\+07 seconds"):
+        online(rate_tokens_per_s=1e-3, duration_s=4e7)
+
+
 @pytest.mark.parametrize("make", [offline, lambda **rng: online(rate_tokens_per_s=500, **rng)])
 def test_seeds_and_generators(make):
     def drawn(rng):
