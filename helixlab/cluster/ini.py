@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from helixlab._validation import shown
 from helixlab.cluster.bundled import bundled_coordinator, machines_in_use
 from helixlab.cluster.checks import (
     check_coordinator,
     check_machine_amounts,
     check_machine_names,
     naming,
-    shown,
 )
 from helixlab.cluster.cluster import Cluster
 from helixlab.cluster.ini_values import RATES, SECONDS, SIZES, Section, read_sections
