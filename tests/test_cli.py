@@ -273,6 +273,17 @@ def test_requests_of_ones_own(answer, file, encoding):
     assert content["total_tokens"] == 10 + 20 + 5 + 6
 
 
+@pytest.mark.parametrize(
+    ("last_s", "asked", "duration_s"), [(90.5, [], 90.5), (2, [], 60), (90.5, ["--duration", "10"], 10)]
+)
+def test_the_window_of_requests_of_ones_own(answer, file, last_s, asked, duration_s):
+    rows = f"arrival_s,input_tokens,output_tokens\n0,10,5\n{last_s},20,6\n"
+    path = file("mine.csv", rows.encode())
+    content = answer("simulate", *PLACED, "--mode", "online", *asked, "--requests", path)
+    assert content["duration_s"] == duration_s
+    assert content["queries_outside_window"] == (duration_s == 10)
+
+
 def test_requests_in_a_compressed_file(answer, tmp_path):
     table = pd.DataFrame({"input_tokens": [10, 20], "output_tokens": [3, 4]})
     table.to_csv(tmp_path / "mine.csv.gz", index=False)

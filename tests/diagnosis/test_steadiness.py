@@ -184,6 +184,13 @@ class TestOfResults:
         assert load_of(result).grows
         assert "3600 of 3606 requests outside the window" in repr(result)
 
+    def test_drawn_requests_are_judged_alike_when_given(self):
+        drawn = hx.online(rate_tokens_per_s=300, duration_s=600, warmup_s=60)
+        rows = next(drawn.batches())
+        table = pd.DataFrame(rows, columns=["arrival_s", "input_tokens", "output_tokens"])
+        given_ = hx.online(requests=table, duration_s=600, warmup_s=60)
+        assert load_of(simulated(given_)) == load_of(simulated(drawn))
+
     @pytest.mark.parametrize(("count", "label"), [(1, "stable"), (50, "filling")])
     def test_all_at_once(self, count, label):
         table = pd.DataFrame({"arrival_s": [7.0] * count, "input_tokens": 100, "output_tokens": 20})
