@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
      compute      8        8                  286.6
     0
     """
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # it was closed: then nobody reads it
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         asked = parser(VERBS).parse_args(arguments)
         with warnings.catch_warnings():

@@ -63,8 +63,9 @@ def share() -> None:
 
 def _lasting_bases() -> Iterator[Path]:
     asked = os.environ.get("HELIXLAB_CACHE_DIR")
-    if asked:
-        yield Path(asked).absolute() / "compiled"
+    with suppress(FileNotFoundError):  # relative to a working directory that was deleted
+        if asked:
+            yield Path(asked).absolute() / "compiled"
     own = Path(platformdirs.user_cache_dir("helixlab"))
     if own.is_absolute():  # without HOME it may be "~/.cache/helixlab", a folder in the working directory
         yield own / "compiled"

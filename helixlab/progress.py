@@ -30,7 +30,7 @@ def bar(progress: bool | None, **of: Any) -> tqdm:
     ...         _ = shown.update()
     """
     shown = _someone_looks() if progress is None else progress
-    return tqdm(disable=not shown, delay=DELAY_S if progress is None else 0, **of)
+    return tqdm(disable=not shown or sys.stderr is None, delay=DELAY_S if progress is None else 0, **of)
 
 
 def _someone_looks() -> bool:

@@ -650,6 +650,18 @@ def test_as_a_process():
     assert "Traceback" not in bad.stderr
 
 
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+def test_streams_that_are_closed(closed):
+    start = f"import os; os.close({['stdin', 'stdout', 'stderr'].index(closed)}); "
+    start += "os.execvp(sys.executable, [sys.executable, '-m', 'helixlab', *sys.argv[1:]])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {start}", "simulate", *PLACED, *SHORT, "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert closed == "stdout" or json.loads(done.stdout)["scheduler"] == "helix"
+
+
 # explain
 
 

@@ -170,7 +170,7 @@ def planned(*subject, **how):
     return None
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(subject=tiny(), seed=st.integers(0, 2**32))
 def test_every_planner_on_what_may_be_infeasible(subject, seed):
     most = 0.0
