@@ -60,7 +60,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     every = 1 if step_s is None else round(step_s / own_s)
     if every < 1 or (step_s is not None and abs(every * own_s - step_s) > 1e-6 * own_s):
         raise SimulationError(
-            f"step_s is {step_s!r}; give a multiple of {own_s:g}, the step at which the run was recorded"
+            f"step_s is {step_s:g}; give a multiple of {own_s:g}, the step at which the run was recorded"
         )
     kept = timeline.iloc[::every].reset_index(drop=True)
     nodes = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
