@@ -594,5 +594,5 @@ def test_two_calls_do_not_write_to_one_folder(folder, tmp_path, pretended):
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"seeds": 0}, {"jobs": True}, {"seeds": 2.5}])
 def test_numbers_that_make_no_sense(folder, wrong):
-    with pytest.raises(NotebookError, match="give a whole number from 1 up"):
+    with pytest.raises(NotebookError, match="give a whole number of at least 1"):
         reproduce(folder, **wrong)

@@ -426,7 +426,7 @@ class TestOverfill:
         small = replace(cluster, machines=[replace(cluster.machines[0], vram_bytes=5.5 * 1.53e9)])
         with pytest.raises(
             PlacementError,
-            match=r"V100 with 1 layer .* takes 1.53 GB for weights and 11.3 GB for the KV cache",
+            match=r"V100 with 1 layer .* takes 1.53 GB for weights and 11.29 GB for the KV cache",
         ):
             plan(small, LLAMA70, method="separate", overfill=True)
 
