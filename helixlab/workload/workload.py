@@ -36,6 +36,8 @@ LONGEST_S, MOST_QUERIES, MOST_TOKENS = 1e9, 1_000_000, 1e11
 """Beyond these a workload is taken for a mistake."""
 MOST_INTERVALS = 10_000_000
 """Of arrivals drawn like those of a trace, which takes its time for each, whether anything comes or not."""
+TRACE = "azure-conv"
+"""Of drawn lengths and arrivals, by default."""
 DURATION_S = 1800.0
 """Of drawn online queries, by default: as in the paper."""
 MILLISECONDS_FROM = 1e11
@@ -262,13 +264,22 @@ def _own_duration_s(requests: pd.DataFrame, warmup_s: float) -> float:
     return duration_s
 
 
+def _refuse_with_requests(**given: object) -> None:
+    """Refuse what would decide nothing beside requests of one's own."""
+    for name, value in given.items():
+        if value is not None:
+            raise WorkloadError(
+                f"{name} is {shown(value)} beside requests, which are used as they are; give either"
+            )
+
+
 def offline(
     *,
     initial_queries: int = 20,
     warmup_s: float = 60.0,
     duration_s: float = 600.0,
     rng: int | np.random.Generator = 0,
-    trace: str = "azure-conv",
+    trace: str | None = None,
     requests: Requests | None = None,
 ) -> Workload:
     """Serve as much as possible, as in the paper's offline experiments.
@@ -283,10 +294,10 @@ def offline(
         of your own do not change that: if the last of them ends before the window does, `diagnose` says so.
     rng : int or numpy Generator
         For the lengths, and for schedulers that draw.
-    trace : str
-        Where lengths are drawn from, see `helixlab.workload.trace_names`.
+    trace : str, optional
+        Where lengths are drawn from, see `helixlab.workload.trace_names`; by default azure-conv.
     requests : DataFrame or path, optional
-        Requests of your own instead, columns input_tokens and output_tokens, used in their order.
+        Requests of your own instead of a trace, columns input_tokens and output_tokens, used in their order.
 
     Raises
     ------
@@ -300,6 +311,9 @@ def offline(
     (4096, 3)
     """
     own = _own(requests, with_arrivals=False)
+    if own is not None:
+        _refuse_with_requests(trace=trace)
+    trace = "" if own is not None else TRACE if trace is None else trace
     if own is None:
         trace_lengths(trace)
     return Workload(
@@ -307,7 +321,7 @@ def offline(
         warmup_s,
         duration_s,
         _seed(rng),
-        trace="" if own is not None else trace,
+        trace=trace,
         initial_queries=initial_queries,
         requests=own,
     )
@@ -337,14 +351,15 @@ def online(
         Figures are taken from here to the end of the duration.
     rng : int or numpy Generator
         For the lengths and arrivals, and for schedulers that draw.
-    trace : str
-        Where lengths are drawn from.
+    trace : str, optional
+        Where lengths are drawn from; by default azure-conv.
     arrivals : str, optional
         Trace of the arrivals, or ``"poisson"``; by default the trace's own, or that of azure-conv.
     requests : DataFrame or path, optional
-        Requests of your own instead, columns arrival_s, input_tokens, output_tokens. Where the first arrives
-        later than an hour, and later than the time from it to the last, arrivals are taken to be counted
-        from elsewhere, such as 1970, and moved so that the first is at 0.
+        Requests of your own instead of a rate, trace and arrivals, columns arrival_s, input_tokens,
+        output_tokens. Where the first arrives later than an hour, and later than the time from it to the
+        last, arrivals are taken to be counted from elsewhere, such as 1970, and moved so that the first is
+        at 0.
 
     Raises
     ------
@@ -364,6 +379,7 @@ def online(
     """
     own = _own(requests, with_arrivals=True)
     if own is not None:
+        _refuse_with_requests(rate_tokens_per_s=rate_tokens_per_s, trace=trace, arrivals=arrivals)
         own = _from_0(own)
         if duration_s is None:
             duration_s = _own_duration_s(own, warmup_s)
@@ -373,8 +389,9 @@ def online(
         raise WorkloadError(
             "an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests"
         )
+    trace = TRACE if trace is None else trace
     if arrivals is None:
-        arrivals = trace if trace in arrival_names() else "azure-conv"
+        arrivals = trace if trace in arrival_names() else TRACE
     if arrivals != "poisson":
         arrivals_per_interval(arrivals)
     trace_lengths(trace)

@@ -218,3 +218,18 @@ def test_other_arguments_that_make_no_sense():
         online(rate_tokens_per_s=5, arrivals="alpaca")
     with pytest.raises(FileFormatError, match="no such file"):
         offline(requests="missing.csv")
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (online, {"rate_tokens_per_s": 100}),
+        (online, {"trace": "sharegpt"}),
+        (online, {"arrivals": "poisson"}),
+        (offline, {"trace": "azure-conv"}),
+    ],
+)
+def test_what_requests_leave_undecided_is_refused_beside_them(make, given):
+    requests = pd.DataFrame({"arrival_s": [0.0], "input_tokens": [10], "output_tokens": [2]})
+    with pytest.raises(WorkloadError, match=f"{next(iter(given))} is .* beside requests"):
+        make(requests=requests, **given)
