@@ -333,7 +333,7 @@ def online(
     duration_s: float | None = None,
     warmup_s: float = 0.0,
     rng: int | np.random.Generator = 0,
-    trace: str = "azure-conv",
+    trace: str | None = None,
     arrivals: str | None = None,
     requests: Requests | None = None,
 ) -> Workload:
