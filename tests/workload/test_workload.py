@@ -152,7 +152,7 @@ def test_the_window_of_ones_own_requests(times_s, duration_s):
     assert online(requests=arriving(*times_s), warmup_s=59).warmup_s == 59
     with pytest.raises(WorkloadError, match=f"of the {duration_s:g} seconds in which requests arrive"):
         online(requests=arriving(*times_s), warmup_s=duration_s)
-    with pytest.raises(WorkloadError, match="warmup_s must be"):
+    with pytest.raises(WorkloadError, match="warmup_s is '1'"):
         online(requests=arriving(*times_s), warmup_s="1")
 
 
