@@ -106,10 +106,15 @@ def test_requests_do_not_change_with_the_tables_that_come_and_go():
 
 
 @pytest.mark.parametrize(
-    "requests", [5, TABLE.drop(columns="input_tokens"), TABLE.assign(input_tokens=[1.5, 2])]
+    ("requests", "why"),
+    [
+        (5, "requests must be a DataFrame"),
+        (TABLE.drop(columns="input_tokens"), "no column 'input_tokens'"),
+        (TABLE.assign(input_tokens=[1.5, 2]), "input_tokens is 1.5"),
+    ],
 )
-def test_no_requests(requests):
-    with pytest.raises(WorkloadError, match="requests are no table of checked numbers"):
+def test_no_requests(requests, why):
+    with pytest.raises(WorkloadError, match=why):
         hx.Workload("offline", 0, 10, 0, initial_queries=1, requests=requests)
 
 

@@ -77,11 +77,11 @@ def even_rows(result: Result, step_s: float | None = None) -> pd.DataFrame:
     every = max(fewest, 1) if step_s is None else round(step_s / own_s)
     if every < 1 or (step_s is not None and abs(every * own_s - step_s) > 1e-6 * own_s):
         raise SimulationError(
-            f"step_s is {step_s!r}; give a multiple of {own_s:g}, the step at which the run was recorded"
+            f"step_s is {step_s:g}; give a multiple of {own_s:g}, the step at which the run was recorded"
         )
     if every < fewest:
         raise SimulationError(
-            f"step_s is {step_s!r}, which makes {taken[-1] // every} steps of the"
+            f"step_s is {step_s:g}, which makes {taken[-1] // every} steps of the"
             f" {times[-1] - times[0]:g} seconds; give {fewest * own_s:g} or more"
         )
     sample = np.arange(0, taken[-1] + 1, every)

@@ -112,7 +112,9 @@ def test_rows_that_are_watched_are_bounded(capsys):
 @pytest.mark.parametrize("step_s", [1e-6, 1e-300, 5e-324])
 @pytest.mark.parametrize("name", ["sample_step_s", "watch_step_s"])
 def test_steps_too_small_for_anything(name, step_s):
-    with pytest.raises(hx.errors.SimulationError, match=f"{name} must be 0 .* or at least 0.0001 seconds"):
+    with pytest.raises(
+        hx.errors.SimulationError, match=f"{name} is .*; give 0 .* or at least 0.0001 seconds"
+    ):
         hx.simulate(*SYSTEM, workload=online([0]), **{name: step_s})
 
 
