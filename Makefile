@@ -9,7 +9,7 @@ PIP_INSTALL := PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install -
   --disable-pip-version-check
 
 # pip would compile all that it installs, of which little is used. Python compiles what it imports, and keeps it.
-USED := cvxpy, ipykernel.kernelapp, matplotlib.backends.backend_pdf, papermill, helixlab.experiments.study, helixlab.plotting
+USED := cvxpy, ipykernel.kernelapp, matplotlib.backends.backend_pdf, papermill, helixlab.reproduce.study, helixlab.plotting
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -36,7 +36,7 @@ $(STUDY): pyproject.toml
 	  echo "No virtual environment could be made: install Python's venv module (Debian: python3-venv)." >&2; \
 	  exit 1; }
 	@$(PIP_INSTALL) -e .
-	@$(BIN)/python -c 'import helixlab.simulation, helixlab.planning.annealing, helixlab.planning.sweep' & \
+	@$(BIN)/python -c 'import helixlab.simulation, helixlab.planning.annealing, helixlab.planning.beam_search' & \
 	  $(PIP_INSTALL) -e '.[notebooks]' && wait
 	@$(BIN)/python -c 'import $(USED)'
 	@touch $@

@@ -11,8 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import helixlab
-from helixlab.arguments import parser
-from helixlab.cli import VERBS
+from helixlab.cli import VERBS, parser
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from helixlab.interrupts import loaded
+from helixlab._interrupts import loaded
 
 if TYPE_CHECKING:
     from helixlab import errors, plotting, units
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     )
     from helixlab.diagnosis import Comparison, Finding, compare, diagnose
     from helixlab.execution import Execution, chunked
-    from helixlab.experiments.goodput import Goodput, goodput
-    from helixlab.experiments.means import mean_interval
-    from helixlab.experiments.objective import Objective, query_latencies
-    from helixlab.experiments.rates import rate_sweep
+    from helixlab.experiments.goodput import Goodput, goodput, rate_sweep
+    from helixlab.experiments.objectives import Objective, query_latencies
+    from helixlab.experiments.statistics import mean_interval
     from helixlab.experiments.sweep import sweep
     from helixlab.experiments.tuning import Tuning, tune_execution
     from helixlab.flow import Flow, max_flow, upper_bound
@@ -79,10 +78,9 @@ _HOMES = {
     "diagnosis": ("Comparison", "Finding", "compare", "diagnose"),
     "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
-    "experiments.objective": ("Objective", "query_latencies"),
-    "experiments.rates": ("rate_sweep",),
-    "experiments.goodput": ("Goodput", "goodput"),
-    "experiments.means": ("mean_interval",),
+    "experiments.objectives": ("Objective", "query_latencies"),
+    "experiments.goodput": ("Goodput", "goodput", "rate_sweep"),
+    "experiments.statistics": ("mean_interval",),
     "experiments.tuning": ("Tuning", "tune_execution"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from helixlab.interrupts import loaded
+from helixlab._interrupts import loaded
 
 __all__ = ["main"]
 

@@ -3,35 +3,221 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
+import shutil
 import sys
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
-from typing import Any, Final
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import pandas as pd
 
 import helixlab as hx
-from helixlab import experiments
-from helixlab.arguments import CHUNKED_OPTIONS, EXECUTION_NAMES, SCHEDULER_NAMES, UsageError, parser
+from helixlab import reproduce
+from helixlab._io import json_ready
 from helixlab.cluster import Cluster, cluster_names, load_cluster
 from helixlab.errors import HelixlabError, SimulationError, UnknownNameError
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import Model, load_model, model_names
-from helixlab.placement import (
-    Placement,
-    load_placement,
-    placement_names,
-    read_placement_ini,
-    save_placement,
-)
-from helixlab.placement.files import shown_name
+from helixlab.placement import Placement, load_placement, placement_names, read_placement_ini, save_placement
+from helixlab.placement.io import shown_name
 from helixlab.planning import METHODS, plan
-from helixlab.terminal import print_figures, print_findings, print_json, print_paragraph, print_table
 from helixlab.workload import Workload, offline, online, trace_names
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from helixlab.diagnosis.diagnose import Finding
+
+__all__ = [
+    "CHUNKED_OPTIONS",
+    "EXECUTION_NAMES",
+    "SCHEDULER_NAMES",
+    "SMALL_LINKS",
+    "UsageError",
+    "main",
+    "parser",
+    "print_figures",
+    "print_findings",
+    "print_json",
+    "print_paragraph",
+    "print_table",
+]
+
+
+SCHEDULER_NAMES: Final = ("helix", "random", "shortest-queue", "swarm")
+EXECUTION_NAMES: Final = ("chunked", "decode-first", "greedy", "one-phase", "prompt-first")
+SMALL_LINKS: Final = ("relative", "paper")
+"""Stated here because asking the library would load the compiler; a test compares."""
+CHUNKED_OPTIONS: Final = {
+    "chunk_tokens": "tokens in a piece of a prompt (default: 64)",
+    "max_prompt_chunks_per_batch": "most pieces of prompts in a batch (default: 1)",
+    "max_decode_per_batch": "most decodes in a batch (default: 32)",
+}
+
+
+class UsageError(HelixlabError):
+    """The command line itself is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Parameters
+    ----------
+    verbs : mapping of str to function
+        What carries out each verb; ends up as ``run`` of what is parsed.
+    """
+    whole = _Parser(
+        prog="helixlab", description="Plan and simulate LLM serving over mixed GPUs and networks."
+    )
+    whole.add_argument("--version", action="version", version=f"helixlab {version('helixlab')}")
+    found = whole.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for name, run in verbs.items():
+        summary, options = _SUMMARIES[name], _OPTIONS.get(name)
+        verb = found.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        verb.set_defaults(run=run)
+        if options is not None:
+            options(verb.add_argument)
+    return whole
+
+
+def _plan_options(option: Any) -> None:
+    _subject_options(option)
+    option("--method", default="helix", help="a planner, see helixlab list (default: helix)")
+    option("--objective", choices=("flow", "throughput"), help="of --method helix (default: throughput)")
+    option("--execution", choices=EXECUTION_NAMES, help="that throughput is planned for (default: greedy)")
+    option("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
+    option("--seed", type=int, default=0, help="of random draws (default: 0)")
+    option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
+
+
+def _flow_options(option: Any) -> None:
+    _placement_options(option)
+    option("--small-links", choices=SMALL_LINKS, help="only links that the helix scheduler uses by this rule")
+
+
+def _placement_options(option: Any) -> None:
+    _subject_options(option)
+    option("--placement", required=True, help="a bundled name, or a .json or .ini file")
+
+
+def _simulate_options(option: Any) -> None:
+    _placement_options(option)
+    option("--scheduler", default="helix", help="see helixlab list (default: helix)")
+    option("--mode", choices=("offline", "online"), default="offline", help="(default: offline)")
+    option(
+        "--initial", type=int, help="offline: queries at the start, or in flight but for helix (default: 20)"
+    )
+    option("--warmup", type=float, help="seconds before the window (default: offline 60, online 0)")
+    option(
+        "--duration",
+        type=float,
+        help="seconds of the window (default: offline 600, online 1800, or to the last of --requests)",
+    )
+    option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
+    option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
+    option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
+    option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
+    option("--estimate", action="store_true", help="only say how long it would take and with what memory")
+    option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
+    option(
+        "--small-links",
+        choices=SMALL_LINKS,
+        default=SMALL_LINKS[0],
+        help=f"helix: links it does not use, by rule (default: {SMALL_LINKS[0]})",
+    )
+    option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
+    for name, summary in CHUNKED_OPTIONS.items():
+        option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")
+    option("-o", dest="output", metavar="DIR", help="write the result into this folder")
+
+
+def _explain_options(option: Any) -> None:
+    option("result", metavar="RESULT_DIR", help="the folder that simulate -o wrote")
+    option("--json", action="store_true", help="print one JSON object")
+
+
+def _reproduce_options(option: Any) -> None:
+    option("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
+    option(
+        "--figure", nargs="+", metavar="N", help="only what makes these figures of the paper: 5, 7a, table8"
+    )
+    option("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
+    option(
+        "--seeds", type=int, help="seeds that means are taken over (default: as the notebook says, 3 or 5)"
+    )
+    option("--replan", action="store_true", help="search anew for the plans that ship with helixlab")
+    option("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
+    option("--output", metavar="DIR", help="(default: figures, at smoke scale figures/smoke)")
+
+
+def _subject_options(option: Any) -> None:
+    option("--cluster", required=True, help="a bundled name, or a .json or .ini file")
+    option("--model", required=True, help="a bundled name, or a .json file")
+    option("--json", action="store_true", help="print one JSON object")
+
+
+_SUMMARIES: Final = {
+    "list": "What helixlab brings along.",
+    "plan": "Plan which node holds which layers.",
+    "flow": "Maximum flow of a placement, and what binds it.",
+    "simulate": "Simulate serving a workload.",
+    "explain": "Say what kept a run from serving more.",
+    "reproduce": "Run the notebooks that make every figure and number.",
+}
+_OPTIONS: Final[dict[str, Callable[[Any], None]]] = {
+    "plan": _plan_options,
+    "flow": _flow_options,
+    "simulate": _simulate_options,
+    "explain": _explain_options,
+    "reproduce": _reproduce_options,
+}
+
+
+WIDTH: Final = 100
+"""At which lines of text are broken, unless the terminal is narrower."""
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """One JSON object."""
+    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    """One figure a line."""
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"{name:{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
+
+
+def print_paragraph(text: str, indent: str = "") -> None:
+    """Text, its lines as long as the terminal is wide."""
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent))
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """A table, its columns aligned."""
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """One finding a paragraph, numbered: its cause and cost, what is the case, what could be done."""
+    for at, finding in enumerate(findings, 1):
+        print(f"{at}. {finding.cause} (cost {finding.cost:.1%})")
+        for text in (finding.text, finding.suggestion):
+            print_paragraph(text, "   ")
+
 
 WARMUP_S: Final = {"offline": 60.0, "online": 0.0}
 DURATION_S: Final = {"offline": 600.0, "online": None}
@@ -237,7 +423,7 @@ def _explain(asked: argparse.Namespace) -> None:
 
 
 def _reproduce(asked: argparse.Namespace) -> None:
-    done = experiments.reproduce(
+    done = reproduce.reproduce(
         asked.notebooks,
         scale=asked.scale,
         figures=asked.figure,

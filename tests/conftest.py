@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from helixlab.code_cache import share
+from helixlab._code_cache import share
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -13,7 +13,7 @@ import pytest
 
 import helixlab as hx
 from helixlab import cli
-from helixlab.arguments import SMALL_LINKS
+from helixlab.cli import SMALL_LINKS
 from helixlab.execution import EXECUTIONS
 from helixlab.flow.small_links import RULES
 from helixlab.planning import METHODS

@@ -7,11 +7,11 @@ import textwrap
 
 import pytest
 
-from helixlab import code_cache
+from helixlab import _code_cache as code_cache
 
 COMPILE = """
 import numpy as np
-from helixlab.planning.covers import cheapest_covers
+from helixlab.planning.prices import cheapest_covers
 cost, choice = np.zeros(5), np.zeros(5, dtype=np.int64)
 cheapest_covers(np.ones(1), np.full(1, 2), cost, choice)
 print(cost.tolist())
@@ -66,7 +66,7 @@ def test_a_full_disk_and_a_folder_that_goes_away_are_said(tmp_path):
     environment = os.environ | {"HELIXLAB_CACHE_DIR": str(tmp_path)}
     broken = """
         import os
-        from helixlab import jit
+        from helixlab import _jit as jit
         def full(self, *arguments):
             raise OSError(28, "No space left on device")
         jit.FunctionCache.save_overload = full
@@ -80,7 +80,7 @@ def test_processes_of_one_run_compile_once_and_leave_nothing(blocked):
     environment, temporary = blocked
     parent = """
         import subprocess, sys
-        from helixlab.code_cache import share
+        from helixlab._code_cache import share
         share()
         said = [subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True).stderr
                 for _ in range(2)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from helixlab._data import data_file, read_table
 from helixlab.cluster import cluster_names, load_cluster
 from helixlab.model import load_model, machine_throughput, model_names
 from helixlab.placement import check_placement, load_placement, placement_names
-from helixlab.tables import data_file, read_table
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 FILES = sorted(path.relative_to(DATA).as_posix() for path in DATA.rglob("*") if path.is_file())

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import helixlab as hx
 from helixlab._equality import same
-from helixlab.contents import digest
+from helixlab._hashing import digest
 from helixlab.errors import WorkloadError
 from helixlab.placement.placement import PlanReport
-from helixlab.simulation.names import hash_of
+from helixlab.simulation.provenance import hash_of
 
 CLUSTER, MODEL = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
 PLACEMENT = hx.load_placement("small10/llama-1-30b/helix")

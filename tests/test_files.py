@@ -14,20 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
+from helixlab._io import DEEPEST, parse_json, read_json, read_text
 from helixlab.cluster import (
     read_complete_cluster,
     read_layers_ini,
     read_machine_profiles,
     read_simulator_cluster,
 )
-from helixlab.cluster.json_format import cluster_to_json
+from helixlab.cluster.io import cluster_to_json
 from helixlab.errors import FileFormatError, HelixlabError
-from helixlab.experiments.notebooks import read_notebook
-from helixlab.experiments.store import Store
-from helixlab.files import DEEPEST, parse_json, read_json, read_text
-from helixlab.model.files import model_to_dict
-from helixlab.placement.files import placement_to_dict
+from helixlab.experiments.runner import Store
+from helixlab.model.io import model_to_dict
+from helixlab.placement.io import placement_to_dict
 from helixlab.placement.placement import PlanReport
+from helixlab.reproduce.notebooks import read_notebook
 from helixlab.workload import read_requests
 
 # Text and JSON

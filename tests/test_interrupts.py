@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from helixlab.interrupts import ctrl_c_at_once, hearing_ctrl_c, loaded
+from helixlab._interrupts import ctrl_c_at_once, hearing_ctrl_c, loaded
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_modules_are_loaded_whole(monkeypatch, tmp_path):
 def test_what_takes_long_is_stopped_at_once(monkeypatch, tmp_path):
     code = """\
         import signal
-        from helixlab.interrupts import ctrl_c_at_once
+        from helixlab._interrupts import ctrl_c_at_once
         with ctrl_c_at_once():
             signal.raise_signal(signal.SIGINT)
             raise SystemError("not reached")
@@ -85,7 +85,7 @@ def test_what_takes_long_is_stopped_at_once(monkeypatch, tmp_path):
         loaded(module_of(monkeypatch, tmp_path, "long_module", code))
     code = """\
         import signal
-        from helixlab.interrupts import ctrl_c_at_once
+        from helixlab._interrupts import ctrl_c_at_once
         signal.raise_signal(signal.SIGINT)
         with ctrl_c_at_once():
             raise SystemError("not reached")

@@ -95,6 +95,6 @@ def test_kernels_of_a_study_that_was_killed(killed, tmp_path):
 
 def test_a_parent_that_is_gone_before_it_is_watched():
     code = (
-        "import os, time; from helixlab.parents import end_with; end_with(os.getppid() + 1); time.sleep(60)"
+        "import os, time; from helixlab._parents import end_with; end_with(os.getppid() + 1); time.sleep(60)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 1

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import helixlab as hx
-from helixlab import progress
+from helixlab import _progress as progress
 
 SUBJECT = (
     hx.load_cluster("small10"),

@@ -18,7 +18,7 @@ from helixlab.errors import ClusterError, HelixlabError, ModelError, PlacementEr
 from helixlab.experiments.sweep import seeds_of
 from helixlab.placement.placement import PlanReport
 from helixlab.scheduling import SCHEDULERS
-from helixlab.simulation.names import hash_of
+from helixlab.simulation.provenance import hash_of
 from helixlab.workload import offline, online
 
 CLUSTER, MODEL = hx.load_cluster("small10"), hx.load_model("llama-1-30b")

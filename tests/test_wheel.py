@@ -14,7 +14,7 @@ PROBE = """
 import json
 from importlib.resources import files
 import helixlab as hx
-from helixlab.tables import read_table
+from helixlab._data import read_table
 cluster = hx.load_cluster("single24")
 print(json.dumps({
     "helixlab": hx.__file__,

@@ -1,24 +1,334 @@
-"""The cluster: machine types, nodes, links and a coordinator that fit together."""
+"""The cluster: machine types, nodes, links and a coordinator that fit together, and the checks that they do.
+
+Every check of a cluster is one function; its message says how to mend what is wrong.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any, Final, Literal
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 
-from helixlab._validation import plain
-from helixlab.cluster import checks
-from helixlab.cluster.parts import SINK, SOURCE, Coordinator, Link, Machine, Node
+from helixlab._html import card
+from helixlab._validation import LARGEST, as_number, plain, plain_amount, shown
 from helixlab.errors import ClusterError
-from helixlab.html import card
 from helixlab.units import GB, Gbps
 
-__all__ = ["Cluster"]
+__all__ = [
+    "LARGEST",
+    "SINK",
+    "SOURCE",
+    "Cluster",
+    "Coordinator",
+    "Link",
+    "Machine",
+    "Node",
+    "both_ways",
+    "check_amount",
+    "check_coordinator",
+    "check_link_amounts",
+    "check_link_ends",
+    "check_links_differ",
+    "check_machine_amounts",
+    "check_machine_names",
+    "check_members",
+    "check_name",
+    "check_node_indices",
+    "check_node_machines",
+    "check_node_regions",
+    "check_reached",
+    "naming",
+    "shown",
+]
+
+
+SOURCE: Final = "source"
+"""The coordinator as a sender: where every iteration of a query starts."""
+SINK: Final = "sink"
+"""The coordinator as a receiver: where every iteration of a query ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine type; one with several GPUs, such as L4x2, is one node of the cluster.
+
+    Parameters
+    ----------
+    name : str
+        Name of the type, the key into measured profiles.
+    vram_bytes : float
+        GPU memory of the whole machine. It has to hold the weights and the KV cache of a node; how large the
+        cache is says the machine profile or the placement, not the memory.
+    nic_in_bytes_per_s, nic_out_bytes_per_s : float
+        What its network card receives and sends, all links together.
+    disk_bytes_per_s : float
+        Speed at which it loads layers. A run starts when the slowest node has loaded its own; nothing else
+        depends on it.
+
+    Examples
+    --------
+    >>> from helixlab.units import GB, Gbps
+    >>> Machine("H100", 80 * GB, 100 * Gbps, 100 * Gbps, 2 * GB).vram_bytes
+    80000000000.0
+    """
+
+    name: str
+    vram_bytes: float
+    nic_in_bytes_per_s: float
+    nic_out_bytes_per_s: float
+    disk_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        _make_plain(self, name=plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine of the cluster.
+
+    Parameters
+    ----------
+    index : int
+        Its number, from 0 on in the order of the cluster's nodes.
+    machine : str
+        Name of its machine type.
+    region : str, default ""
+        Where it stands; empty where the cluster has no regions. A name for tables, pictures and planners:
+        what a region means for its links say their bandwidth and latency.
+
+    Examples
+    --------
+    >>> Node(0, "A100")
+    Node(index=0, machine='A100', region='')
+    """
+
+    index: int
+    machine: str
+    region: str = ""
+
+    def __post_init__(self) -> None:
+        _make_plain(self, index=plain, machine=plain, region=plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A directed link between two nodes, or between the coordinator and a node.
+
+    Parameters
+    ----------
+    sender : int or "source"
+        Index of the sending node; ``SOURCE`` is the coordinator.
+    receiver : int or "sink"
+        Index of the receiving node; ``SINK`` is the coordinator.
+    bandwidth_bytes_per_s : float
+        Bytes, not bits, per second.
+    latency_s : float
+        From the end of sending to arrival.
+
+    Examples
+    --------
+    >>> from helixlab.units import Gbps, ms
+    >>> Link(SOURCE, 0, 10 * Gbps, 1 * ms)
+    Link(sender='source', receiver=0, bandwidth_bytes_per_s=1250000000.0, latency_s=0.001)
+    """
+
+    sender: int | Literal["source"]
+    receiver: int | Literal["sink"]
+    bandwidth_bytes_per_s: float
+    latency_s: float
+
+    def __post_init__(self) -> None:
+        # A million links are common in studies of scale: what is plain already needs no closer look.
+        plain_ends = type(self.sender) in (int, str) and type(self.receiver) in (int, str)
+        if not (plain_ends and type(self.bandwidth_bytes_per_s) is type(self.latency_s) is float):
+            _make_plain(self, sender=plain, receiver=plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """The machine that feeds prompts to the cluster and collects its tokens.
+
+    Parameters
+    ----------
+    nic_in_bytes_per_s, nic_out_bytes_per_s : float
+        What its network card receives and sends, all links together.
+
+    Examples
+    --------
+    >>> from helixlab.units import GB
+    >>> Coordinator(10 * GB, 10 * GB).nic_out_bytes_per_s
+    10000000000.0
+    """
+
+    nic_in_bytes_per_s: float
+    nic_out_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
+
+def _make_plain(part: Any, **how: Callable[[Any], Any]) -> None:
+    """Make the fields plain Python values, amounts if nothing else is said; a cluster checks them."""
+    for field in fields(part):
+        object.__setattr__(part, field.name, how.get(field.name, plain_amount)(getattr(part, field.name)))
+
+
+def both_ways(one: Any, other: Any, bandwidth_bytes_per_s: float, latency_s: float) -> tuple[Link, ...]:
+    """A link and, between two nodes, its way back with the same figures.
+
+    Examples
+    --------
+    >>> [(link.sender, link.receiver) for link in both_ways(0, 1, 1e9, 1e-3)]
+    [(0, 1), (1, 0)]
+    >>> [(link.sender, link.receiver) for link in both_ways(SOURCE, 1, 1e9, 1e-3)]
+    [('source', 1)]
+    """
+    there = Link(one, other, bandwidth_bytes_per_s, latency_s)
+    if one == SOURCE or other == SINK:
+        return (there,)
+    return there, Link(other, one, bandwidth_bytes_per_s, latency_s)
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Put the file in front of what is wrong with the cluster in it."""
+    try:
+        yield
+    except ClusterError as error:
+        raise ClusterError(f"{source}: {error}") from None
+
+
+def check_amount(value: object, what: str, zero: bool = False) -> float:
+    """Refuse what is not a number above 0 (or 0 itself, with `zero`); `what` names the value."""
+    mend = f"a number, {'0 or more' if zero else 'above 0'} and at most {LARGEST:g}"
+    limits = {"least": 0.0} if zero else {"above": 0.0}
+    return as_number(value, what, **limits, most=LARGEST, mend=mend, error=ClusterError)
+
+
+def check_name(value: object, what: str) -> None:
+    """Refuse a name that is not printable text."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ClusterError(f"{what} is {shown(value)}; give it a printable, non-empty name")
+
+
+def check_members(members: Iterable[object], kind: type, what: str) -> None:
+    """Refuse members of a cluster that are not of their class."""
+    for member in members:
+        if not isinstance(member, kind):
+            raise ClusterError(f"{what} holds {shown(member)}; give {kind.__name__} objects only")
+
+
+def check_machine_names(machines: Sequence[Machine]) -> None:
+    """Machine types have different names."""
+    seen: set[str] = set()
+    for machine in machines:
+        check_name(machine.name, "the name of a machine type")
+        if machine.name in seen:
+            raise ClusterError(f"two machine types are called {machine.name!r}; rename or drop one of them")
+        seen.add(machine.name)
+
+
+def check_machine_amounts(machines: Iterable[Machine]) -> None:
+    """Memory, network card and disk of every machine type are positive and finite."""
+    for machine in machines:
+        for amount in ("vram_bytes", "nic_in_bytes_per_s", "nic_out_bytes_per_s", "disk_bytes_per_s"):
+            check_amount(getattr(machine, amount), f"{amount} of machine type {machine.name!r}")
+
+
+def check_coordinator(coordinator: object) -> None:
+    """The coordinator's network card is positive and finite."""
+    check_members([coordinator], Coordinator, "coordinator")
+    for amount in ("nic_in_bytes_per_s", "nic_out_bytes_per_s"):
+        check_amount(getattr(coordinator, amount), f"{amount} of the coordinator")
+
+
+def check_node_indices(nodes: Sequence[Node]) -> None:
+    """There are nodes, numbered 0 to n-1 in their order."""
+    if not nodes:
+        raise ClusterError("the cluster has 0 nodes; give it at least one Node")
+    for position, node in enumerate(nodes):
+        if type(node.index) is not int or node.index != position:
+            raise ClusterError(
+                f"the node at position {position} has index {shown(node.index)}; "
+                f"number the nodes 0 to {len(nodes) - 1} in their order"
+            )
+
+
+def check_node_machines(nodes: Iterable[Node], known: Collection[str]) -> None:
+    """Every node is of a machine type that the cluster describes."""
+    for node in nodes:
+        if not isinstance(node.machine, str) or node.machine not in known:
+            raise ClusterError(
+                f"node {node.index} is of machine type {shown(node.machine)}, which the cluster does not "
+                f"describe; add a Machine of that name, or use one of: {', '.join(known) or 'none yet'}"
+            )
+
+
+def check_node_regions(nodes: Iterable[Node]) -> None:
+    """Regions are text, empty for none."""
+    for node in nodes:
+        if not isinstance(node.region, str) or not node.region.isprintable():
+            raise ClusterError(
+                f"node {node.index} is in region {shown(node.region)}; give a printable name, or '' for none"
+            )
+
+
+def check_link_ends(links: Iterable[Link], nodes: int) -> None:
+    """Links join two different nodes, or the source to a node, or a node to the sink."""
+    for link in links:
+        sender, receiver = link.sender, link.receiver
+        from_node = type(sender) is int and 0 <= sender < nodes
+        to_node = type(receiver) is int and 0 <= receiver < nodes
+        if from_node and to_node and sender == receiver:
+            raise ClusterError(f"link {sender} -> {receiver} joins a node to itself; leave it out")
+        if not ((from_node or sender == SOURCE) and (to_node or receiver == SINK) and (from_node or to_node)):
+            raise ClusterError(
+                f"link {shown(sender)} -> {shown(receiver)} has no such ends; join nodes 0 to {nodes - 1}, "
+                f"{SOURCE!r} to a node, or a node to {SINK!r}"
+            )
+
+
+def check_links_differ(links: Iterable[Link]) -> None:
+    """No two links have the same sender and receiver."""
+    seen: set[tuple[int | str, int | str]] = set()
+    for link in links:
+        ends = (link.sender, link.receiver)
+        if ends in seen:
+            raise ClusterError(
+                f"link {link.sender} -> {link.receiver} is there twice; keep one, with the bandwidth of both"
+            )
+        seen.add(ends)
+
+
+def check_link_amounts(links: Iterable[Link]) -> None:
+    """Bandwidth is positive and finite, latency finite and not negative."""
+    for link in links:
+        bandwidth, latency = link.bandwidth_bytes_per_s, link.latency_s
+        # A million links are common in studies of scale: floats in range need no closer look.
+        if type(bandwidth) is type(latency) is float and 0 < bandwidth <= LARGEST and 0 <= latency <= LARGEST:
+            continue
+        check_amount(bandwidth, f"bandwidth_bytes_per_s of link {link.sender} -> {link.receiver}")
+        check_amount(latency, f"latency_s of link {link.sender} -> {link.receiver}", zero=True)
+
+
+def check_reached(links: Iterable[Link]) -> None:
+    """The coordinator has a link into the cluster and one back."""
+    leaving, arriving = False, False
+    for link in links:
+        leaving = leaving or link.sender == SOURCE
+        arriving = arriving or link.receiver == SINK
+    if not leaving:
+        raise ClusterError(f"no link leaves the coordinator; add Link({SOURCE!r}, node, ...)")
+    if not arriving:
+        raise ClusterError(f"no link returns to the coordinator; add Link(node, {SINK!r}, ...)")
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,22 +387,22 @@ class Cluster:
             try:
                 members = tuple(getattr(self, field))
             except TypeError:
-                value = checks.shown(getattr(self, field))
+                value = shown(getattr(self, field))
                 raise ClusterError(f"{field} is {value}; give a sequence of {kind.__name__}") from None
-            checks.check_members(members, kind, field)
+            check_members(members, kind, field)
             object.__setattr__(self, field, members)
         object.__setattr__(self, "name", plain(self.name))
-        checks.check_name(self.name, "the name of the cluster")
-        checks.check_machine_names(self.machines)
-        checks.check_machine_amounts(self.machines)
-        checks.check_coordinator(self.coordinator)
-        checks.check_node_indices(self.nodes)
-        checks.check_node_machines(self.nodes, self._machine_by_name)
-        checks.check_node_regions(self.nodes)
-        checks.check_link_ends(self.links, len(self.nodes))
-        checks.check_links_differ(self.links)
-        checks.check_link_amounts(self.links)
-        checks.check_reached(self.links)
+        check_name(self.name, "the name of the cluster")
+        check_machine_names(self.machines)
+        check_machine_amounts(self.machines)
+        check_coordinator(self.coordinator)
+        check_node_indices(self.nodes)
+        check_node_machines(self.nodes, self._machine_by_name)
+        check_node_regions(self.nodes)
+        check_link_ends(self.links, len(self.nodes))
+        check_links_differ(self.links)
+        check_link_amounts(self.links)
+        check_reached(self.links)
 
     @cached_property
     def _machine_by_name(self) -> dict[str, Machine]:
@@ -169,7 +479,7 @@ class Cluster:
         place = plain(index)
         if type(place) is not int or not 0 <= place < len(self.nodes):
             raise ClusterError(
-                f"cluster {self.name!r} has no node {checks.shown(index)}; ask for 0 to {len(self.nodes) - 1}"
+                f"cluster {self.name!r} has no node {shown(index)}; ask for 0 to {len(self.nodes) - 1}"
             )
         return self._machine_by_name[self.nodes[place].machine]
 
@@ -184,7 +494,7 @@ class Cluster:
         found = self._link_by_ends.get((sender, receiver))
         if found is None:
             raise ClusterError(
-                f"cluster {self.name!r} has no link {checks.shown(sender)} -> {checks.shown(receiver)}; "
+                f"cluster {self.name!r} has no link {shown(sender)} -> {shown(receiver)}; "
                 "links_table() lists those there are"
             )
         return found

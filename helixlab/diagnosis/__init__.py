@@ -1,13 +1,10 @@
 """Diagnosis: what a result means, in plain words with the numbers behind them."""
 
-from helixlab.diagnosis.compare import Comparison, compare
-from helixlab.diagnosis.diagnose import CAUSES, diagnose
-from helixlab.diagnosis.finding import Finding
+from helixlab.diagnosis.compare import Comparison, compare, differing_settings
+from helixlab.diagnosis.diagnose import CAUSES, Finding, diagnose
 from helixlab.diagnosis.idle import idle_nodes
 from helixlab.diagnosis.losses import losses
-from helixlab.diagnosis.settings import differing_settings
-from helixlab.diagnosis.tightest import binding_cut
-from helixlab.diagnosis.times import time_breakdown
+from helixlab.diagnosis.measures import binding_cut, time_breakdown
 
 __all__ = [
     "CAUSES",

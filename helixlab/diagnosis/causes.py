@@ -1,28 +1,203 @@
-"""What each cause of lost tokens/s is called, told with, and mended by."""
+"""Causes of lost tokens/s: the name, the explanation and the advice of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
-from helixlab.diagnosis import demand
-from helixlab.diagnosis.balance import gini, max_over_mean
-from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts
-from helixlab.diagnosis.idle import IDLE_CAUSES
-from helixlab.diagnosis.idle_words import idle_words
-from helixlab.diagnosis.phrases import against_preemption, computed_again, cut_words, how_busy
-from helixlab.diagnosis.room import cache_words, make_room, raise_the_mark
-from helixlab.diagnosis.sampled import mean_of, samples
-from helixlab.diagnosis.told import Case, Told, part
-from helixlab.diagnosis.unused_links import told_of_unused_links
-from helixlab.diagnosis.wording import counted, node_names, number, part_of, percent, sentence, times
-from helixlab.placement.files import PLANNED
+from helixlab.diagnosis.idle import IDLE_CAUSES, idle_words, told_of_unused_links
+from helixlab.diagnosis.measures import (
+    SATURATED_ABOVE,
+    Facts,
+    gini,
+    max_over_mean,
+    mean_of,
+    node_means,
+    node_samples,
+    samples,
+)
+from helixlab.diagnosis.text import (
+    Case,
+    Told,
+    against_preemption,
+    computed_again,
+    counted,
+    cut_words,
+    held_for,
+    how_busy,
+    node_names,
+    number,
+    part,
+    part_of,
+    percent,
+    refusals,
+    sentence,
+    times,
+)
+from helixlab.placement.io import PLANNED
 from helixlab.simulation import Result
+from helixlab.simulation.simulate import KV_RULES
 
-__all__ = ["LOSS_CAUSES", "Told", "tell"]
+__all__ = [
+    "LOSS_CAUSES",
+    "Told",
+    "cache_words",
+    "filling_up",
+    "little_asked_for",
+    "make_room",
+    "nothing_ended",
+    "raise_the_mark",
+    "rejected",
+    "requests_ran_out",
+    "tell",
+]
+
+
+def make_room(result: Result) -> str:
+    """What lets more queries in, the most effective first."""
+    return f"Give the fullest nodes fewer layers, or more nodes those layers{raise_the_mark(result)}."
+
+
+def raise_the_mark(result: Result) -> str:
+    """To end a sentence: whether more of each KV cache could be filled, and what to expect of that."""
+    mark = float(result.provenance["settings"]["kv_high_water_mark"])
+    if mark >= 1 or not result.provenance["scheduler"].get("plans_ahead"):
+        return ""
+    mode = result.summary["mode"].item()
+    usual, _ = KV_RULES[mode]
+    if mark < usual:
+        return f"; kv_high_water_mark, only {number(mark)} here, can be raised too"
+    if mode == "offline":  # as much is in flight as the rule of feeding lets in
+        return ""
+    return f"; raising kv_high_water_mark, {number(mark)} here, helps less"
+
+
+def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
+    """How full KV caches were, and the numbers behind it; nothing where that is not known of the window."""
+    nodes = result.nodes
+    with_layers = nodes.loc[nodes["end_layer"] > nodes["first_layer"], "node"]
+    inside = node_samples(result)
+    if len(inside):
+        means = node_means(inside, ["kv_used_fraction", "kv_expected_fraction"])
+        words = "in the window node {node} had the fullest cache, on average {most} in use{expected}"
+    elif result.summary["mode"].item() == "offline":  # online, all queries have left at the end
+        means = nodes.set_index("node").loc[with_layers, ["kv_used_fraction"]]
+        words = "at the end node {node} had the fullest cache, {most} in use"
+    else:
+        return "", {}
+    used = means["kv_used_fraction"]
+    node = used.idxmax()
+    expected = ""
+    if "kv_expected_fraction" in means and result.provenance["scheduler"].get("plans_ahead"):
+        share = float(means["kv_expected_fraction"].to_dict()[node])
+        expected = f", where the scheduler expected {percent(share)}"
+    words = words.format(node=node, most=percent(float(used.max())), expected=expected)
+    return f"{words}, and the mean of all nodes was {percent(float(used.mean()))}", {
+        "kv_used_max": float(used.max()),
+        "kv_used_mean": float(used.mean()),
+        "kv_used_gini": gini(used.tolist()),
+        "kv_used_max_over_mean": max_over_mean(used.tolist()),
+    }
+
+
+def little_asked_for(case: Case) -> Told:
+    """What arrived is below what could be served."""
+    facts, waited = case.facts, int(case.result.summary["queries_waited"].item())
+    held = ""
+    if waited:
+        who = part_of(waited, int(case.result.summary["queries_fed"].item()))
+        held = f"; even so {who} held for want of room{held_for(case.result)}"
+    asked = f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for"
+    return Told(
+        f"{asked if facts.offered_tokens_per_s > 0 else 'No query came in the window'}, and the maximum flow"
+        f" is {number(facts.flow_tokens_per_s)}{held}",
+        _ask_for_more(case),
+        {"offered_tokens_per_s": facts.offered_tokens_per_s, "queries_waited": waited},
+    )
+
+
+def _ask_for_more(case: Case) -> str:
+    if not case.facts.has_room:
+        return f"KV caches keep queries out at this rate already. {make_room(case.result)}"
+    if case.facts.load == "filling":
+        return "Measure for longer: this run is too short to tell whether so much can be served."
+    if not case.facts.more_would_help:
+        return "Ask for less: queries pile up at this rate already."
+    return "This says nothing against the placement; ask for a higher rate to find its limit."
+
+
+def requests_ran_out(case: Case) -> Told:
+    """The given requests ended before the window did."""
+    fraction, window_s = case.facts.asked_fraction, case.facts.window_s
+    ended = (
+        f"after {number(fraction * window_s)} of the {number(window_s)} seconds of the window"
+        if fraction > 0
+        else "before the window began"
+    )
+    return Told(
+        f"The given requests ran out {ended}, and nothing was left to do",
+        "Give more requests, or a shorter warm-up and window, before judging the placement.",
+        {"asked_s": fraction * window_s, "window_s": window_s},
+    )
+
+
+def filling_up(case: Case) -> Told:
+    """Prompts ran ahead of the decodes that belong to them."""
+    processed, served = case.facts.processed_tokens_per_s, case.facts.served_tokens_per_s
+    if case.facts.saturated:
+        suggestion = "Lower the rate: prompts come faster than the queries that they belong to end."
+    elif case.result.summary["mode"].item() == "online":
+        suggestion = "Measure for longer, until as many queries end as start."
+    else:
+        suggestion = "Warm up for longer, until as many queries end as start."
+    return Told(
+        f"The system was still filling up: {number(processed)} tokens per second ended, but so many of them"
+        f" were of prompts that the decodes stand for {number(served)} only",
+        suggestion,
+        {"processed_tokens_per_s": processed, "served_tokens_per_s": served},
+    )
+
+
+def _in_flight(case: Case) -> int:
+    """At the end of the window: those in the table are of queries that have ended since."""
+    queries, end_s = case.result.queries, case.result.summary["window_end_s"].item()
+    since = (queries["arrival_s"] <= end_s) & (queries["end_s"] > end_s)
+    return int(since.sum()) + int(case.result.summary["queries_in_flight"].item())
+
+
+def nothing_ended(case: Case) -> Told:
+    """No iteration came to its end in the window."""
+    window_s, in_flight = case.facts.window_s, _in_flight(case)
+    return Told(
+        f"Nothing ended in the {counted(window_s, 'second', 'seconds')} of the window, at whose end"
+        f" {counted(in_flight, 'query was', 'queries were')} in flight, so that it tells nothing of them",
+        "Measure for longer, until prompts and decodes end all the time.",
+        {"window_s": window_s, "queries_in_flight": in_flight},
+    )
+
+
+def rejected(case: Case) -> Told:
+    """Queries were turned away."""
+    facts = case.facts
+    for_good, suggestion = refusals(
+        case.result,
+        "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
+    )
+    who = f"Queries of {number(facts.rejected_tokens_per_s)} tokens per second were"
+    if facts.only_turned_away:
+        each = len(case.result.queries)
+        who = "The only query was" if each == 1 else f"All {each} queries were"
+        if case.result.summary["queries_finished"].item():
+            who = "All queries that ended in the window were"
+    return Told(
+        f"{who} turned away{for_good}",
+        suggestion,
+        {"rejected_tokens_per_s": facts.rejected_tokens_per_s},
+    )
+
 
 TUNE: Final = "helixlab.tune_execution looks for what serves most"
 NEAR: Final = 0.8
@@ -255,14 +430,14 @@ def _waiting(case: Case) -> Told:
 
 
 _TELL: Final[dict[str, Callable[[Case], Told]]] = {
-    "little asked for": demand.little_asked_for,
-    "requests ran out": demand.requests_ran_out,
+    "little asked for": little_asked_for,
+    "requests ran out": requests_ran_out,
     **dict.fromkeys(IDLE_CAUSES, _idle),
     "below the share": _below_the_share,
     "placement": _placement,
-    "filling up": demand.filling_up,
-    "nothing ended": demand.nothing_ended,
-    "rejected": demand.rejected,
+    "filling up": filling_up,
+    "nothing ended": nothing_ended,
+    "rejected": rejected,
     "costly batches": _costly_batches,
     "overhead": part(
         "being brought together and onto the device before a node's first layer",

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from helixlab.diagnosis.facts import SATURATED_ABOVE, Facts, facts_of
 from helixlab.diagnosis.idle import NO_FLOW, idle_nodes
+from helixlab.diagnosis.measures import SATURATED_ABOVE, Facts, facts_of
 from helixlab.simulation import Result
 
 __all__ = ["losses"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from helixlab.execution.protocol import ADMITS, Execution, fits_limits
-from helixlab.jit import compiled
+from helixlab._jit import compiled
+from helixlab.engine.state import ADMITS
+from helixlab.execution.protocol import Execution, fits_limits
 
 __all__ = ["chunked", "decode_first", "greedy", "one_phase", "prompt_first"]
 

@@ -6,16 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from numba import types
-
+from helixlab._jit import compiled, from_user, inlined
 from helixlab._validation import as_flag, as_number, as_whole, plain
+from helixlab.engine.state import ADMITS
 from helixlab.errors import SchedulingError
-from helixlab.jit import compiled, from_user, inlined
-from helixlab.scheduling.state import node_type, request_type
 
-__all__ = ["ADMITS", "Execution", "fits_limits"]
-
-ADMITS = types.boolean(node_type, request_type)
+__all__ = ["Execution", "fits_limits"]
 
 
 @inlined
@@ -60,7 +56,7 @@ class Execution:
         Shown in results.
     admits : function ``(node, request) -> bool``, optional
         Whether the request joins the batch formed so far; both are rows of the tables in
-        `helixlab.scheduling.state`. The ``batch_*`` columns of the node describe the batch, its
+        `helixlab.engine.state`. The ``batch_*`` columns of the node describe the batch, its
         ``waiting_prompts`` and ``waiting_decodes`` what there was to choose from. A request that is
         turned down though it could be alone in the batch is refused for good. By default everything
         that fits the node's limits joins.

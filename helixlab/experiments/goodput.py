@@ -1,32 +1,263 @@
-"""Goodput: how many requests a second are served as quickly as was promised."""
+"""Goodput: the requests per second that are served within latency objectives, and the rate sweeps behind it."""
 
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
 from helixlab._equality import ByContent
+from helixlab._progress import bar
 from helixlab._validation import as_number
 from helixlab.cluster import Cluster
-from helixlab.errors import SimulationError, WorkloadError
-from helixlab.experiments.bracket import Bracket, rates_ahead
-from helixlab.experiments.objective import Objective, check_objective
-from helixlab.experiments.rates import COLUMNS, YES_OR_NO, carry_out_rates
-from helixlab.experiments.store import Store
-from helixlab.experiments.sweep import Interrupted, seeds_of
-from helixlab.experiments.workers import check_jobs, way_on
+from helixlab.errors import SimulationError, UnknownNameError, WorkloadError
+from helixlab.experiments.objectives import Objective, check_objective
+from helixlab.experiments.runner import Store, check_jobs, way_on
+from helixlab.experiments.sweep import KEYS, Interrupted, carry_out_grid, seeds_of
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import Placement
-from helixlab.progress import bar
+from helixlab.workload import online
 
-__all__ = ["Goodput", "goodput"]
+__all__ = ["Bracket", "Goodput", "carry_out_rates", "goodput", "rate_sweep", "rates_ahead"]
+
+
+LEAST_OF_EXPECTED: Final = 1e-3
+"""Of the rate that a search starts from: below it, the goodput is not looked for."""
+
+
+class Bracket(NamedTuple):
+    """The objective is met at `low` (or that is 0) and missed at `high` (or that is infinite)."""
+
+    low: float
+    high: float
+
+    def next_rate(self, most: float, tolerance: float) -> float | None:
+        """The rate to try next, None at the end of the search."""
+        if self.high == math.inf:
+            return 2 * self.low if self.low else most
+        if self.low == 0 and self.high < LEAST_OF_EXPECTED * most:
+            return None  # it is not met even by a trickle
+        if self.high - self.low <= tolerance * self.high:
+            return None
+        return (self.low + self.high) / 2
+
+    def after(self, rate: float, met: bool) -> Bracket:
+        """The bracket when it is known whether the objective is met at a rate inside of it."""
+        return Bracket(rate, self.high) if met else Bracket(self.low, rate)
+
+    def narrowed(self, met: Mapping[float, bool]) -> Bracket:
+        """The bracket by all that is known, in whatever order the search would have come to it.
+
+        Examples
+        --------
+        >>> Bracket(50, 200).narrowed({25: False, 75: True, 100: False, 150: True})
+        Bracket(low=75, high=100)
+        """
+        inside = {rate: is_met for rate, is_met in met.items() if self.low < rate < self.high}
+        high = min([self.high, *(rate for rate, is_met in inside.items() if not is_met)])
+        low = max([self.low, *(rate for rate, is_met in inside.items() if is_met and rate < high)])
+        return Bracket(low, high)
+
+
+def rates_ahead(bracket: Bracket, most: float, tolerance: float, count: int) -> list[float]:
+    """Rates that the search may come to next, the nearest first, lower ones before higher ones."""
+    rates: list[float] = []
+    brackets = deque([bracket])
+    while brackets and len(rates) < count:
+        each = brackets.popleft()
+        rate = each.next_rate(most, tolerance)
+        if rate is None:
+            continue
+        rates.append(rate)
+        brackets.append(each.after(rate, met=False))
+        if each.high < math.inf:  # upwards without end only step by step: overload is slow to simulate
+            brackets.append(each.after(rate, met=True))
+    return rates
+
+
+COLUMNS: Final = [
+    "rate_tokens_per_s",
+    "seed",
+    "queries",
+    "queries_in_time",
+    "requests_per_s",
+    "attainment",
+    "goodput_requests_per_s",
+    "decode_tokens_per_s",
+    "asked_decode_tokens_per_s",
+    "saturated",
+    "ttft_mean_s",
+    "ttft_p95_s",
+    "tpot_mean_s",
+    "tpot_p95_s",
+    "meets_objective",
+    "error",
+]
+SETTINGS: Final = [key for key in KEYS if key not in ("cluster", "model", "placement", "workload")]
+OWN: Final = ("warmup_s", "duration_s", "seeds", "n_jobs", "store", "progress")
+"""Arguments that may be given; the workload is made of them."""
+LATENCIES: Final = ["ttft_mean_s", "ttft_p95_s", "tpot_mean_s", "tpot_p95_s"]
+YES_OR_NO: Final = ["saturated", "meets_objective"]
+WARMUP_S: Final = 600.0
+DURATION_S: Final = 1800.0
+
+
+def rate_sweep(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    *,
+    rates_tokens_per_s: Sequence[float],
+    objective: Objective,
+    warmup_s: float = WARMUP_S,
+    duration_s: float = DURATION_S,
+    seeds: int | Iterable[int] = 1,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Serve queries online at several rates.
+
+    Parameters
+    ----------
+    cluster, model, placement
+        As for `simulate`.
+    rates_tokens_per_s : sequence of float
+        Prompt and decode tokens that arrive per second.
+    objective : Objective
+        What counts as served in time.
+    warmup_s, duration_s : float
+        Queries arrive for `duration_s`; those of the warm-up are served but not counted. A query of
+        240 tokens may take minutes: what is decoded reaches what is asked only after such a time.
+    seeds, n_jobs, store, progress
+        As for `sweep`: seeds of the requests, the same at every rate; runs at a time; where finished runs
+        are kept.
+    **settings
+        Further arguments of `simulate`, such as scheduler and execution.
+
+    Returns
+    -------
+    DataFrame
+        A row for each rate and seed: rate_tokens_per_s, seed, queries (that arrived in the window),
+        queries_in_time, requests_per_s (asked), attainment, goodput_requests_per_s, decode_tokens_per_s,
+        asked_decode_tokens_per_s, saturated (the queue grows for as long as queries come, see
+        `helixlab.diagnosis.steady_state.load`), ttft_mean_s, ttft_p95_s, tpot_mean_s, tpot_p95_s (infinite if
+        queries are not served), meets_objective; and ``error``: None, or what went wrong with this run,
+        which then has no figures.
+
+    Raises
+    ------
+    WorkloadError
+        A rate, the objective, the warm-up or the duration makes no sense.
+    SweepError, UnknownNameError
+        As for `sweep`.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C, as `sweep`: the runs that have finished are returned, the others have ``"not run:
+        interrupted"`` for their ``error``, and ``attrs["partial"]`` of the table is True.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
+    ...           hx.load_placement("small10/llama-1-30b/helix"))
+    >>> table = hx.rate_sweep(*system, rates_tokens_per_s=[50, 5000], duration_s=60, warmup_s=10,
+    ...                       objective=hx.Objective(ttft_s=10, tpot_s=2))
+    >>> table["meets_objective"].tolist()
+    [True, False]
+    """
+    try:
+        return carry_out_rates(
+            cluster,
+            model,
+            placement,
+            rates_tokens_per_s=rates_tokens_per_s,
+            objective=objective,
+            warmup_s=warmup_s,
+            duration_s=duration_s,
+            seeds=seeds,
+            n_jobs=n_jobs,
+            store=store,
+            progress=progress,
+            **settings,
+        )
+    except Interrupted as interrupted:
+        warnings.warn(str(interrupted), stacklevel=2)
+        return interrupted.runs
+
+
+def carry_out_rates(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    *,
+    rates_tokens_per_s: Sequence[float],
+    objective: Objective,
+    warmup_s: float = WARMUP_S,
+    duration_s: float = DURATION_S,
+    seeds: int | Iterable[int] = 1,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """`rate_sweep`, which raises after Ctrl-C.
+
+    Raises
+    ------
+    Interrupted
+        After Ctrl-C; others as for `rate_sweep`.
+    """
+    check_objective(objective)
+    rates = list(rates_tokens_per_s) if isinstance(rates_tokens_per_s, Iterable) else []
+    if not rates or isinstance(rates_tokens_per_s, str):
+        raise WorkloadError(f"rates_tokens_per_s is {rates_tokens_per_s!r}; give a list of at least one rate")
+    for name in settings:
+        if name not in SETTINGS:
+            raise UnknownNameError("argument", name, [*OWN, *SETTINGS])
+    common = {"cluster": cluster, "model": model, "placement": placement, **settings}
+    points = [
+        {**common, "workload": online(rate_tokens_per_s=rate, duration_s=duration_s, warmup_s=warmup_s)}
+        for rate in rates
+    ]
+    try:
+        runs = carry_out_grid(
+            points,
+            objective=objective,
+            seeds=seeds,
+            n_jobs=n_jobs,
+            store=store,
+            progress=progress,
+            what="rate_sweep",
+        )
+    except Interrupted as interrupted:
+        raise Interrupted(str(interrupted), _served(interrupted.runs)) from None
+    return _served(runs)
+
+
+def _served(runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a rate sweep, from those of a sweep."""
+    runs = runs[COLUMNS]
+    # A run's figures are kept without infinities, which JSON does not know; where queries came there is a
+    # mean, so that what is missing was infinite.
+    runs[LATENCIES] = runs[LATENCIES].mask(
+        runs[LATENCIES].isna() & runs[["queries"]].gt(0).to_numpy(), np.inf
+    )
+    runs[YES_OR_NO] = runs[YES_OR_NO].astype("boolean" if runs["error"].notna().any() else "bool")
+    return runs
+
 
 MOST_TIMES_EXPECTED: Final = 16
 """Of the rate that a search for the goodput starts from: beyond it, the objective is none."""

@@ -17,10 +17,9 @@ from helixlab._validation import as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError
 from helixlab.execution import Execution, chunked
-from helixlab.experiments.problems import NOT_RUN
-from helixlab.experiments.store import Store
+from helixlab.experiments.runner import Store, way_on
+from helixlab.experiments.statistics import NOT_RUN
 from helixlab.experiments.sweep import Interrupted, carry_out_grid
-from helixlab.experiments.workers import way_on
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.workload import Workload, offline

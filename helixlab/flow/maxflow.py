@@ -17,13 +17,13 @@ import networkx as nx
 import pandas as pd
 
 from helixlab._equality import ByContent
+from helixlab._html import card
 from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.flow.graph import SINK_VERTEX, SOURCE_VERTEX, flow_graph, link_edge, node_edge
 from helixlab.flow.small_links import RELATIVE, ROUNDING, check_rule, links_left_out, table_of_links
-from helixlab.html import card
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
-from helixlab.placement.files import shown_name
+from helixlab.placement.io import shown_name
 from helixlab.placement.placement import End
 
 __all__ = ["Flow", "max_flow"]

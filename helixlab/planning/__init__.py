@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helixlab.interrupts import loaded
-from helixlab.planning.common import planning_throughput
-from helixlab.planning.homogeneous import plan_homogeneous
-from helixlab.planning.petals import plan_petals
+from helixlab._interrupts import loaded
+from helixlab.planning.baselines import (
+    extrapolated_kv_capacity,
+    plan_homogeneous,
+    plan_petals,
+    plan_separate,
+    plan_swarm,
+)
+from helixlab.planning.layout import planning_throughput
+from helixlab.planning.paper_program import keep_fastest_links
 from helixlab.planning.plan import METHODS, plan
-from helixlab.planning.pruning import keep_fastest_links
-from helixlab.planning.separate import extrapolated_kv_capacity, plan_separate
-from helixlab.planning.swarm import plan_swarm
 
 if TYPE_CHECKING:
     from helixlab.planning.helix import helix_candidates, plan_helix

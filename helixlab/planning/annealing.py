@@ -12,10 +12,9 @@ import numpy as np
 from numba import typeof, types
 from numpy.typing import NDArray
 
-from helixlab.jit import compiled, inlined
-from helixlab.planning.network import network_type, room_type, served
-from helixlab.planning.queueing import foretold_by, foretold_type
-from helixlab.planning.stations import serving_type, stations_type
+from helixlab._jit import compiled, inlined
+from helixlab.planning.flow_kernel import network_type, room_type, served
+from helixlab.planning.queueing import foretold_by, foretold_type, serving_type, stations_type
 
 __all__ = ["Walk", "anneal", "anneal_throughput", "walk_from"]
 

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from helixlab.planning.beam_search import Block, search
 from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.planning.record import GAP
-from helixlab.planning.search import Block, search
 
 __all__ = ["Kinds", "climb", "climb_together", "laid_out", "least_cover", "pods"]
 

@@ -1,4 +1,4 @@
-"""The planner of helixlab: the placement that serves most, and how much more there could be."""
+"""The planner of helixlab: the placement with the greatest flow, and how much more there could be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -18,24 +18,93 @@ from helixlab.execution import Execution, get_execution
 from helixlab.flow import upper_bound
 from helixlab.model import Model
 from helixlab.placement import Placement, PlanReport
-from helixlab.planning.common import planning_throughput, progress_bar, require_room, time_limit
+from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_swarm
+from helixlab.planning.beam_search import Block
 from helixlab.planning.coverage import Kinds, climb, climb_together, laid_out, least_cover, pods
-from helixlab.planning.divisions import chains, divisions
-from helixlab.planning.homogeneous import plan_homogeneous
-from helixlab.planning.layouts import layout_of, placement_of
-from helixlab.planning.network import network_of
-from helixlab.planning.paths import chain_along_links
-from helixlab.planning.petals import plan_petals
+from helixlab.planning.flow_kernel import LEAST, Network, network_of
+from helixlab.planning.layout import (
+    Layout,
+    even_shares,
+    layout_of,
+    placement_of,
+    planning_throughput,
+    progress_bar,
+    require_room,
+    time_limit,
+)
 from helixlab.planning.prices import coverage_bound
-from helixlab.planning.record import GAP, Record
+from helixlab.planning.record import GAP, Record, Watch
 from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
-from helixlab.planning.search import Block
-from helixlab.planning.swarm import plan_swarm
-from helixlab.planning.throughput import refine
-from helixlab.planning.trials import Trials
-from helixlab.planning.watch import Watch
+from helixlab.planning.throughput import Trials, chains, divisions, refine
 
-__all__ = ["helix_candidates", "plan_helix"]
+__all__ = ["Chain", "chain_along_links", "helix_candidates", "plan_helix"]
+
+
+STEPS: Final = 100_000
+"""After so many nodes that were gone on to, the search gives up."""
+
+
+class Chain(NamedTuple):
+    """What the search for a chain came to."""
+
+    layout: Layout | None
+    """Layers as even as they can be; None if no chain was found."""
+    exhausted: bool
+    """Whether the search tried every way, so that there is no chain if it found none."""
+
+
+def chain_along_links(network: Network, model_layers: int) -> Chain:
+    """One chain from source to sink, over links that there are, of nodes with room for the model.
+
+    A placement serves anything only if it has such a chain. The search goes on to the nodes with the fewest
+    ways on first, and turns back where there is none; on clusters of some ten nodes it misses no chain.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import single_region
+    >>> from helixlab.model import load_model
+    >>> from helixlab.planning.flow_kernel import network_of
+    >>> model = load_model("llama-1-30b")
+    >>> chain = chain_along_links(network_of(single_region({"A100": 4}), model), model.layers)
+    >>> chain.layout.start, chain.layout.end
+    ((0, 15, 30, 45), (15, 30, 45, 60))
+    """
+    size, most = len(network.most), network.most.tolist()
+    joined = (network.link > LEAST) & (network.most > 0)
+    ways_on = joined.sum(axis=1) + size * (network.to_sink > LEAST)
+    onward = [sorted(np.flatnonzero(row).tolist(), key=lambda j: (ways_on[j], j)) for row in joined]
+    begins = np.flatnonzero((network.from_source > LEAST) & (network.most > 0)).tolist()
+    chain: list[int] = []
+    room = 0
+    following = [iter(sorted(begins, key=lambda j: (ways_on[j], j)))]
+    for _ in range(STEPS):
+        # A layer for each node at least.
+        node = None
+        if len(chain) < model_layers:
+            node = next((j for j in following[-1] if j not in chain), None)
+        if node is None:
+            following.pop()
+            if not following:
+                return Chain(None, True)
+            room -= most[chain.pop()]
+            continue
+        chain.append(node)
+        room += most[node]
+        if room >= model_layers and network.to_sink[node] > LEAST:
+            return Chain(_laid_out(chain, network, model_layers), False)
+        following.append(iter(onward[node]))
+    return Chain(None, False)
+
+
+def _laid_out(chain: list[int], network: Network, model_layers: int) -> Layout:
+    start, end = np.zeros((2, len(network.most)), dtype=np.int64)
+    reached = 0
+    shares = even_shares(model_layers, [int(network.most[node]) for node in chain])
+    for node, share in zip(chain, shares, strict=True):
+        start[node], end[node] = reached, reached + share
+        reached += share
+    return Layout.of(start, end)
+
 
 OBJECTIVES: Final = ("flow", "throughput")
 STARTS: Final = 12
@@ -107,7 +176,7 @@ def plan_helix(
 
     For throughput (`helixlab.planning.throughput`) these and those of the simpler planners are varied, and so
     are chains of all nodes of a group, for many ways to divide the cluster into groups
-    (`helixlab.planning.divisions`). What a queueing model foretells (`predict`) proposes, and simulations
+    (`helixlab.planning.throughput`). What a queueing model foretells (`predict`) proposes, and simulations
     decide, with other queries than those of the seeds 0, 1, 2 ... that studies use.
 
     Examples

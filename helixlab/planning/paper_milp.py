@@ -15,14 +15,10 @@ from helixlab.errors import PlacementError
 from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import End, NodeLayers, Placement, PlanReport
-from helixlab.planning.common import placed, progress_bar, time_limit
-from helixlab.planning.homogeneous import plan_homogeneous
-from helixlab.planning.paper_program import PaperProgram
-from helixlab.planning.petals import plan_petals
-from helixlab.planning.problem import solve_problem
-from helixlab.planning.pruning import keep_fastest_links
+from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_swarm
+from helixlab.planning.layout import placed, progress_bar, time_limit
+from helixlab.planning.paper_program import PaperProgram, keep_fastest_links, solve_problem
 from helixlab.planning.solver import Limits
-from helixlab.planning.swarm import plan_swarm
 
 __all__ = ["plan_paper_milp"]
 

@@ -2,23 +2,195 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, Final
 
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from helixlab.cluster import SINK, SOURCE, Cluster
-from helixlab.errors import PlacementError
+from helixlab._validation import as_whole
+from helixlab.cluster import SINK, SOURCE, Cluster, Link
+from helixlab.errors import PlacementError, SolverError
 from helixlab.model import Model
 from helixlab.placement import NodeLayers, Placement, usable_links
 from helixlab.placement.placement import End
-from helixlab.planning.common import planning_throughput, require_room
-from helixlab.planning.pruning import keep_fastest_links
+from helixlab.planning.layout import planning_throughput, require_room
+from helixlab.planning.solver import NO_LIMITS, Limits, Program, Solution, solve
 
-__all__ = ["PaperProgram", "problem_size"]
+__all__ = ["PaperProgram", "keep_fastest_links", "problem_size", "solve_problem"]
+
+
+def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
+    """The cluster with the links that one of their ends counts among its fastest.
+
+    Every node ranks its links with other nodes by bandwidth, those in and those out apart, and so does the
+    coordinator.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        What to prune.
+    count : int
+        How many links each of them keeps in either direction; the paper's study keeps 12.
+
+    Returns
+    -------
+    Cluster
+        Of the same name, its links in their order.
+
+    Raises
+    ------
+    PlacementError
+        `count` is not 1 or more.
+
+    Notes
+    -----
+    Mei et al., ASPLOS 2025, section 4. Of links with equal bandwidth (in ``hetero42`` all are) the
+    coordinator keeps those of the nodes with the greatest indices, and a node those whose ends, the smaller
+    index first, are greatest *as text*. By this rule the programs have the published sizes, and the
+    placements that were published with pruning all their links.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> geo24 = load_cluster("geo24")
+    >>> len(geo24.links), len(keep_fastest_links(geo24, 12).links)
+    (600, 350)
+    """
+    mend = "1 or more, or None for all links"
+    count = as_whole(count, "keep_links_per_node", least=1, mend=mend, error=PlacementError)
+    ranked: dict[Hashable, list[Link]] = defaultdict(list)
+    for link in sorted(cluster.links, key=_speed, reverse=True):
+        # A node does not count its links with the coordinator.
+        if link.receiver != SINK:
+            ranked["from", link.sender].append(link)
+        if link.sender != SOURCE:
+            ranked["to", link.receiver].append(link)
+    kept = {link for links in ranked.values() for link in links[:count]}
+    return replace(cluster, links=tuple(link for link in cluster.links if link in kept))
+
+
+def _speed(link: Link) -> tuple[float, tuple[str, ...]]:
+    """Bandwidth first; ties as the published study breaks them."""
+    ends = [end for end in (link.sender, link.receiver) if isinstance(end, int)]
+    # Numbers of one width sort as text like numbers do.
+    names = [f"{ends[0]:09}"] if len(ends) == 1 else [str(end) for end in sorted(ends)]
+    return link.bandwidth_bytes_per_s, tuple(names)
+
+
+def solve_problem(
+    problem: cp.Problem,
+    *,
+    start: Mapping[cp.Variable, ArrayLike] | None = None,
+    limits: Limits = NO_LIMITS,
+    on_progress: Callable[[float, float, float], None] | None = None,
+) -> Solution:
+    """Solve a linear problem of CVXPY, and give its variables the values that were found.
+
+    `problem.solve` neither starts from a solution nor keeps one when it is stopped, hence this way round it.
+    Dual values are not returned.
+
+    Parameters
+    ----------
+    problem : cvxpy.Problem
+        Its variables get the values of the solution, None if there is none.
+    start : mapping of cvxpy.Variable to array, optional
+        A solution to begin with, see `solve`; a variable may be missing or hold NaN.
+    limits, on_progress
+        As for `solve`.
+
+    Returns
+    -------
+    Solution
+        In the problem's own sense; its `values` are the columns of the compiled program.
+
+    Raises
+    ------
+    SolverError
+        As for `solve`; or the start names a variable that is not in the problem, or in another shape.
+
+    Examples
+    --------
+    >>> import cvxpy as cp
+    >>> taken = cp.Variable(3, boolean=True)
+    >>> pack = cp.Problem(cp.Maximize([4, 5, 6] @ taken + 1), [[3, 4, 5] @ taken <= 8])
+    >>> found = solve_problem(pack, start={taken: [0, 1, 0]})
+    >>> found.objective, found.start_objective, taken.value.round().tolist()
+    (11.0, 6.0, [1.0, 0.0, 1.0])
+    """
+    data, chain, inverse = problem.get_problem_data(cp.HIGHS)
+    program = _compiled(problem, data, inverse[-1][cp.settings.OFFSET])
+    values = None if start is None else _start_columns(program, data["param_prob"], start)
+    found = solve(program, start=values, limits=limits, on_progress=on_progress)
+    if found.values is None:
+        for variable in problem.variables():
+            variable.save_value(None)
+        return found
+    counts = ("ipm", "crossover", "pdlp", "qp", "simplex")
+    raw = {
+        "model_status": "kOptimal" if found.status == "optimal" else "kTimeLimit",
+        "run_time": found.wall_s,
+        "info": SimpleNamespace(
+            objective_function_value=found.objective, **{f"{name}_iteration_count": 0 for name in counts}
+        ),
+        "solution": SimpleNamespace(
+            col_value=found.values, row_dual=np.full(program.matrix.shape[0], math.nan)
+        ),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it "may be inaccurate": the status says it better
+        problem.unpack_results(raw, chain, inverse)
+    return found
+
+
+def _compiled(problem: cp.Problem, data: Mapping[str, Any], offset: float) -> Program:
+    """The program that CVXPY made of a problem, which it always minimises, in the problem's own sense."""
+    columns = len(data["c"])
+    boolean, whole = np.zeros(columns, dtype=bool), np.zeros(columns, dtype=bool)
+    boolean[data["bool_vars_idx"]] = whole[data["int_vars_idx"]] = True
+    lower, upper = (
+        np.full(columns, sign * math.inf) if data[name] is None else data[name]
+        for name, sign in (("lower_bounds", -1), ("upper_bounds", 1))
+    )
+    row_lower = np.full(len(data["b"]), -math.inf)
+    row_lower[: data["dims"].zero] = data["b"][: data["dims"].zero]
+    maximize = problem.objective.NAME == "maximize"
+    sign = -1 if maximize else 1
+    return Program(
+        costs=sign * data["c"],
+        matrix=data["A"],
+        row_lower=row_lower,
+        row_upper=data["b"],
+        column_lower=np.where(boolean, np.maximum(lower, 0), lower),
+        column_upper=np.where(boolean, np.minimum(upper, 1), upper),
+        integer=boolean | whole,
+        maximize=maximize,
+        offset=sign * offset,
+    )
+
+
+def _start_columns(
+    program: Program, compiled: Any, start: Mapping[cp.Variable, ArrayLike]
+) -> NDArray[np.float64]:
+    columns = np.full(len(program.costs), math.nan)
+    for variable, values in start.items():
+        given = np.asarray(values, dtype=float)
+        first = compiled.var_id_to_col.get(variable.id)
+        if first is None or given.shape != variable.shape:
+            raise SolverError(
+                f"the start gives {variable.name()} the shape {given.shape}; start with variables of the"
+                " problem, in their own shape"
+            )
+        columns[first : first + variable.size] = given.ravel(order="F")
+    return columns
+
 
 TOLERANCE: Final = 1e-6
 """By how much solvers let whole numbers be missed."""

@@ -11,18 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from helixlab._interrupts import loaded
 from helixlab._validation import as_generator
 from helixlab.cluster import Cluster
 from helixlab.errors import PlacementError, UnknownNameError, memory_for
-from helixlab.interrupts import loaded
 from helixlab.model import Model
-from helixlab.placement.checks import check_placement
-from helixlab.placement.placement import Placement, PlanReport
-from helixlab.planning.common import time_limit
-from helixlab.planning.homogeneous import plan_homogeneous
-from helixlab.planning.petals import plan_petals
-from helixlab.planning.separate import plan_separate
-from helixlab.planning.swarm import plan_swarm
+from helixlab.placement.placement import Placement, PlanReport, check_placement
+from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_separate, plan_swarm
+from helixlab.planning.layout import time_limit
 
 __all__ = ["METHODS", "plan"]
 

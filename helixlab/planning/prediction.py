@@ -9,23 +9,30 @@ from typing import Final
 import numpy as np
 
 from helixlab.cluster import SOURCE, Cluster
+from helixlab.engine.node import CONCAT_BYTES_PER_S, TRANSFER_BYTES_PER_S
 from helixlab.errors import PlacementError
 from helixlab.execution import Execution, get_execution
 from helixlab.flow import Flow, max_flow
 from helixlab.flow.small_links import RELATIVE, ROUNDING, check_rule
 from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
-from helixlab.placement.files import shown_name
+from helixlab.placement.io import shown_name
 from helixlab.placement.placement import End
-from helixlab.planning.layouts import layout_of
-from helixlab.planning.network import Network, flow_room, network_of
-from helixlab.planning.queueing import DECODE, IN_FLIGHT, PROMPT, THROUGHPUT, foretell
-from helixlab.planning.stations import CONSTANTS, Serving, stations_of
+from helixlab.planning.flow_kernel import Network, flow_room, network_of
+from helixlab.planning.layout import layout_of
+from helixlab.planning.queueing import (
+    CONSTANTS,
+    DECODE,
+    IN_FLIGHT,
+    PROMPT,
+    THROUGHPUT,
+    Serving,
+    foretell,
+    stations_of,
+)
 from helixlab.scheduling.helix import EXPECTED_OUTPUT_TOKENS
-from helixlab.simulation.batches import CONCAT_BYTES_PER_S, TRANSFER_BYTES_PER_S
-from helixlab.simulation.drive import FEED_KV_LIMIT
-from helixlab.simulation.run import KV_RULES
-from helixlab.simulation.small_links import leave_links_out
+from helixlab.simulation.driver import FEED_KV_LIMIT
+from helixlab.simulation.simulate import KV_RULES, leave_links_out
 from helixlab.workload.traces import trace_lengths
 
 __all__ = ["Prediction", "predict", "serving_of"]

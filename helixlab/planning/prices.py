@@ -1,4 +1,4 @@
-"""What holding a layer is worth: prices that prove bounds and steer the search for placements.
+"""Prices of layers: they prove bounds and steer the search for placements.
 
 Where links do not bind, a placement serves F tokens/s when in every layer the nodes that hold it add up to
 F. Give every block (a machine that holds k layers) a price per layer such that blocks that add up to F
@@ -15,17 +15,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import scipy.sparse as sp
+from numba import types
 from numpy.typing import NDArray
 
+from helixlab._jit import compiled
 from helixlab.errors import SolverError
-from helixlab.planning.covers import cheapest_covers
 from helixlab.planning.solver import Program, solve
 
-__all__ = ["Prices", "coverage_bound", "layer_prices"]
+__all__ = ["Prices", "cheapest_covers", "coverage_bound", "layer_prices"]
+
+
+@compiled(types.void(types.float64[::1], types.int64[::1], types.float64[::1], types.int64[::1]))
+def cheapest_covers(price: Any, weight: Any, cost: Any, choice: Any) -> None:
+    """Fill in, for every amount up to the last, what the cheapest blocks that reach it cost, and one of them.
+
+    Parameters
+    ----------
+    price : array of float, one for each block
+        What one costs; each may be taken many times.
+    weight : array of int
+        What one adds to the amount, 1 or more.
+    cost : array of float, one for each amount from 0
+        Filled in: least sum of prices of blocks that weigh the amount or more.
+    choice : array of int
+        Filled in: a block of such a choice, -1 for the amount 0.
+    """
+    cost[0], choice[0] = 0.0, -1
+    for amount in range(1, len(cost)):
+        best, block = np.inf, -1
+        for i in range(len(price)):
+            reached = cost[max(amount - weight[i], 0)] + price[i]
+            if reached < best:
+                best, block = reached, i
+        cost[amount], choice[amount] = best, block
+
 
 GRID: Final = 80_000
 """Throughputs are rounded up to this part of the flow where covers are looked for: on the safe side."""

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.planning.annealing import anneal, walk_from
-from helixlab.planning.common import planning_throughput
+from helixlab.planning.beam_search import Block, search
 from helixlab.planning.coverage import Kinds, laid_out, pods
-from helixlab.planning.layouts import Layout
-from helixlab.planning.network import LEAST, Network, flow_room
+from helixlab.planning.flow_kernel import LEAST, Network, flow_room
+from helixlab.planning.layout import Layout, planning_throughput
 from helixlab.planning.prices import layer_prices
 from helixlab.planning.record import GAP, Record
-from helixlab.planning.search import Block, search
 
 __all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
 

@@ -4,16 +4,23 @@ Every function that draws takes ``ax=None``, returns the Axes, and never shows o
 inside these functions and inside ``with style():`` only.
 """
 
-from helixlab.plotting.ablation import congestion_picture, search_quality
-from helixlab.plotting.clusters import topology_picture
-from helixlab.plotting.evaluation import evaluation_bars, mark_loads, saturation_curves
-from helixlab.plotting.execution import batch_strip, rate_curves, throughput_latency_frontier
+from helixlab.plotting.evaluation import (
+    batch_strip,
+    evaluation_bars,
+    mark_loads,
+    rate_curves,
+    saturation_curves,
+    throughput_latency_frontier,
+)
 from helixlab.plotting.flows import link_flow_picture
-from helixlab.plotting.frames import comparison_table, latency_quantiles, window_latencies
 from helixlab.plotting.latency import latency_boxes, latency_cdf
-from helixlab.plotting.overview import resampled, timeline_picture
-from helixlab.plotting.placements import placement_picture
-from helixlab.plotting.planning import predicted_against_simulated, search_progress
+from helixlab.plotting.placement import placement_picture, topology_picture
+from helixlab.plotting.planning import (
+    congestion_picture,
+    predicted_against_simulated,
+    search_progress,
+    search_quality,
+)
 from helixlab.plotting.profiles import kv_capacity_curves, layer_time_curves, throughput_curves
 from helixlab.plotting.saving import save_figure, save_table
 from helixlab.plotting.style import (
@@ -27,8 +34,9 @@ from helixlab.plotting.style import (
     panels,
     style,
 )
+from helixlab.plotting.tables import comparison_table, latency_quantiles, window_latencies
 from helixlab.plotting.throughput import legend_above, throughput_bars
-from helixlab.plotting.timeline import node_use_picture, tokens_over_time
+from helixlab.plotting.timeline import node_use_picture, resampled, timeline_picture, tokens_over_time
 
 __all__ = [
     "COLUMN_WIDTH_IN",

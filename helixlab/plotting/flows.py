@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from helixlab.cluster import SINK, SOURCE
 from helixlab.flow import Flow
-from helixlab.plotting.placements import UTILISATION_COLOURS
+from helixlab.plotting.placement import UTILISATION_COLOURS
 from helixlab.plotting.style import BOUND_COLOUR, PAGE_WIDTH_IN, axes_or_new, ink_on, styled
 
 __all__ = ["link_flow_picture"]

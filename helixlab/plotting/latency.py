@@ -11,7 +11,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from helixlab.plotting.frames import partial_methods
 from helixlab.plotting.style import (
     axes_or_new,
     in_order,
@@ -21,6 +20,7 @@ from helixlab.plotting.style import (
     method_ticks,
     styled,
 )
+from helixlab.plotting.tables import partial_methods
 from helixlab.plotting.throughput import hollow, label_platforms
 
 __all__ = ["latency_boxes", "latency_cdf"]

@@ -13,8 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helixlab.errors import ModelError
 from helixlab.model import Model, machine_throughput
-from helixlab.plotting.labels import name_lines
-from helixlab.plotting.style import axes_or_new, machine_colours, styled
+from helixlab.plotting.style import axes_or_new, machine_colours, name_lines, styled
 
 __all__ = ["kv_capacity_curves", "layer_time_curves", "throughput_curves"]
 

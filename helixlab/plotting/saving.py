@@ -11,9 +11,9 @@ from typing import Any, Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helixlab.contents import library_digest
+from helixlab._hashing import library_digest
+from helixlab._io import replacing
 from helixlab.errors import FileFormatError
-from helixlab.files import replacing
 from helixlab.plotting.style import styled
 from helixlab.simulation import Result
 

@@ -1,4 +1,4 @@
-"""One look for all figures: the style file, fixed colours and order of methods and machines."""
+"""One look for all figures: the style file, fonts, labels, and fixed colours and order of methods and machines."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import functools
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, Final, Never, ParamSpec, TypeVar, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
-from matplotlib import colors
+from matplotlib import colors, font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from helixlab.errors import memory_for
-from helixlab.plotting.fonts import families
 
 __all__ = [
     "BOUND_COLOUR",
@@ -29,19 +32,59 @@ __all__ = [
     "PAGE_WIDTH_IN",
     "PHASE_COLOURS",
     "axes_or_new",
+    "families",
     "in_order",
     "ink_on",
     "legible",
     "machine_colours",
+    "mark_partial",
     "method_colours",
     "method_label",
     "method_ticks",
+    "name_lines",
     "name_panels",
     "panels",
     "plain",
     "style",
     "styled",
 ]
+
+
+FIRST: Final = "DejaVu Sans"
+"""Comes with matplotlib."""
+BOLD: Final = 600
+MORE: Final = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+)
+"""For Chinese, Japanese and Korean, on the usual systems."""
+
+
+@cache
+def families() -> list[str]:
+    """Families of fonts, of which the first that has a character draws it.
+
+    Only such as have bold letters too, which titles are set in: matplotlib warns of others wherever a title
+    is drawn.
+
+    Examples
+    --------
+    >>> families()[0]
+    'DejaVu Sans'
+    """
+    bold = {font.name for font in font_manager.fontManager.ttflist if _weight(font.weight) >= BOLD}
+    return [FIRST, *(name for name in MORE if name in bold)]
+
+
+def _weight(weight: int | str) -> int:
+    return font_manager.weight_dict.get(weight, 400) if isinstance(weight, str) else weight
+
 
 STYLE: Final = "helixlab.plotting.helixlab"
 COLUMN_WIDTH_IN: Final = 3.3
@@ -359,3 +402,47 @@ def legible(colour: Any) -> Any:
         return colour
     share = _LIGHTEST_TEXT / luminance
     return colors.to_hex((share * red, share * green, share * blue))
+
+
+_LINE_HEIGHT_POINTS: Final = 7.5
+_LETTER_WIDTH_POINTS: Final = 5.0
+
+
+def name_lines(ax: Axes, lines: Sequence[Line2D], *, below: bool = False) -> None:
+    """Write the label of each line beside its end, or below it; the limits of the axes have to be set.
+
+    Parameters
+    ----------
+    ax : Axes
+        That the lines are drawn on.
+    lines : sequence of Line2D
+        Their labels are written in their colours.
+    below : bool, default False
+        Below the ends instead of to their right.
+    """
+    points_per_pixel = 72 / ax.figure.dpi
+    down = -1 if below else 1
+    ends = [(line, np.asarray(line.get_xydata())[-1]) for line in lines]
+    placed: list[tuple[float, float, int]] = []
+    for line, end in sorted(ends, key=lambda of_line: down * of_line[1][1]):
+        name = str(line.get_label())
+        end_x, end_y = points_per_pixel * ax.transData.transform(end)
+        x, y = (end_x, end_y - 6) if below else (end_x + 4, end_y)
+        for other_x, other_y, letters in placed:
+            width = _LETTER_WIDTH_POINTS * max(letters, len(name))
+            if abs(other_x - x) < width and abs(other_y - y) < _LINE_HEIGHT_POINTS:
+                y = other_y + down * _LINE_HEIGHT_POINTS
+        placed.append((x, y, len(name)))
+        text = ax.annotate(
+            name, (end[0], end[1]), xytext=(x - end_x, y - end_y), textcoords="offset points",
+            ha="center" if below else "left", va="center", fontsize=6.5, color=legible(line.get_color()),
+            fontweight="bold", annotation_clip=False, zorder=6,
+        )  # fmt: skip
+        text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+
+
+def mark_partial(ax: Axes, words: str = "partial run") -> None:
+    """Say that a run was stopped, wherever it is drawn."""
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+    look: dict[str, Any] = {"fontsize": 6, "color": "#bb5566", "bbox": behind, "zorder": 9}
+    ax.text(0.01, 0.97, words, transform=ax.transAxes, va="top", **look)

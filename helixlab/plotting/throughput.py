@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from helixlab.experiments.means import mean_interval
-from helixlab.plotting.frames import is_partial, partial_methods
-from helixlab.plotting.labels import mark_partial
+from helixlab.experiments.statistics import mean_interval
 from helixlab.plotting.style import (
     BOUND_COLOUR,
     axes_or_new,
     in_order,
     ink_on,
+    mark_partial,
     method_colours,
     method_ticks,
     styled,
 )
+from helixlab.plotting.tables import is_partial, partial_methods
 
 __all__ = ["PLATFORM_MARKERS", "hollow", "label_platforms", "legend_above", "throughput_bars"]
 

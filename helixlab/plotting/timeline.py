@@ -1,23 +1,44 @@
-"""What happened over time: tokens per second, and how busy or full each node was."""
+"""A run over time: requests, tokens per second, KV caches, and how busy or full each node was."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from helixlab._validation import as_number
 from helixlab.errors import SimulationError
-from helixlab.plotting.labels import mark_partial, name_lines
-from helixlab.plotting.style import BOUND_COLOUR, PHASE_COLOURS, axes_or_new, plain, styled
+from helixlab.plotting.style import (
+    BOUND_COLOUR,
+    LINES,
+    OTHER_COLOURS,
+    PAGE_WIDTH_IN,
+    PHASE_COLOURS,
+    axes_or_new,
+    mark_partial,
+    name_lines,
+    panels,
+    plain,
+    styled,
+)
 from helixlab.simulation import Result
 
-__all__ = ["check_timeline", "even_rows", "node_use_picture", "tokens_over_time"]
+__all__ = [
+    "check_timeline",
+    "even_rows",
+    "node_use_picture",
+    "resampled",
+    "timeline_picture",
+    "tokens_over_time",
+]
 
-_RATES: Final = {"prompt + decode": "#8a8a8a", "decode": PHASE_COLOURS["decode"]}
+
+_RATE_COLOURS: Final = {"prompt + decode": "#8a8a8a", "decode": PHASE_COLOURS["decode"]}
 _MOST_POINTS: Final = 100_000
 """Of a line, which has a coarser step than the samples where there would be more."""
 _MUCH_MORE: Final = 1.5
@@ -134,11 +155,13 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
     ).set_index(timeline["time_s"] - origin_s)
     smooth = rates.rolling(samples, min_periods=1, center=True).mean()
     for table, options in ((rates, {"linewidth": 0.4, "alpha": 0.45}), (smooth, {})):
-        sns.lineplot(table, estimator=None, palette=_RATES, dashes=False, legend=False, ax=ax, **options)
+        sns.lineplot(
+            table, estimator=None, palette=_RATE_COLOURS, dashes=False, legend=False, ax=ax, **options
+        )
     bound = float(summary["max_flow_tokens_per_s"])
     ax.plot([0, last_s - origin_s], [bound, bound], color=BOUND_COLOUR, linestyle=(0, (4, 1.5)), linewidth=1)
     lines = list(ax.get_lines())[-3:]
-    for line, name in zip(lines, (*_RATES, "max flow"), strict=True):
+    for line, name in zip(lines, (*_RATE_COLOURS, "max flow"), strict=True):
         line.set_label(name)
     if start_s > origin_s:
         ax.axvspan(0, start_s - origin_s, color="#eeeeee", linewidth=0, zorder=0)
@@ -231,3 +254,133 @@ def node_use_picture(
         bar.set_label(_USES[what])
         bar.outline.set_linewidth(0.4)
     return ax
+
+
+_QUERIES: Final = {"in_flight": "in flight", "held": "held", "finished": "finished"}
+_RATE_PHASES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
+
+
+def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
+    """The timeline of a run at a chosen step: what `timeline_picture` draws.
+
+    Parameters
+    ----------
+    result : Result
+        A run with a timeline.
+    step_s : float, optional
+        A multiple of the step it was recorded at, which is the default, but for runs so long that a coarser
+        one does. Counts are those at the end of a step, tokens/s the mean over it.
+
+    Returns
+    -------
+    DataFrame
+        Columns: time_s (since the models are loaded), in_flight, held, finished, prompt_tokens_per_s,
+        decode_tokens_per_s, kv_used_mean_fraction, kv_used_max_fraction, kv_expected_max_fraction (over
+        nodes), bottleneck_kv_expected_fraction (of the fullest layer), busy_mean_fraction.
+
+    Raises
+    ------
+    SimulationError
+        The run has no timeline, or the step is no multiple of its own or too fine.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=40, rng=0))
+    >>> resampled(result, 20)["time_s"].tolist()
+    [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+    """
+    if step_s is not None:
+        step_s = as_number(step_s, "step_s", mend="a number of seconds", error=SimulationError)
+    kept = even_rows(result, step_s)
+    times, row = result.timeline["time_s"], kept["row"].to_numpy()
+    nodes = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
+    samples = result.node_timeline[result.node_timeline["node"].isin(nodes)]
+    by_time = samples.groupby("time_s")
+    table = pd.DataFrame(
+        {
+            "time_s": kept["time_s"] - result.summary["start_s"].item(),
+            **{name: kept[name] for name in _QUERIES},
+            **{name: kept[name] for name in _RATE_PHASES},
+        }
+    )
+    for name, values in {
+        "kv_used_mean_fraction": by_time["kv_used_fraction"].mean(),
+        "kv_used_max_fraction": by_time["kv_used_fraction"].max(),
+        "kv_expected_max_fraction": by_time["kv_expected_fraction"].max(),
+    }.items():
+        table[name] = values.to_numpy()[row]
+    table["bottleneck_kv_expected_fraction"] = kept["bottleneck_kv_expected_fraction"]
+    # Busy seconds up to each sample grow evenly from one row to the next.
+    busy_s = np.cumsum(by_time["busy_fraction"].mean().fillna(0.0) * times.diff().fillna(0.0).to_numpy())
+    at_step_s = np.interp(kept["time_s"], times, busy_s)
+    table["busy_mean_fraction"] = np.append(np.nan, np.diff(at_step_s) / np.diff(kept["time_s"]))
+    return table
+
+
+@styled
+def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
+    """A run over time: queries, tokens/s, KV caches, and how busy each node was, with what ran below.
+
+    Parameters
+    ----------
+    result : Result
+        A run with a timeline.
+    step_s : float, optional
+        As for `resampled`. The picture of the nodes is at the step of the recording.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    SimulationError
+        The run has no timeline, or the step is no multiple of its own or too fine.
+    """
+    table = resampled(result, step_s)
+    start_s, end_s = (
+        result.summary[f"window_{end}_s"].item() - result.summary["start_s"].item()
+        for end in ("start", "end")
+    )
+    table = table[table["time_s"] <= end_s]
+    figure, axes = panels(2, 2, width_in=PAGE_WIDTH_IN, height_in=4.2)
+    (queries, rates), (caches, busy) = axes
+    kv = {
+        "used, mean": table["kv_used_mean_fraction"],
+        "used, fullest node": table["kv_used_max_fraction"],
+    }
+    if table["kv_expected_max_fraction"].any():  # not all schedulers expect anything
+        kv["expected, fullest node"] = table["kv_expected_max_fraction"]
+        kv["expected, fullest layer"] = table["bottleneck_kv_expected_fraction"]
+    phases = [PHASE_COLOURS[name] for name in _RATE_PHASES.values()]
+    for ax, lines, label, colours in (
+        (queries, {name: table[column] for column, name in _QUERIES.items()}, "queries", OTHER_COLOURS),
+        (rates, {name: table[column] for column, name in _RATE_PHASES.items()}, "tokens/s", phases),
+        (caches, kv, "part of the KV cache", OTHER_COLOURS),
+    ):
+        for (name, values), colour, dashes in zip(lines.items(), colours, LINES, strict=False):
+            # What stays at 0 lies on the axis, and is to be seen there.
+            seen: dict[str, Any] = {"color": colour, "linestyle": dashes, "clip_on": False, "zorder": 3}
+            ax.plot(table["time_s"], values, label=name, **seen)
+        if start_s > 0:
+            ax.axvspan(0, start_s, color="#eeeeee", linewidth=0, zorder=0, label="warm-up")
+        ax.set(xlabel="time since the model is loaded (s)", ylabel=label)
+        ax.set_ylim(bottom=0)
+        ax.set_xlim(0, end_s)
+        ax.legend(fontsize=6)
+    node_use_picture(result, ax=busy)
+    row = result.summary.iloc[0]
+    partial = "partial run: " if row["partial"] else ""
+    title = figure.suptitle(
+        f"{partial}{row['placement']}, {row['scheduler']}, {row['execution']}",
+        fontsize=7.5, fontweight="bold", x=0.01, ha="left",
+    )  # fmt: skip
+    origin = figure.supxlabel(
+        result.origin.replace("; execution", ";\nexecution"), fontsize=4.5, color="#666666"
+    )
+    for text in (title, origin):
+        text.set_parse_math(False)  # a name is no formula, whatever dollar signs it has
+    return figure

@@ -5,11 +5,11 @@ A scheduler is a `Scheduler` of a few small functions; ``SCHEDULERS`` has the bu
 
 from __future__ import annotations
 
+from helixlab.engine.state import NONE, View, uniform
 from helixlab.errors import SchedulingError, UnknownNameError
 from helixlab.scheduling.helix import helix
 from helixlab.scheduling.protocol import Scheduler
 from helixlab.scheduling.random import random, shortest_queue
-from helixlab.scheduling.state import NONE, View, uniform
 from helixlab.scheduling.swarm import swarm
 
 __all__ = ["NONE", "SCHEDULERS", "Scheduler", "View", "get_scheduler", "uniform"]

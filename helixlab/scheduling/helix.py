@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from helixlab.jit import compiled, inlined
-from helixlab.scheduling.protocol import CHOOSE, ON_FINISH, ON_START, Scheduler
-from helixlab.scheduling.state import NONE
+from helixlab._jit import compiled, inlined
+from helixlab.engine.state import CHOOSE, NONE, ON_FINISH, ON_START
+from helixlab.scheduling.protocol import Scheduler
 
 __all__ = ["helix"]
 

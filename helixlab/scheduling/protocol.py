@@ -1,7 +1,7 @@
 """What a scheduler is: a few small functions that choose links and keep books.
 
 The functions are compiled, so they use numbers and the arrays of
-`helixlab.scheduling.state.View` only.
+`helixlab.engine.state.View` only.
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from numba import types
-
+from helixlab._jit import compiled, from_user
 from helixlab._validation import as_flag, as_items, as_number, plain
+from helixlab.engine.state import CHOOSE, ON_FINISH, ON_READY, ON_START
 from helixlab.errors import SchedulingError
-from helixlab.jit import compiled, from_user
-from helixlab.scheduling.state import link_type, view_type
 
-__all__ = ["CHOOSE", "ON_FINISH", "ON_READY", "ON_START", "Scheduler"]
-
-CHOOSE = types.int64(view_type, types.int64, types.int64)
-ON_START = types.void(view_type, types.int64)
-ON_READY = types.void(link_type, types.float64)
-ON_FINISH = types.void(view_type, types.int64)
+__all__ = ["Scheduler"]
 
 
 @compiled(ON_START)

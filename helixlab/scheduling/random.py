@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from helixlab.jit import compiled, inlined
-from helixlab.scheduling.protocol import CHOOSE, Scheduler
-from helixlab.scheduling.state import NONE, uniform
+from helixlab._jit import compiled, inlined
+from helixlab.engine.state import CHOOSE, NONE, uniform
+from helixlab.scheduling.protocol import Scheduler
 
 __all__ = ["random", "shortest_queue"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from helixlab.jit import compiled
-from helixlab.scheduling.protocol import CHOOSE, ON_READY, Scheduler
-from helixlab.scheduling.state import NONE
+from helixlab._jit import compiled
+from helixlab.engine.state import CHOOSE, NONE, ON_READY
+from helixlab.scheduling.protocol import Scheduler
 
 __all__ = ["swarm"]
 

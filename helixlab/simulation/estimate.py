@@ -10,12 +10,12 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab._equality import ByContent
+from helixlab._memory import free_mb, rss_mb
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.placement import Placement
-from helixlab.simulation.memory import free_mb, rss_mb
 from helixlab.simulation.result import Result
-from helixlab.simulation.run import LEAST_STEP_S, check_step, check_workload, simulate
+from helixlab.simulation.simulate import LEAST_STEP_S, check_step, check_workload, simulate
 from helixlab.workload import Workload, trace_lengths
 from helixlab.workload import offline as offline_workload
 

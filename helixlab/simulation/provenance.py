@@ -5,22 +5,121 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
+from helixlab._hashing import digest, library_digest
+from helixlab._io import content_hash
+from helixlab._naming import claimed, marked
 from helixlab.cluster import Cluster
-from helixlab.contents import library_digest
-from helixlab.execution import Execution
-from helixlab.files import content_hash
+from helixlab.cluster.io import is_misnamed as is_misnamed_cluster
+from helixlab.errors import ContentError
+from helixlab.execution import EXECUTIONS, Execution, chunked
+from helixlab.flow.small_links import RELATIVE
 from helixlab.model import Model
+from helixlab.model.io import is_misnamed as is_misnamed_model
+from helixlab.model.io import model_to_dict
 from helixlab.placement import Placement
-from helixlab.scheduling import Scheduler
-from helixlab.simulation.names import hash_of, shown_name
+from helixlab.placement.io import shown_name as shown_placement
+from helixlab.scheduling import SCHEDULERS, Scheduler
 from helixlab.workload import Workload
 
-__all__ = ["library_in_words", "provenance"]
+__all__ = ["KV_RULES", "hash_of", "library_in_words", "provenance", "shown_name", "unusual_in_words"]
+
+
+KV_RULES: Final = {"offline": (0.85, 1.0), "online": (0.9, 0.6)}
+"""The paper's part of a KV cache that may fill, and part of the mean output that is expected."""
+
+
+def unusual_in_words(workload: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Settings that change results and are not the usual ones, each in a few words.
+
+    Parameters
+    ----------
+    workload, settings : mapping
+        As the provenance of a result has them.
+
+    Examples
+    --------
+    >>> workload = {"mode": "online", "trace": "sharegpt", "arrivals": "poisson"}
+    >>> settings = {"on_full": "drop", "kv_high_water_mark": 0.9, "expected_output_ratio": 1.0}
+    >>> unusual_in_words(workload, settings)
+    ['arrivals poisson', 'queries dropped on full', 'expected_output_ratio 1']
+    """
+    words = []
+    if workload.get("arrivals") and workload["arrivals"] != workload["trace"]:
+        words.append(f"arrivals {workload['arrivals']}")
+    if settings.get("on_full") == "drop":
+        words.append("queries dropped on full")
+    rules = ("kv_high_water_mark", "expected_output_ratio")
+    for name, usual in zip(rules, KV_RULES[workload["mode"]], strict=True):
+        if settings.get(name, usual) != usual:
+            words.append(f"{name} {settings[name]:g}")
+    if settings.get("small_links", RELATIVE) != RELATIVE:
+        words.append(f"small_links {settings['small_links']}")
+    return words
+
+
+def hash_of(thing: Cluster | Model | Placement | Scheduler | Execution) -> str | None:
+    """A hash of all that decides what it does; None if functions of it use what has no hash.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> hash_of(load_cluster("small10")) == load_cluster("small10").content_hash
+    True
+    """
+    if isinstance(thing, Cluster | Placement):
+        return thing.content_hash
+    if isinstance(thing, Model):
+        content = model_to_dict(thing)
+        # Models are equal whatever the order of their profiles.
+        content["profiles"] = sorted(content["profiles"], key=lambda profile: profile["machine"])
+        return content_hash(content)
+    try:
+        return digest(thing)[:16]
+    except ContentError:
+        return None
+
+
+def shown_name(thing: Cluster | Model | Placement | Scheduler | Execution) -> str:
+    """Its name, followed by the hash of its content where that is not what is bundled under the name.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> cluster = load_cluster("small10")
+    >>> slow = tuple(replace(link, latency_s=0.1) for link in cluster.links)
+    >>> shown_name(cluster), shown_name(replace(cluster, links=slow))
+    ('small10', 'small10@6735f5bc')
+    >>> shown_name(replace(cluster, links=slow, name="far apart"))
+    'far apart'
+    """
+    if isinstance(thing, Placement):
+        return shown_placement(thing)
+    if isinstance(thing, Cluster):
+        misnamed = is_misnamed_cluster(thing)
+    elif isinstance(thing, Model):
+        misnamed = is_misnamed_model(thing)
+    elif isinstance(thing, Scheduler):
+        bundled = claimed(thing.name, SCHEDULERS)
+        misnamed = bundled is not None and replace(thing, name=bundled) != SCHEDULERS[bundled]
+    else:
+        misnamed = _is_misnamed_execution(thing)
+    return marked(thing.name, hash_of(thing)) if misnamed else thing.name
+
+
+def _is_misnamed_execution(execution: Execution) -> bool:
+    bundled = claimed(execution.name, EXECUTIONS)
+    if bundled is None:
+        return False
+    expected = EXECUTIONS[bundled]
+    if bundled == chunked().name and execution.chunk_tokens is not None:
+        expected = chunked(**execution.parameters)  # its limits are the caller's choice
+    return replace(execution, name=bundled) != expected
 
 
 def _requests_hash(requests: pd.DataFrame | None) -> str | None:

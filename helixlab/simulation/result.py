@@ -14,12 +14,11 @@ from typing import Any
 import pandas as pd
 
 from helixlab._equality import ByContent
+from helixlab._html import card
+from helixlab._interrupts import loaded
+from helixlab._io import content_hash, json_ready, write_text
 from helixlab.errors import SimulationError, memory_for
-from helixlab.files import content_hash, json_ready, write_text
-from helixlab.html import card
-from helixlab.interrupts import loaded
-from helixlab.simulation.provenance import library_in_words
-from helixlab.simulation.usual import unusual_in_words
+from helixlab.simulation.provenance import library_in_words, unusual_in_words
 
 __all__ = ["FORMAT", "TABLES", "VERSION", "Result", "bytes_hash"]
 

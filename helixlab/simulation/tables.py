@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from helixlab._memory import peak_rss_mb
 from helixlab.cluster import SINK, SOURCE, Cluster
+from helixlab.engine.kv_cache import stored_kv
+from helixlab.engine.recording import PARTS
 from helixlab.flow import Flow, upper_bound
 from helixlab.model import Model, machine_throughput
 from helixlab.placement import Placement
-from helixlab.simulation.breakdown import PARTS
-from helixlab.simulation.drive import Recording
-from helixlab.simulation.kv_cache import stored_kv
-from helixlab.simulation.memory import peak_rss_mb
+from helixlab.simulation.driver import Recording
 from helixlab.simulation.metrics import latency_figures
 from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.result import Result

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from helixlab._data import names_in, read_table
 from helixlab.errors import UnknownNameError
-from helixlab.tables import names_in, read_table
 
 __all__ = ["arrival_names", "arrivals_per_interval", "trace_lengths", "trace_names"]
 

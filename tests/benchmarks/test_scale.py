@@ -14,7 +14,7 @@ import helixlab as hx
 import numpy as np
 import pandas as pd
 from helixlab.placement import NodeLayers, usable_links
-from helixlab.simulation.memory import peak_rss_mb
+from helixlab._memory import peak_rss_mb
 
 MACHINES = ("A100", "V100", "L4", "L4x2", "T4", "T4x2", "T4x4")
 model = hx.load_model("llama-2-70b")
@@ -73,7 +73,7 @@ print(json.dumps(found | {"peak_mb": peak_rss_mb()}))
 HOURS = """
 import json
 import helixlab as hx
-from helixlab.simulation.memory import peak_rss_mb
+from helixlab._memory import peak_rss_mb
 
 cluster, model = hx.load_cluster("hetero42"), hx.load_model("llama-2-70b")
 result = hx.simulate(

@@ -24,7 +24,7 @@ RUN = """
 hx.simulate(cluster, model, placement, scheduler={scheduler!r}, workload=hx.{workload})
 """
 PEAK = """
-from helixlab.simulation.memory import peak_rss_mb
+from helixlab._memory import peak_rss_mb
 print(peak_rss_mb())
 """
 

@@ -9,8 +9,8 @@ import pytest
 import helixlab as hx
 from helixlab.diagnosis import idle_nodes, losses
 from helixlab.diagnosis.causes import tell
-from helixlab.diagnosis.facts import facts_of
-from helixlab.diagnosis.phrases import cut_words
+from helixlab.diagnosis.measures import facts_of
+from helixlab.diagnosis.text import cut_words
 
 SYSTEM = (
     hx.load_cluster("small10"),

@@ -13,7 +13,7 @@ import helixlab as hx
 from helixlab.cluster import SINK, SOURCE
 from helixlab.diagnosis import CAUSES, Finding, binding_cut, idle_nodes, losses
 from helixlab.diagnosis.causes import tell
-from helixlab.diagnosis.facts import facts_of
+from helixlab.diagnosis.measures import facts_of
 from helixlab.errors import SimulationError
 from helixlab.placement import usable_links
 from helixlab.scheduling import Scheduler

@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
-from helixlab.diagnosis.facts import facts_of
-from helixlab.diagnosis.phrases import held_for
-from helixlab.diagnosis.pressure import held_fraction
-from helixlab.diagnosis.sampled import held_s
-from helixlab.diagnosis.steadiness import window_blocks
-from helixlab.experiments.pooled import pooled_figures
+from helixlab.diagnosis.measures import facts_of, held_fraction, held_s
+from helixlab.diagnosis.steady_state import window_blocks
+from helixlab.diagnosis.text import held_for
+from helixlab.experiments.pooling import pooled_figures
 
 SYSTEM = (
     hx.load_cluster("small10"),

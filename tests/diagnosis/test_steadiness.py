@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
-from helixlab.diagnosis.steadiness import BLOCKS, drift, load, load_of, window_blocks
+from helixlab.diagnosis.steady_state import BLOCKS, drift, load, load_of, window_blocks
 from helixlab.errors import SimulationError
 
 SYSTEM = ("small10", "llama-1-30b", "small10/llama-1-30b/helix")

@@ -12,8 +12,8 @@ import pytest
 
 import helixlab as hx
 from helixlab import cli, diagnosis, plotting
-from helixlab.arguments import parser
-from helixlab.simulation.watch import COLUMNS
+from helixlab.cli import parser
+from helixlab.simulation.progress_table import COLUMNS
 
 PAGES = ("index", "concepts", "how-to", "questions")
 PATTERN_OF_CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from test_engine_agreement import SCHEDULERS, lengths, systems
 
 import helixlab as hx
+from helixlab.engine.state import NONE
 from helixlab.execution import EXECUTIONS
-from helixlab.scheduling.state import NONE
-from helixlab.simulation import run as simulation
-from helixlab.simulation.drive import drive
+from helixlab.simulation import simulate as simulation
+from helixlab.simulation.driver import drive
 
 policies = st.one_of(
     st.sampled_from(sorted(EXECUTIONS)),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab.experiments.store import Store
+from helixlab.experiments.runner import Store
 from helixlab.plotting import rate_curves, throughput_latency_frontier
 
 SYSTEM = (

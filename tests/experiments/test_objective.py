@@ -6,7 +6,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.errors import WorkloadError
-from helixlab.experiments.objective import latency_figures
+from helixlab.experiments.objectives import latency_figures
 
 SYSTEM = (
     hx.load_cluster("small10"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helixlab.experiments import NotebookError, reproduce
-from helixlab.experiments.parameters import check_parameters, output_folder
+from helixlab.reproduce.parameters import check_parameters, output_folder
 
 GOOD: dict[str, list[Any]] = {
     "scale": ["full", "smoke"],

@@ -7,20 +7,26 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
+from helixlab._data import read_table
 from helixlab.errors import UnknownNameError
-from helixlab.experiments.comparison import (
+from helixlab.experiments.pooling import pooled_figures, pooled_runs
+from helixlab.experiments.sweep import SweepError
+from helixlab.reproduce.comparison import (
     beside_published,
     flows_beside_published,
     rankings,
     reference_error,
 )
-from helixlab.experiments.evaluation import evaluate
-from helixlab.experiments.pooled import pooled_figures, pooled_runs
-from helixlab.experiments.published import RUN, figure_names, published_results, published_wide, scenarios
-from helixlab.experiments.report import write_report
-from helixlab.experiments.sweep import SweepError
+from helixlab.reproduce.evaluation import (
+    RUN,
+    evaluate,
+    figure_names,
+    published_results,
+    published_wide,
+    scenarios,
+)
+from helixlab.reproduce.report import write_report
 from helixlab.simulation.metrics import latency_figures
-from helixlab.tables import read_table
 
 PIPELINES = [f"single24/llama-2-70b/separate-{machine}" for machine in ("a100", "l4", "t4")]
 
@@ -85,11 +91,11 @@ class TestPooled:
 
     def test_the_store_keeps_groups(self, tmp_path, monkeypatch):
         first = pooled_runs({"all": points()}, store=tmp_path, progress=False)
-        monkeypatch.setattr("helixlab.experiments.pooled.carried_out", None)
+        monkeypatch.setattr("helixlab.experiments.pooling.carried_out", None)
         again = pooled_runs({"all": points()}, store=tmp_path, progress=False)
         pd.testing.assert_frame_equal(first, again)
         monkeypatch.undo()
-        monkeypatch.setattr("helixlab.experiments.pooled.library_digest", lambda: "another")
+        monkeypatch.setattr("helixlab.experiments.pooling.library_digest", lambda: "another")
         other = pooled_runs({"all": points()}, store=tmp_path, progress=False)
         assert other["wall_s"].tolist() != first["wall_s"].tolist()
 
@@ -168,7 +174,7 @@ class TestEvaluation:
     def test_a_long_window_online_is_of_the_published_run_where_nothing_was_dropped(self, monkeypatch):
         table = scenarios(["5d"]).query("method == 'separate'")
         shared = evaluate(table, scale="smoke", seeds=2, progress=False)
-        monkeypatch.setattr("helixlab.experiments.evaluation._two_windows", lambda runs: (runs, runs[:0]))
+        monkeypatch.setattr("helixlab.reproduce.evaluation._two_windows", lambda runs: (runs, runs[:0]))
         apart = evaluate(table, scale="smoke", seeds=2, progress=False)
         one, other = (
             runs[runs["variant"] == "long"][list(shared.columns)]

@@ -18,7 +18,7 @@ import pytest
 from helixlab import cli
 from helixlab.errors import HelixlabError
 from helixlab.experiments import NotebookError, numbered_notebooks, reproduce
-from helixlab.experiments.records import data_digest, take_over
+from helixlab.reproduce.records import data_digest, take_over
 
 PARAMETERS = 'scale = "full"\nseed = 7\noutput = "nowhere"'
 WRITES = """\
@@ -147,7 +147,7 @@ def test_without_the_packages_for_notebooks(folder, monkeypatch, missing):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return importlib.import_module(name)
 
-    monkeypatch.setattr("helixlab.experiments.kernel.import_module", import_module)
+    monkeypatch.setattr("helixlab.reproduce.kernel.import_module", import_module)
     with pytest.raises(
         NotebookError, match=rf"without the package {missing}; pip install 'helixlab\[notebooks\]'"
     ):
@@ -275,7 +275,7 @@ def test_nothing_stale_is_taken_for_fresh(folder, tmp_path, pretended, monkeypat
     write(folder, "2_two.ipynb", PARAMETERS + "\n")
     assert reproduced() == ["2_two"]
     for what in ("library_digest", "data_digest", "_versions"):
-        monkeypatch.setattr(f"helixlab.experiments.records.{what}", lambda: "another")
+        monkeypatch.setattr(f"helixlab.reproduce.records.{what}", lambda: "another")
         assert reproduced() == ["1_one", "2_two"]
     assert reproduced() == []
 
@@ -284,7 +284,7 @@ def test_a_changed_data_file_is_other_data(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     for name in ("a.csv", "sub/b.json"):
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr("helixlab.experiments.records.data_file", lambda: tmp_path)
+    monkeypatch.setattr("helixlab.reproduce.records.data_file", lambda: tmp_path)
     digests = [data_digest.__wrapped__()]
     for name, text in (("a.csv", "2"), ("sub/b.json", "2"), ("sub/c.json", "")):
         (tmp_path / name).write_text(text)
@@ -366,7 +366,7 @@ def test_no_room_for_the_record_changes_nothing(taken_over, tmp_path, monkeypatc
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("helixlab.experiments.records.write_json", full)
+    monkeypatch.setattr("helixlab.reproduce.records.write_json", full)
     with pytest.raises(OSError, match="no space"):
         taken_over("1_one", "b", "kept.txt", "new.txt")
     assert contents(tmp_path / "figures") == before
@@ -387,7 +387,7 @@ def test_a_swap_that_was_cut_short_is_made_again(folder, tmp_path, pretended, mo
         replace(source, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr("helixlab.experiments.records.os.replace", stops_at_the_record)
+        patch.setattr("helixlab.reproduce.records.os.replace", stops_at_the_record)
         with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="0 of 2 notebooks are"):
             reproduce(folder, seed=1, output=output)
     assert set(before) <= set(contents(output))

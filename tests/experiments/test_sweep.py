@@ -17,11 +17,9 @@ import pytest
 from dask.distributed import Client, LocalCluster
 
 import helixlab as hx
-from helixlab.contents import digest
+from helixlab._hashing import digest
 from helixlab.errors import FileFormatError, UnknownNameError
-from helixlab.experiments.functions import sent, taken
-from helixlab.experiments.runs import carry_out
-from helixlab.experiments.store import Store
+from helixlab.experiments.runner import Store, carry_out, sent, taken
 from helixlab.experiments.sweep import SweepError
 
 HELIX = "small10/llama-1-30b/helix"
@@ -314,7 +312,7 @@ def test_a_result_of_another_helixlab_is_not_taken(store, monkeypatch):
 
 
 def test_a_worker_with_another_helixlab_is_found_out(store, monkeypatch):
-    monkeypatch.setattr("helixlab.experiments.runs.library_digest", lambda: "another")
+    monkeypatch.setattr("helixlab.experiments.runner.library_digest", lambda: "another")
     [error] = quiet(SMALL, store=store)["error"]
     assert error.startswith("SweepError: the worker process has another helixlab")
     assert list(store.iterdir()) == []
@@ -530,7 +528,7 @@ def test_a_function_stays_the_same_where_nothing_it_uses_changes():
 
 DIGEST = """
 import helixlab as hx
-from helixlab.contents import digest
+from helixlab._hashing import digest
 far = (1, 2.5)
 def choose(state, sender, query):
     return state.nodes[sender].first_link + far[0] * (query in {"a", "b", "c"})

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helixlab.experiments.trends import trends
+from helixlab.experiments.statistics import trends
 
 
 def runs(in_flight, throughput, trend="settled"):

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
+from helixlab._data import read_table
 from helixlab.simulation.metrics import latency_figures, percentile
-from helixlab.tables import read_table
 
 HERE = Path(__file__).parent
 REFERENCE = pd.read_csv(HERE / "reference.csv").set_index(["case", "figure"])["value"]

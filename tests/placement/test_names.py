@@ -8,7 +8,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.placement import read_placement_ini
-from helixlab.placement.files import shown_name
+from helixlab.placement.io import shown_name
 
 PETALS = hx.load_placement("single24/llama-2-70b/petals")
 HELIX = hx.load_placement("single24/llama-2-70b/helix")

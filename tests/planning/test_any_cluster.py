@@ -23,7 +23,7 @@ from helixlab.flow import max_flow, upper_bound
 from helixlab.model import MachineProfile, Model, load_model, model_names
 from helixlab.placement import check_placement, held_by
 from helixlab.planning import plan
-from helixlab.planning.network import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_room, network_of, serve
 
 MODELS = {name: load_model(name) for name in model_names()}
 METHODS = ["petals", "swarm", "homogeneous", "separate"]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import helixlab as hx
 from helixlab.planning import planning_throughput
-from helixlab.planning.divisions import chains, divisions
-from helixlab.planning.layouts import layout_of, placement_of
+from helixlab.planning.layout import layout_of, placement_of
+from helixlab.planning.throughput import chains, divisions
 
 MODELS = [hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")]
 COUNTS = st.dictionaries(st.sampled_from(["A100", "L4", "T4"]), st.integers(1, 10), min_size=1, max_size=3)

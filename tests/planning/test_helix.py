@@ -14,9 +14,9 @@ from helixlab.errors import PlacementError, UnknownNameError
 from helixlab.flow import max_flow, upper_bound
 from helixlab.model import load_model
 from helixlab.placement import NodeLayers, Placement, held_by
-from helixlab.placement.reach import usable_links
+from helixlab.placement.placement import usable_links
 from helixlab.planning import helix_candidates, plan, planning_throughput
-from helixlab.planning.network import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_room, network_of, serve
 from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.plotting import placement_picture
 

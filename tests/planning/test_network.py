@@ -10,8 +10,8 @@ from helixlab.errors import PlacementError
 from helixlab.flow import max_flow
 from helixlab.model import load_model
 from helixlab.placement import NodeLayers, Placement, load_placement
-from helixlab.placement.reach import usable_links
-from helixlab.planning.network import flow_room, network_of, serve
+from helixlab.placement.placement import usable_links
+from helixlab.planning.flow_kernel import flow_room, network_of, serve
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
 

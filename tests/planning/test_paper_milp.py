@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helixlab._data import read_table
 from helixlab.cluster import SINK, SOURCE, load_cluster, random_sparse, single_region
 from helixlab.errors import HelixlabError, PlacementError
 from helixlab.flow import max_flow, upper_bound
@@ -21,8 +22,7 @@ from helixlab.planning import (
     planning_throughput,
     problem_size,
 )
-from helixlab.planning.program import Solution
-from helixlab.tables import read_table
+from helixlab.planning.solver import Solution
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
 SMALL10 = load_cluster("small10")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helixlab.errors import SolverError
-from helixlab.planning.problem import solve_problem
+from helixlab.planning.paper_program import solve_problem
 from helixlab.planning.solver import Limits, Program, solve
 
 PACK = Program([4, 5, 6], [[3, 4, 5]], -np.inf, 8, 0, 1, True, maximize=True)

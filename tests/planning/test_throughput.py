@@ -11,12 +11,10 @@ from scipy.stats import spearmanr
 
 import helixlab as hx
 from helixlab.errors import HelixlabError, PlacementError, UnknownNameError
-from helixlab.planning.divisions import chains, divisions
 from helixlab.planning.helix import plan_helix
-from helixlab.planning.layouts import Layout, layout_of, placement_of
-from helixlab.planning.throughput import refine
-from helixlab.planning.trials import Trials
-from helixlab.planning.watch import Watch
+from helixlab.planning.layout import Layout, layout_of, placement_of
+from helixlab.planning.record import Watch
+from helixlab.planning.throughput import Trials, chains, divisions, refine
 
 LLAMA30, LLAMA70 = hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")
 SMALL10, SINGLE24 = hx.load_cluster("small10"), hx.load_cluster("single24")
@@ -208,7 +206,7 @@ class TestPlan:
                 cluster, model, placement, **options, workload=hx.offline(warmup_s=1.0, duration_s=1.0)
             )
 
-        monkeypatch.setattr("helixlab.planning.trials.simulate", note)
+        monkeypatch.setattr("helixlab.planning.throughput.simulate", note)
         layout = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)
         for limit_s in (None, 1e9, 1e-6):
             tried = trials(limit_s=limit_s)

@@ -2,7 +2,7 @@
 
 import math
 
-from helixlab.planning.watch import Watch
+from helixlab.planning.record import Watch
 
 
 def test_without_a_limit_it_is_never_late():

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
+from helixlab._data import read_table
 from helixlab.plotting import predicted_against_simulated, search_progress
 from helixlab.plotting.planning import FIRST_S, SEARCH_COLOURS
-from helixlab.tables import read_table
 
 SEARCHES = pd.DataFrame(
     {

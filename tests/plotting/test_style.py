@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib import colors
 
+from helixlab._data import read_table
 from helixlab.plotting import METHOD_COLOURS, METHOD_LABELS, fonts, panels, style
 from helixlab.plotting.style import MACHINE_COLOURS, in_order, ink_on, machine_colours, method_colours
-from helixlab.tables import read_table
 
 
 def grey(colour: str) -> float:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from test_engine_agreement import SCHEDULERS, lengths, systems
 
 import helixlab as hx
+from helixlab.engine.recording import PARTS
 from helixlab.errors import SimulationError
 from helixlab.execution import EXECUTIONS
-from helixlab.simulation.breakdown import PARTS
 
 CHAIN = (
     hx.load_cluster("small10"),

@@ -12,8 +12,8 @@ from slow_engine import SlowEngine
 
 import helixlab as hx
 from helixlab.placement import usable_links
-from helixlab.simulation.run import KV_RULES
 from helixlab.simulation.setup import loading_time_s
+from helixlab.simulation.simulate import KV_RULES
 
 LAYERS = 6
 MACHINES = ("A100", "L4", "T4")

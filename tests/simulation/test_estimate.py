@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import helixlab as hx
 from helixlab import cli
+from helixlab._memory import rss_mb
 from helixlab.errors import SimulationError
-from helixlab.simulation.memory import rss_mb
 
 SINGLE24 = ("single24", "llama-2-70b", "single24/llama-2-70b/example-ilp")
 SMALL10 = ("small10", "llama-1-30b", "small10/llama-1-30b/helix")
@@ -53,7 +53,7 @@ import helixlab as hx
 import sys
 sys.path.insert(0, {folder!r})
 from test_estimate import SETTINGS, loaded
-from helixlab.simulation.memory import peak_rss_mb
+from helixlab._memory import peak_rss_mb
 names, how = SETTINGS[{name!r}]
 foretold = hx.estimate(*loaded(names), **how)
 iterations = len(hx.simulate(*loaded(names), **how).iterations)
@@ -101,7 +101,7 @@ def test_a_busy_machine_changes_nothing_that_is_counted():
 
 def test_limits_of_the_shell_count():
     code = (
-        "import resource, helixlab as hx; from helixlab.simulation.memory import free_mb;"
+        "import resource, helixlab as hx; from helixlab._memory import free_mb;"
         "resource.setrlimit(resource.RLIMIT_AS, (20_000_000_000, resource.RLIM_INFINITY)); print(free_mb())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helixlab.simulation import memory
+from helixlab import _memory as memory
 
 
 def group(folder, version, limit, used=300_000_000, reclaimable=100_000_000):

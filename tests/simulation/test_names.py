@@ -8,7 +8,7 @@ import pytest
 import helixlab as hx
 from helixlab.execution import EXECUTIONS, get_execution
 from helixlab.scheduling import SCHEDULERS, Scheduler, get_scheduler
-from helixlab.simulation.names import shown_name
+from helixlab.simulation.provenance import shown_name
 
 CLUSTER, MODEL = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
 HELIX = hx.load_placement("small10/llama-1-30b/helix")

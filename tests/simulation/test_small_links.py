@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab.diagnosis.settings import differing_settings
-from helixlab.diagnosis.unused_links import passing_tokens_per_s
+from helixlab.diagnosis.compare import differing_settings
+from helixlab.diagnosis.idle import passing_tokens_per_s
 from helixlab.errors import SchedulingError, UnknownNameError
 from helixlab.flow.small_links import RULES
 from helixlab.placement import usable_links

@@ -9,9 +9,9 @@ import pytest
 
 import helixlab as hx
 from helixlab import cli
-from helixlab.simulation import drive as driving
-from helixlab.simulation import run as running
-from helixlab.simulation import watch as watching
+from helixlab.simulation import driver as driving
+from helixlab.simulation import progress_table as watching
+from helixlab.simulation import simulate as running
 
 SYSTEM = (
     hx.load_cluster("small10"),

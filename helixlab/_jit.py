@@ -1,0 +1,258 @@
+"""Compiled code: how it is kept for the next process, and said to be in the making.
+
+numba keeps compiled functions on disk, but looks only at the file a function stands in when it
+decides whether the copy is still good. helixlab's compiled functions call each other across files,
+so the folder is named after the content of all files that the functions in it may stand in, and after
+the processor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numba
+from numba.core import serialize
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+
+from helixlab._code_cache import Place, place_of
+from helixlab._interrupts import ctrl_c_at_once
+from helixlab.errors import SchedulingError
+
+__all__ = ["compiled", "from_user", "inlined", "rare"]
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "engine": ("engine", "scheduling", "execution"),
+    "planner": ("planning",),
+}
+"""Packages whose compiled functions call each other."""
+
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
+"""Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed.
+
+Nor is Python needed there, so that threads can simulate side by side."""
+
+INTERNAL: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""What only compiled code calls needs no way in from Python: a quarter of the time to compile."""
+
+inlined = numba.njit(forceinline=True, **INTERNAL)
+"""Decorator of the engine's small functions: compiled as part of what calls them."""
+
+rare = numba.njit(**INTERNAL)
+"""Decorator of what happens seldom: compiled once and called, which keeps compiling the engine short."""
+
+
+WAIT_S: Final = 180.0
+"""Longest wait for another process that compiles the same function."""
+LOOK_S: Final = 0.1
+
+
+@cache
+def _place(part: str) -> Place | None:
+    """Where the compiled code of one of `PARTS` is kept."""
+    root = Path(__file__).parent
+    cpu = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {cpu}".encode())
+    sources = [
+        root / "_jit.py",
+        *(path for package in PARTS[part] for path in sorted((root / package).glob("*.py"))),
+    ]
+    for path in sources:
+        digest.update(path.name.encode() + path.read_bytes())
+    return place_of(f"{part}-{digest.hexdigest()[:16]}")
+
+
+def _part_of(function: Callable[..., Any]) -> tuple[str, str]:
+    """Which of `PARTS` a function is of, and in which package it stands."""
+    package = function.__module__.split(".")[1]
+    (part,) = (part for part, packages in PARTS.items() if package in packages)
+    return part, package
+
+
+class _Locator(UserProvidedCacheLocator):
+    """Where numba is to look for a function."""
+
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        part, package = _part_of(function)
+        place = _place(part)
+        assert place is not None, "there is one where a cache is made"
+        self._place, self._py_file, self._lineno = place, file, function.__code__.co_firstlineno
+        self._cache_path = str(place.folder / package)
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> _Locator:
+        """The locator of a function, whether or not its folder can be written: it may be there already."""
+        return cls(function, file)
+
+    def get_source_stamp(self) -> str:
+        """Nothing more: the folder is named after the source."""
+        return ""
+
+    def ensure_cache_path(self) -> None:
+        """Make the folder, but not that of a run that has ended."""
+        if not self._place.lasting and not self._place.folder.parent.is_dir():
+            raise FileNotFoundError(2, "the folder of the run was removed", str(self._place.folder.parent))
+        os.makedirs(self._cache_path, exist_ok=True)
+
+
+class _Content(CompileResultCacheImpl):
+    """What is kept of a function, with a checksum: damaged machine code must not run."""
+
+    _locator_classes = [_Locator]  # noqa: RUF012, numba declares it so
+
+    def reduce(self, compiled: Any) -> tuple[bytes, bytes]:
+        """What is kept."""
+        content = serialize.dumps(super().reduce(compiled))
+        return hashlib.sha256(content).digest(), content
+
+    def rebuild(self, context: Any, kept: tuple[bytes, bytes]) -> Any:
+        """The function, from what was kept."""
+        checksum, content = kept
+        if hashlib.sha256(content).digest() != checksum:
+            raise ValueError("the file is damaged")
+        return super().rebuild(context, serialize.loads(content))
+
+
+class _Cache(FunctionCache):
+    """A function on disk: one process compiles it, others wait for it; what is damaged is made anew."""
+
+    _impl_class = _Content
+    _lock = -1
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self.part, _ = _part_of(function)
+        self.lock_path = Path(self.cache_path, f"{self._impl.filename_base}.lock")
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """The compiled function if there is one; else it is this process's turn to compile it."""
+        found = self._loaded(signature, context)
+        if found is None:
+            self._take_turn()
+            found = self._loaded(signature, context)
+        if found is None:
+            _say_compiling(self.part)
+        return found
+
+    def _loaded(self, signature: Any, context: Any) -> Any:
+        try:
+            return super().load_overload(signature, context)
+        except MemoryError:
+            raise
+        except Exception:  # a file that is cut off or overwritten raises whatever its bytes happen to mean
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def _take_turn(self) -> None:
+        """Wait until no other process compiles this function. Where that cannot be told, go on."""
+        with suppress(OSError):
+            self._impl.locator.ensure_cache_path()
+            self._lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+            until = time.monotonic() + WAIT_S
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    _say_waiting(self.part)
+                    time.sleep(LOOK_S)
+
+    def end_turn(self) -> None:
+        """Let others go on."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep a function for the next process, if that can be done."""
+        try:
+            super().save_overload(signature, compiled)
+        except OSError as error:
+            _say_not_kept(self.part, error.strerror or str(error))
+
+
+def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compile for `signature` and keep the result on disk for the next process."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**OPTIONS)(function)
+        part, _ = _part_of(function)
+        if _place(part) is None:
+            _say_compiling(part)
+            with ctrl_c_at_once():
+                dispatcher.compile(signature)
+        else:
+            # numba's own cache fails where a file is damaged or the disk is full.
+            dispatcher._cache = kept = _Cache(function)
+            try:
+                with ctrl_c_at_once():
+                    dispatcher.compile(signature)
+            finally:
+                kept.end_turn()
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return decorate
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # closed, or nobody reads it: no reason to fail
+            print(f"helixlab: {text}", file=sys.stderr, flush=True)
+
+
+@cache
+def _say_compiling(part: str) -> None:
+    """Say once, on stderr, that compiled code is being made, and how long it lasts."""
+    place = _place(part)
+    if place is not None and place.lasting:
+        _say(f"compiling the {part}, once per installation (about 40 s) ...")
+    else:
+        _say(
+            f"compiling the {part} for this run alone (about 40 s), as no cache folder can be written; set"
+            " HELIXLAB_CACHE_DIR to one that can"
+        )
+
+
+@cache
+def _say_waiting(part: str) -> None:
+    _say(f"waiting for another process that compiles the {part} ...")
+
+
+@cache
+def _say_not_kept(part: str, reason: str) -> None:
+    place = _place(part)
+    where = "" if place is None else f" in {place.folder}"
+    _say(
+        f"warning: the compiled {part} cannot be kept{where} ({reason}), so that the next process compiles it"
+        " again; make room, or set HELIXLAB_CACHE_DIR to another folder"
+    )
+
+
+def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
+    """Compile a function that a user wrote, with an error that says what is wrong with it.
+
+    Raises
+    ------
+    SchedulingError
+        numba cannot compile it.
+    """
+    if isinstance(function, numba.core.registry.CPUDispatcher):
+        function = function.py_func
+    try:
+        return numba.njit(signature, **OPTIONS, boundscheck=True)(function)
+    except (numba.core.errors.NumbaError, TypeError, AttributeError, LookupError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise SchedulingError(
+            f"{what} does not compile: {' '.join(lines[:3])}; write it with numbers, arrays and the"
+            " functions of helixlab.scheduling only"
+        ) from error

@@ -1,0 +1,193 @@
+"""The coordinator: takes queries in, starts their iterations, gathers what comes back."""
+
+from __future__ import annotations
+
+from helixlab._jit import inlined, rare
+from helixlab.engine.kv_cache import free_kv
+from helixlab.engine.network import belongs, get_ready
+from helixlab.engine.queues import ITERATE, RETRY, SEND, follow, push
+from helixlab.engine.recording import PARTS, start_marks
+from helixlab.engine.requests import (
+    DROPPED,
+    FINISHED,
+    NO_WAY,
+    REFUSED,
+    draw,
+    free_request,
+    hold,
+    hold_evicted,
+    is_evicted,
+    leave,
+    new_request,
+    take_back,
+    trigger,
+)
+from helixlab.engine.state import NONE, view
+
+__all__ = ["feed", "gather", "iterate", "retry_held"]
+
+
+@rare
+def feed(state, query, choose, on_start, on_finish):
+    """A query arrives."""
+    run = state.run[0]
+    entry = state.queries[query]
+    entry.arrival_s = run.now_s
+    entry.iteration_start_s = run.now_s
+    entry.in_use = 1
+    run.fed += 1
+    run.in_flight += 1
+    if run.online and run.next_arrival < run.arrivals_known:
+        draw(state, state.arrivals[run.next_arrival].arrival_s)
+    if run.held > 0 and run.plans_ahead:
+        hold(state, query)
+    elif _plan(state, query, choose, on_finish):
+        _start(state, query, on_start)
+    elif run.drop_on_full:
+        leave(state, query, DROPPED)
+    else:
+        hold(state, query)
+        if run.held == run.in_flight:
+            # Nothing will finish and trigger one.
+            push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
+
+
+@inlined
+def _plan(state, query, choose, on_finish):
+    """Choose the whole pipeline, for schedulers that plan ahead; false if nothing fits somewhere."""
+    if not state.run[0].plans_ahead:
+        return True
+    entry = state.queries[query]
+    node = len(state.nodes) - 1
+    entry.hops = 0
+    while True:
+        row = choose(view(state), node, query)
+        if row == NONE or not belongs(state, node, row):
+            on_finish(view(state), query)
+            entry.hops = 0
+            return False
+        state.pipelines[query, entry.hops] = row
+        entry.hops += 1
+        if state.links[row].queue == NONE:
+            return True
+        node = state.links[row].receiver
+
+
+@inlined
+def iterate(state, query, on_start):
+    """The next iteration of a query, unless it lost its KV cache in the meantime."""
+    if is_evicted(state.run, state.queries, query):
+        hold_evicted(state, query)
+    else:
+        _start(state, query, on_start)
+
+
+@inlined
+def _start(state, query, on_start):
+    """Start an iteration of the query at the coordinator."""
+    run = state.run[0]
+    entry = state.queries[query]
+    coordinator = len(state.nodes) - 1
+    on_start(view(state), query)
+    is_prompt = entry.kv_tokens == 0
+    tokens, context_tokens = 1, entry.kv_tokens
+    if is_prompt:
+        # After a preemption the tokens generated so far are computed again with the prompt.
+        tokens = entry.input_tokens + max(entry.iteration - 1, 0)
+    entry.iteration_tokens = tokens
+    chunk = tokens
+    if is_prompt and run.chunk_tokens > 0:
+        chunk = min(tokens, run.chunk_tokens)
+    left = tokens
+    while left > 0:
+        row = new_request(state.run, state.queries, state.requests, query)
+        request = state.requests[row]
+        request.tokens = min(chunk, left)
+        request.is_prompt = is_prompt
+        request.context_tokens = context_tokens
+        if run.keep_breakdown:
+            start_marks(state.spent, row, entry.iteration_start_s, entry.held_s, run.now_s)
+        get_ready(state.run, state.nodes, state.requests, coordinator, row)
+        context_tokens += request.tokens
+        left -= request.tokens
+    follow(state.run, state.followups, SEND, coordinator)
+
+
+@rare
+def retry_held(state, choose, on_start, on_finish):
+    """Start the held query that arrived first, if it fits; then the next is tried."""
+    run = state.run[0]
+    query = run.first_held
+    if query == NONE:
+        if run.feeds_owed > 0:
+            run.feeds_owed -= 1
+            draw(state, run.now_s + run.feed_delay_s)
+            push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
+        return
+    entry = state.queries[query]
+    fits = _plan(state, query, choose, on_finish)
+    alone = run.held == run.in_flight
+    if not fits and not alone:
+        return
+    run.first_held = entry.next
+    run.held -= 1
+    entry.held = 0
+    entry.held_s += run.now_s - entry.held_since_s
+    if fits:
+        _start(state, query, on_start)
+    else:
+        entry.reason = NO_WAY
+        leave(state, query, REFUSED)  # it does not fit though nothing else runs
+        trigger(state, True)
+    push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
+
+
+@inlined
+def gather(state, row, on_finish):
+    """A request is back at the coordinator: with the last one of an iteration, go on or let the query go."""
+    run = state.run[0]
+    query = state.requests[row].query
+    entry = state.queries[query]
+    if entry.evicted:
+        take_back(state, row)
+        return
+    free_request(state.run, state.queries, state.requests, row)
+    if entry.requests > 0:
+        return  # other chunks of the prompt are still under way
+    is_prompt = entry.kv_tokens == 0
+    entry.kv_tokens += entry.iteration_tokens
+    if is_prompt and entry.iteration > 0:
+        # Its cache is restored as it was before it was preempted.
+        follow(state.run, state.followups, ITERATE, query)
+        return
+    if run.keep_iterations:
+        log = state.iterations[run.iterations]
+        log.query = entry.id
+        log.iteration = entry.iteration
+        log.tokens = entry.iteration_tokens
+        log.start_s = entry.iteration_start_s
+        log.end_s = run.now_s
+        if run.keep_breakdown:
+            # The last chunk of a prompt to come back: its time is the prompt's.
+            for part in range(len(PARTS)):
+                state.iteration_parts[run.iterations, part] = state.spent[row, part]
+            entry.held_s = 0.0
+        run.iterations += 1
+    run.last_finish_s = run.now_s
+    if is_prompt:
+        entry.prompt_done_s = run.now_s
+        run.prompts_finished += 1
+        run.prompt_tokens += entry.iteration_tokens
+    else:
+        run.decode_tokens += 1
+    if entry.iteration == entry.output_tokens:
+        free_kv(state, query)
+        on_finish(view(state), query)
+        leave(state, query, FINISHED)
+        trigger(state, True)
+        return
+    entry.iteration += 1
+    entry.iteration_start_s = run.now_s
+    follow(state.run, state.followups, ITERATE, query)
+    if is_prompt:
+        trigger(state, False)

@@ -1,0 +1,333 @@
+"""Links and the nodes that send over them: who takes which link, at what rate, and when it arrives."""
+
+from __future__ import annotations
+
+from helixlab._jit import inlined
+from helixlab.engine.queues import ARRIVE, ARRIVED, SEND, SENT, follow, push
+from helixlab.engine.recording import LINK_WAIT, SENDING, put_down
+from helixlab.engine.requests import is_evicted, take_back
+from helixlab.engine.state import NONE, view
+
+__all__ = [
+    "BAD_LINK",
+    "belongs",
+    "get_ready",
+    "offer_rate",
+    "send",
+    "send_at_shared_rate",
+    "sent",
+    "transmit",
+    "wait_for_link",
+]
+
+
+BAD_LINK = 1
+"""Error: a scheduler chose a link that is not the sender's, or one that the flow it follows leaves empty."""
+LEAST_RATE_BYTES_PER_S = 10.0
+"""A link with less to give is not free."""
+
+
+@inlined
+def wait_for_link(nodes, links, requests, row, chosen):
+    """Join the queue of a link; links with a queue are listed at their sender, in their order."""
+    link = links[chosen]
+    if link.waiting_head == NONE:
+        link.waiting_head = row
+        sender = nodes[link.sender]
+        before = NONE
+        after = sender.first_waiting_link
+        while after != NONE and after < chosen:
+            before = after
+            after = links[after].next_waiting_link
+        link.next_waiting_link = after
+        if before == NONE:
+            sender.first_waiting_link = chosen
+        else:
+            links[before].next_waiting_link = chosen
+    else:
+        requests[link.waiting_tail].next = row
+    link.waiting_tail = row
+
+
+@inlined
+def offer_rate(nodes, links, row):
+    """What a link could send with now: its share of both network cards, 0 if it is not free."""
+    link = links[row]
+    sender = nodes[link.sender]
+    receiver = nodes[link.receiver]
+    rate = min(
+        sender.nic_out_bytes_per_s / sender.links - link.used_bytes_per_s,
+        link.bandwidth_bytes_per_s - link.used_bytes_per_s,
+        sender.nic_out_bytes_per_s - sender.nic_out_used_bytes_per_s,
+        receiver.nic_in_bytes_per_s - receiver.nic_in_used_bytes_per_s,
+    )
+    link.free_rate_bytes_per_s = rate if rate > LEAST_RATE_BYTES_PER_S else 0.0
+
+
+@inlined
+def send_at_shared_rate(state, row, chosen):
+    """Send at what the network cards have left, and tell when that is done."""
+    link = state.links[chosen]
+    request = state.requests[row]
+    rate = link.free_rate_bytes_per_s
+    link.free_rate_bytes_per_s = 0.0
+    request.rate_bytes_per_s = rate
+    link.used_bytes_per_s += rate
+    state.nodes[link.sender].nic_out_used_bytes_per_s += rate
+    state.nodes[link.receiver].nic_in_used_bytes_per_s += rate
+    now_s = state.run[0].now_s
+    sent_s = transmit(state, row, chosen, now_s, rate)
+    push(state.run, state.events, sent_s, now_s, SENT, row)
+
+
+@inlined
+def transmit(state, row, chosen, start_s, rate_bytes_per_s):
+    """Put a request on its link, which sends it from `start_s` on; gives when it is sent."""
+    request = state.requests[row]
+    link = state.links[chosen]
+    request.hop += 1
+    request.link = chosen
+    request.sent_s = start_s
+    request.next = NONE
+    # Added and taken away in the reference's order, to be equal to the last digit.
+    sent_s = start_s + (link.latency_s + request.tokens * link.bytes_per_token / rate_bytes_per_s)
+    sent_s -= link.latency_s
+    if state.run[0].keep_breakdown:
+        link.wait_s += put_down(state.spent, row, LINK_WAIT, start_s)
+        put_down(state.spent, row, SENDING, sent_s)
+    link.busy_s += max(sent_s - max(start_s, link.free_at_s), 0.0)
+    link.free_at_s = max(link.free_at_s, sent_s)
+    link.sent_tokens += request.tokens
+    return sent_s
+
+
+@inlined
+def sent(state, row):
+    """A request has left its sender: give the rate back, let the sender go on."""
+    request = state.requests[row]
+    link = state.links[request.link]
+    rate = request.rate_bytes_per_s
+    link.used_bytes_per_s -= rate
+    state.nodes[link.sender].nic_out_used_bytes_per_s -= rate
+    state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate
+    follow(state.run, state.followups, SEND, link.sender)
+    now_s = state.run[0].now_s
+    if link.latency_s > 0:
+        push(state.run, state.events, now_s + link.latency_s, now_s, ARRIVE, row)
+    else:
+        follow(state.run, state.followups, ARRIVED, row)
+
+
+@inlined
+def belongs(state, node, row):
+    """Whether a scheduler's choice is a link of that sender that can send; notes an error if not."""
+    sender = state.nodes[node]
+    run = state.run[0]
+    own = sender.first_link <= row < sender.first_link + sender.links
+    if own and (not run.fixed_rates or state.links[row].rate_bytes_per_s > 0):
+        return True
+    run.error = BAD_LINK
+    run.error_subject = node
+    return False
+
+
+@inlined
+def get_ready(runs, nodes, requests, node, row):
+    """A request is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
+    request = requests[row]
+    run = runs[0]
+    request.kv_reserved = 0
+    request.reported = 0
+    request.ready_order = run.next_ready_order
+    run.next_ready_order += 1
+    _to_outbox(nodes, requests, node, row)
+
+
+@inlined
+def _to_outbox(nodes, requests, node, row):
+    sender = nodes[node]
+    requests[row].next = NONE
+    if sender.outbox_head == NONE:
+        sender.outbox_head = row
+    else:
+        requests[sender.outbox_tail].next = row
+    sender.outbox_tail = row
+
+
+@inlined
+def send(state, node, choose, on_ready):
+    """Let a node choose links for what is ready, and its links send."""
+    run = state.run[0]
+    if run.fixed_rates:
+        _send_at_fixed_rates(state, node, choose, on_ready)
+    elif run.picks_free_links:
+        _send_on_free_links(state, node, choose, on_ready)
+    else:
+        _send_by_queue(state, node, choose, on_ready)
+
+
+@inlined
+def _first_ready(state, node, on_ready):
+    """Take the first request out of the outbox, NONE if it is empty, and tell the scheduler of it."""
+    sender = state.nodes[node]
+    row = sender.outbox_head
+    if row == NONE:
+        return NONE
+    request = state.requests[row]
+    sender.outbox_head = request.next
+    request.next = NONE
+    if request.hop != NONE and request.reported == 0:
+        on_ready(state.links[request.link], state.run[0].now_s - request.sent_s)
+        request.reported = 1
+    return row
+
+
+@inlined
+def _next_link(state, node, row, choose):
+    """The link of a request's next hop: chosen before, or by the scheduler now, or NONE."""
+    request = state.requests[row]
+    query = request.query
+    hop = request.hop + 1
+    if not request.is_prompt:
+        return state.pipelines[query, hop]
+    entry = state.queries[query]
+    if hop < entry.hops:
+        return state.pipelines[query, hop]
+    chosen = choose(view(state), node, query)
+    if chosen == NONE or not belongs(state, node, chosen):
+        return NONE
+    state.pipelines[query, hop] = chosen
+    entry.hops = hop + 1
+    return chosen
+
+
+@inlined
+def _send_at_fixed_rates(state, node, choose, on_ready):
+    """The rates never change, so it is known at once when a link will be free for each request."""
+    while True:
+        row = _first_ready(state, node, on_ready)
+        if row == NONE:
+            return
+        if is_evicted(state.run, state.queries, state.requests[row].query):
+            take_back(state, row)
+            continue
+        chosen = _next_link(state, node, row, choose)
+        if chosen == NONE:
+            return  # the scheduler plans ahead, so this is an error, noted in the run
+        link = state.links[chosen]
+        start_s = max(state.run[0].now_s, link.free_at_s)
+        sent_s = transmit(state, row, chosen, start_s, link.rate_bytes_per_s)
+        created_s = sent_s if link.latency_s > 0 else start_s
+        push(state.run, state.events, sent_s + link.latency_s, created_s, ARRIVE, row)
+
+
+@inlined
+def _send_by_queue(state, node, choose, on_ready):
+    """Every request joins the queue of its link at once; then each free link sends its first."""
+    sender = state.nodes[node]
+    last = sender.outbox_tail if sender.outbox_head != NONE else NONE
+    last_sender = NONE
+    row = NONE
+    while row != last:
+        row = _first_ready(state, node, on_ready)
+        request = state.requests[row]
+        if request.hop != NONE:
+            # Where it came from the links look different now.
+            before = state.links[request.link].sender
+            if before != last_sender:
+                follow(state.run, state.followups, SEND, before)
+                last_sender = before
+        if is_evicted(state.run, state.queries, request.query):
+            take_back(state, row)
+            continue
+        chosen = _next_link(state, node, row, choose)
+        if chosen == NONE:
+            _to_outbox(state.nodes, state.requests, node, row)
+        else:
+            wait_for_link(state.nodes, state.links, state.requests, row, chosen)
+    _send_waiting(state, node)
+
+
+@inlined
+def _send_waiting(state, node):
+    """Each free link with requests in its queue sends the first, at the rates there are before any does."""
+    sender = state.nodes[node]
+    chosen = sender.first_waiting_link
+    while chosen != NONE:
+        offer_rate(state.nodes, state.links, chosen)
+        chosen = state.links[chosen].next_waiting_link
+    chosen = sender.first_waiting_link
+    before = NONE
+    while chosen != NONE:
+        link = state.links[chosen]
+        while link.waiting_head != NONE and link.free_rate_bytes_per_s > 0:
+            row = link.waiting_head
+            link.waiting_head = state.requests[row].next
+            if is_evicted(state.run, state.queries, state.requests[row].query):
+                take_back(state, row)
+            else:
+                send_at_shared_rate(state, row, chosen)
+        if link.waiting_head != NONE:
+            before = chosen
+        elif before == NONE:
+            sender.first_waiting_link = link.next_waiting_link
+        else:
+            state.links[before].next_waiting_link = link.next_waiting_link
+        chosen = link.next_waiting_link
+
+
+@inlined
+def _send_on_free_links(state, node, choose, on_ready):
+    """Requests, in the order they got ready, take their link if it is free, or have a free one chosen."""
+    sender = state.nodes[node]
+    undecided = NONE
+    tail = NONE
+    while sender.outbox_head != NONE:
+        row = _first_ready(state, node, on_ready)
+        request = state.requests[row]
+        if is_evicted(state.run, state.queries, request.query):
+            take_back(state, row)
+        elif request.hop + 1 < state.queries[request.query].hops:
+            wait_for_link(state.nodes, state.links, state.requests, row, _next_link(state, node, row, choose))
+        else:
+            if undecided == NONE:
+                undecided = row
+            else:
+                state.requests[tail].next = row
+            tail = row
+    if undecided != NONE:
+        _choose_free_links(state, node, undecided, choose)
+    _send_waiting(state, node)
+
+
+@inlined
+def _choose_free_links(state, node, row, choose):
+    """Go through a list of undecided requests; those without a free link stay in the outbox."""
+    sender = state.nodes[node]
+    for chosen in range(sender.first_link, sender.first_link + sender.links):
+        offer_rate(state.nodes, state.links, chosen)
+        state.links[chosen].taken = 0
+    while row != NONE:
+        request = state.requests[row]
+        following = request.next
+        request.next = NONE
+        # Free links on which something older waits will send that.
+        chosen = sender.first_waiting_link
+        while chosen != NONE:
+            link = state.links[chosen]
+            if state.requests[link.waiting_head].ready_order < request.ready_order:
+                link.taken = 1
+            chosen = link.next_waiting_link
+        chosen = _next_link(state, node, row, choose)
+        if chosen == NONE:
+            _to_outbox(state.nodes, state.requests, node, row)
+        else:
+            link = state.links[chosen]
+            link.taken = 1
+            ahead = link.waiting_head
+            if ahead == NONE or state.requests[ahead].ready_order < request.ready_order:
+                wait_for_link(state.nodes, state.links, state.requests, row, chosen)
+            else:
+                link.waiting_head = row
+                request.next = ahead
+        row = following

@@ -1,0 +1,442 @@
+"""The state of a run, as tables: what schedulers and execution policies read and the engine owns.
+
+Every table is a numpy structured array, every row an entity with a whole-number index. Times are in
+seconds of simulated time, sizes in bytes, KV cache in token-layers. The coordinator is the last row
+of ``nodes``: it sends as the source and receives as the sink. Rows of ``links`` are sorted by
+sender, in the order of the placement; a node's outbound links are ``first_link`` to
+``first_link + links`` (exclusive).
+
+Who writes what: the engine writes everything, except the columns of a scheduler (marked S).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from helixlab._jit import inlined
+
+__all__ = [
+    "ADMITS",
+    "BATCH_LOG",
+    "CHOOSE",
+    "EVENT",
+    "FOLLOWUP",
+    "ITERATION",
+    "LINK",
+    "NODE",
+    "NONE",
+    "ON_FINISH",
+    "ON_READY",
+    "ON_START",
+    "QUERY",
+    "QUERY_LOG",
+    "QUEUE",
+    "REQUEST",
+    "RUN",
+    "State",
+    "state_type",
+]
+
+NONE = -1
+"""No row."""
+
+
+def _table(*columns: tuple[str, type]) -> np.dtype[np.void]:
+    return np.dtype([(name, kind) for name, kind in columns], align=True)
+
+
+f8, i8, i4, i1 = np.float64, np.int64, np.int32, np.int8
+
+RUN = _table(
+    ("now_s", f8),
+    ("end_of_feeding_s", f8),
+    ("next_sample_s", f8),
+    ("sample_step_s", f8),
+    ("scheduler_kv_high_water_mark", f8),  # part of a KV cache the helix scheduler may fill
+    ("scheduler_output_ratio", f8),  # part of the mean output it expects of a query
+    ("feed_delay_s", f8),
+    ("activation_bytes", f8),  # per token
+    ("feed_kv_limit", f8),  # feed on while the bottleneck's expected KV use is at most this
+    ("random_state", np.uint64),
+    ("events_done", i8),
+    ("events", i8),  # waiting in the heap
+    ("next_sequence", i8),
+    ("next_ready_order", i8),
+    ("iterations", i8),  # rows of the iteration log in use
+    ("query_logs", i8),
+    ("batches_logged", i8),
+    ("samples", i8),
+    ("events_at_sample", i8),  # events handled when the last sample was taken
+    ("next_arrival", i8),  # row of the arrivals still to be fed
+    ("arrivals_known", i8),  # rows of the arrivals filled in
+    ("drawn", i8),  # queries drawn from the workload; each gets its number so
+    ("free_request", i8),  # first free row of requests, a linked list through `next`
+    ("free_requests", i8),
+    ("chunk_tokens", i8),  # prompts are cut into chunks of so many, 0: not at all
+    ("prompt_cost_factor", f8),
+    ("most_chunks", i8),  # of any prompt drawn so far
+    ("first_gathered", i8),  # requests that came back to the coordinator, a linked list through `next`
+    ("last_gathered", i8),
+    ("gathering", i8),  # the coordinator is going through them
+    ("free_query", i8),  # first free row of queries, a linked list through `next`
+    ("first_held", i8),  # first query held at the coordinator, a linked list through `next`
+    ("last_held", i8),  # where there is a first
+    ("fed", i8),
+    ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
+    ("held", i8),
+    ("feeds_owed", i8),  # queries that ended and are to be replaced when nothing is held
+    ("finished", i8),
+    ("dropped", i8),
+    ("refused", i8),
+    ("waited", i8),  # queries that were held at least once
+    ("preempted", i8),
+    ("evicted", i8),  # queries that have lost their KV cache and may still have requests under way
+    ("kv_waits", i8),  # prompts that waited at a node for room in its KV cache
+    ("prompts_finished", i8),
+    ("prompt_tokens", i8),  # of finished iterations
+    ("decode_tokens", i8),
+    ("last_finish_s", f8),
+    ("more_arrivals", i8),  # the driver has more than what is filled in
+    ("woken", i8),  # with no event left, every node was told to look at what it can send
+    ("followups_first", i8),  # rows of `followups` in use
+    ("followups_end", i8),
+    ("error", i8),  # 0 or a number of helixlab.simulation
+    ("error_subject", i8),
+    ("online", i8),
+    ("drop_on_full", i8),
+    ("plans_ahead", i8),  # the scheduler chooses the whole pipeline when a query arrives
+    ("picks_free_links", i8),  # the scheduler looks at which links are free
+    ("fixed_rates", i8),  # links send at the rate the flow gives them
+    ("feeds_by_kv", i8),
+    ("keep_iterations", i8),
+    ("keep_batches", i8),
+    ("keep_breakdown", i8),
+)
+
+NODE = _table(
+    # Looked at for every request
+    ("first_link", i4),
+    ("links", i4),
+    ("outbox_head", i4),  # requests ready to leave that are in no link's queue, a linked list through `next`
+    ("outbox_tail", i4),
+    ("first_waiting_link", i4),  # of its links with requests waiting, a linked list in their order
+    ("busy", i4),
+    ("first_queue", i4),
+    ("queues", i4),
+    ("current_queue", i4),
+    ("profile", i4),  # row of the time tables
+    ("received_tokens", i8),  # since the last start of the first layer
+    ("nic_out_bytes_per_s", f8),
+    ("nic_in_bytes_per_s", f8),
+    ("nic_out_used_bytes_per_s", f8),
+    ("nic_in_used_bytes_per_s", f8),
+    ("kv_capacity_token_layers", i8),
+    ("kv_used_token_layers", i8),  # including what the running batch will have stored
+    ("kv_expected_token_layers", i8),  # S: what the helix scheduler expects its queries to need
+    ("max_prompt_requests", i8),
+    ("max_prompt_tokens", i8),
+    ("max_decode_tokens", i8),
+    ("max_decode_context_tokens", i8),
+    ("batch_head", i4),  # requests of the running batch, a linked list through `next`
+    ("batch_tail", i4),
+    ("batch_prompt_requests", i8),
+    ("batch_prompt_tokens", i8),
+    ("batch_decode_tokens", i8),
+    ("batch_context_tokens", i8),  # of its decodes
+    ("batch_prompt_context_tokens", i8),  # of its prompts: chunks before them
+    ("waiting_prompts", i8),  # at its current layer when the batch was formed
+    ("waiting_decodes", i8),
+    ("declined_prompts", i8),  # by the execution policy
+    ("declined_decodes", i8),
+    # Looked at for every batch
+    ("first_layer", i4),
+    ("layers", i4),
+    ("floor_s", f8),  # least time of a layer
+    ("reread_s_per_token", f8),  # of reading the KV cache of earlier chunks again, in one layer
+    ("outbound_flow_tokens_per_s", f8),
+    ("busy_since_s", f8),
+    ("batch_layer_s", f8),
+    ("batch_overhead_s", f8),
+    ("kv_blocked", i4),
+    ("waking", i4),  # noted to look again at what it can send and start
+    ("busy_s", f8),
+    ("batches", i8),
+    ("tokens", i8),  # processed, each once per visit
+    ("batch_wait_s", f8),  # spent here by requests, as far as the time breakdown is kept
+    ("kv_wait_s", f8),
+)
+
+LINK = _table(
+    ("sender", i4),
+    ("receiver", i4),
+    ("queue", i4),  # row of queues it leads to, NONE for the sink
+    ("layers", i4),  # layers a query runs at the receiver when it comes by this link
+    ("latency_s", f8),
+    ("bytes_per_token", f8),
+    ("rate_bytes_per_s", f8),  # fixed
+    ("bandwidth_bytes_per_s", f8),
+    ("used_bytes_per_s", f8),  # shared: by requests being sent
+    ("free_rate_bytes_per_s", f8),  # shared: what it could send with now, 0 if it is not free
+    ("free_at_s", f8),
+    ("busy_s", f8),
+    ("sent_tokens", i8),
+    ("taken", i4),  # a request has it already, but sending has not started
+    ("waiting_head", i4),  # requests that wait for it, a linked list through `next`
+    ("waiting_tail", i4),
+    ("next_waiting_link", i4),  # of the same sender, with requests waiting
+    ("left_out", i4),  # has too little flow to be used, where the scheduler follows the flow
+    ("flow_tokens_per_s", f8),
+    ("load", f8),  # S: helix
+    ("priority", f8),  # S: swarm
+    ("service_s", f8),  # S: swarm, moving average of the time from sending to leaving the receiver
+    ("considered", i8),  # S: helix, how often a prompt could have come by it, were there room
+    ("kv_masked", i8),  # S: helix, how often it was left out because the receiver's KV cache is expected full
+    ("batch_masked", i8),  # S: helix, ... because the prompt does not fit in one batch there
+    ("wait_s", f8),  # spent by requests waiting for it, as far as the time breakdown is kept
+)
+
+QUEUE = _table(
+    ("node", i4),
+    ("layer", i4),
+    ("layers", i4),  # to the next queue's layer, or to the node's end
+    ("is_first_layer", i4),
+    ("is_last", i4),
+    ("head", i4),
+    ("tail", i4),
+    ("length", i4),
+    ("prompts", i4),  # of these
+)
+
+QUERY = _table(
+    ("id", i8),
+    ("input_tokens", i4),
+    ("output_tokens", i4),
+    ("iteration", i4),  # 0: prompt, 1..output_tokens: decode
+    ("iteration_tokens", i4),
+    ("requests", i4),  # under way for this iteration
+    ("kv_tokens", i4),  # tokens that the iterations finished so far have put into the KV cache
+    ("hops", i4),  # links chosen so far
+    ("next", i4),
+    ("evicted", i1),  # it has lost its KV cache, requests of it may still be under way
+    ("in_use", i1),
+    ("held", i1),
+    ("was_held", i1),
+    ("refused", i1),
+    ("reason", i1),  # why
+    ("booked", i1),  # S: the helix scheduler expects its KV cache
+    ("iteration_start_s", f8),
+    ("arrival_s", f8),
+    ("prompt_done_s", f8),
+    ("held_since_s", f8),
+    ("held_s", f8),  # of this iteration
+)
+
+REQUEST = _table(
+    ("query", i4),
+    ("link", i4),  # by which it travels or came
+    ("hop", i4),  # position in the pipeline of `link`
+    ("next", i4),
+    ("tokens", i4),
+    ("context_tokens", i4),  # in the KV cache before this iteration
+    ("is_prompt", i1),
+    ("reported", i1),  # to the scheduler, that it is ready to leave
+    ("kv_reserved", i1),  # the node it is at has set room aside for it
+    ("waits_for_kv", i1),
+    ("sent_s", f8),  # when sending on that link started
+    ("rate_bytes_per_s", f8),  # it is being sent with
+    ("ready_order", i8),  # rises with every request that gets ready to leave a node
+)
+
+FOLLOWUP = _table(("what", i4), ("subject", i4))
+
+EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i4), ("subject", i4))
+
+ITERATION = _table(("query", i8), ("iteration", i4), ("tokens", i4), ("start_s", f8), ("end_s", f8))
+
+QUERY_LOG = _table(
+    ("query", i8),
+    ("input_tokens", i8),
+    ("output_tokens", i8),
+    ("arrival_s", f8),
+    ("prompt_done_s", f8),
+    ("end_s", f8),
+    ("outcome", i4),  # numbers as in helixlab.engine.requests
+    ("reason", i4),
+)
+
+ARRIVAL = _table(("arrival_s", f8), ("input_tokens", i8), ("output_tokens", i8))
+
+BATCH_LOG = _table(
+    ("node", i4),
+    ("first_layer", i4),
+    ("layers", i4),
+    ("prompts", i4),
+    ("prompt_tokens", i4),
+    ("decodes", i4),
+    ("start_s", f8),
+    ("end_s", f8),
+)
+
+SAMPLE = _table(
+    ("time_s", f8),
+    ("in_flight", i8),
+    ("held", i8),
+    ("feeds_owed", i8),  # queries that ended and are to be replaced when nothing is held
+    ("finished", i8),
+    ("prompt_tokens", i8),
+    ("decode_tokens", i8),
+    ("bottleneck_kv_expected_fraction", f8),
+)
+
+
+class View(NamedTuple):
+    """What schedulers see of a State: the tables of the same names.
+
+    Kept small because compiled functions called through pointers copy it.
+    """
+
+    run: NDArray[np.void]
+    nodes: NDArray[np.void]
+    links: NDArray[np.void]
+    queues: NDArray[np.void]
+    queries: NDArray[np.void]
+    pipelines: NDArray[np.int32]
+    parameters: NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """All tables of a run.
+
+    Parameters
+    ----------
+    run : RUN[1]
+        Clock, counters, settings.
+    nodes : NODE[nodes + 1]
+        The coordinator is the last row.
+    links : LINK[links]
+    queues : QUEUE[entry layers of all nodes]
+    queries : QUERY[rows]
+        Queries in flight; rows are used again.
+    requests : REQUEST[rows]
+        Requests under way; rows are used again.
+    pipelines : int32[rows, longest pipeline]
+        Links of each query's pipeline.
+    kv_tokens : int32[rows, longest pipeline]
+        Tokens of the query that the receiver of that link has room set aside for, in every layer.
+    prompt_s, decode_s : float64[profiles, tokens]
+        Time of one layer by tokens in the batch, NaN outside the profile.
+    parameters : float64[any]
+        The scheduler's own numbers.
+    events : EVENT[rows]
+        Binary heap by (time, created, sequence).
+    followups : FOLLOWUP[rows]
+        What is to be done at this instant when all events due are handled, in order.
+    arrivals : ARRIVAL[rows]
+        Requests to be fed.
+    iterations, query_logs, batch_log, samples : logs that the engine fills and the driver empties.
+    node_samples : float64[samples, 3, nodes]
+        KV tokens used and expected, busy seconds.
+    spent : float64[rows of requests, parts + 1]
+        Where the time of each request has gone so far, and up to when (helixlab.engine.recording);
+        without rows unless that is kept.
+    iteration_parts : float64[rows of iterations, parts]
+        The same of finished iterations.
+    layer_kv : float64[layers, 2]
+        Scratch: total and free KV cache of each layer.
+    """
+
+    run: NDArray[np.void]
+    nodes: NDArray[np.void]
+    links: NDArray[np.void]
+    queues: NDArray[np.void]
+    queries: NDArray[np.void]
+    requests: NDArray[np.void]
+    pipelines: NDArray[np.int32]
+    kv_tokens: NDArray[np.int32]
+    prompt_s: NDArray[np.float64]
+    decode_s: NDArray[np.float64]
+    parameters: NDArray[np.float64]
+    events: NDArray[np.void]
+    followups: NDArray[np.void]
+    arrivals: NDArray[np.void]
+    iterations: NDArray[np.void]
+    query_logs: NDArray[np.void]
+    batch_log: NDArray[np.void]
+    samples: NDArray[np.void]
+    node_samples: NDArray[np.float64]
+    layer_kv: NDArray[np.float64]
+    spent: NDArray[np.float64]
+    iteration_parts: NDArray[np.float64]
+
+
+def empty_state() -> State:
+    """A state of the right types with one row a table."""
+    return State(
+        run=np.zeros(1, RUN),
+        nodes=np.zeros(1, NODE),
+        links=np.zeros(1, LINK),
+        queues=np.zeros(1, QUEUE),
+        queries=np.zeros(1, QUERY),
+        requests=np.zeros(1, REQUEST),
+        pipelines=np.zeros((1, 1), np.int32),
+        kv_tokens=np.zeros((1, 1), np.int32),
+        prompt_s=np.zeros((1, 1)),
+        decode_s=np.zeros((1, 1)),
+        parameters=np.zeros(1),
+        events=np.zeros(1, EVENT),
+        followups=np.zeros(1, FOLLOWUP),
+        arrivals=np.zeros(1, ARRIVAL),
+        iterations=np.zeros(1, ITERATION),
+        query_logs=np.zeros(1, QUERY_LOG),
+        batch_log=np.zeros(1, BATCH_LOG),
+        samples=np.zeros(1, SAMPLE),
+        node_samples=np.zeros((1, 3, 1)),
+        layer_kv=np.zeros((1, 2)),
+        spent=np.zeros((1, 1)),
+        iteration_parts=np.zeros((1, 1)),
+    )
+
+
+def _view_of_empty() -> View:
+    state = empty_state()
+    return View(*(getattr(state, name) for name in View._fields))
+
+
+state_type = numba.typeof(empty_state())
+"""The numba type of a State, for signatures."""
+view_type = numba.typeof(_view_of_empty())
+node_type = numba.from_dtype(NODE)
+link_type = numba.from_dtype(LINK)
+request_type = numba.from_dtype(REQUEST)
+
+# Signatures of the functions of schedulers and execution policies.
+CHOOSE = types.int64(view_type, types.int64, types.int64)
+ON_START = types.void(view_type, types.int64)
+ON_READY = types.void(link_type, types.float64)
+ON_FINISH = types.void(view_type, types.int64)
+ADMITS = types.boolean(node_type, request_type)
+
+
+@inlined
+def view(state):
+    """The View of a State, inside compiled code."""
+    return View(
+        state.run, state.nodes, state.links, state.queues, state.queries, state.pipelines, state.parameters
+    )
+
+
+@inlined
+def uniform(state):
+    """A uniform number in [0, 1) from the run's own random state (splitmix64)."""
+    run = state.run[0]
+    run.random_state = run.random_state + np.uint64(0x9E3779B97F4A7C15)
+    bits = run.random_state
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = bits ^ (bits >> np.uint64(31))
+    return float(bits >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,188 @@
+"""Models by name, and to and from files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab._data import read_table
+from helixlab._io import check_format, parse_json, read_text, write_json
+from helixlab._naming import claimed, misnamed_in_words
+from helixlab._validation import shown
+from helixlab.errors import FileFormatError, ModelError, UnknownNameError
+from helixlab.model.model import Model
+from helixlab.model.profile import MachineProfile
+
+__all__ = ["is_misnamed", "load_model", "model_names", "model_to_dict", "save_model"]
+
+FORMAT: Final = "helixlab-model"
+VERSION: Final = 1
+_PLAIN: Final = tuple(f.name for f in fields(Model) if f.name != "profiles")
+AMOUNTS: Final = ("layer_bytes", "token_bytes", "activation_bytes", "kv_bytes_per_token_layer")
+_PROFILE: Final = tuple(f.name for f in fields(MachineProfile))
+
+
+def model_names() -> list[str]:
+    """Names of the bundled models.
+
+    Examples
+    --------
+    >>> model_names()
+    ['llama-1-30b', 'llama-2-70b']
+    """
+    return sorted(read_table("models.csv")["model"])
+
+
+def load_model(name_or_path: str | os.PathLike[str]) -> Model:
+    """Load a bundled model by name, or one of your own from a JSON file written by `save_model`.
+
+    Raises
+    ------
+    UnknownNameError
+        No such bundled model.
+    FileFormatError, ModelError
+        The file is broken, or states something impossible.
+
+    Warns
+    -----
+    UserWarning
+        The model in the file has the name of a bundled one and another content.
+
+    Examples
+    --------
+    >>> load_model("llama-1-30b").layers
+    60
+    """
+    name = str(name_or_path)
+    known = model_names()
+    if name in known:
+        return _bundled(name)
+    if not (name.endswith(".json") or os.path.isfile(name)):
+        raise UnknownNameError("model", name, known)
+    model = _from_dict(parse_json(read_text(name), name), name)
+    if is_misnamed(model):
+        warnings.warn(misnamed_in_words(name, "model", model.name), stacklevel=2)
+    return model
+
+
+def is_misnamed(model: Model) -> bool:
+    """Whether it bears the name of a bundled model without being that.
+
+    Examples
+    --------
+    >>> model = load_model("llama-1-30b")
+    >>> is_misnamed(model), is_misnamed(replace(model, layers=61)), is_misnamed(replace(model, name="mine"))
+    (False, True, False)
+    """
+    name = claimed(model.name, model_names())
+    return name is not None and replace(model, name=name) != _bundled(name)
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model with its profiles as JSON, at once: whole or not at all.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "mine.json")
+    >>> save_model(load_model("llama-1-30b"), path)
+    >>> load_model(path) == load_model("llama-1-30b")
+    True
+    """
+    write_json(path, model_to_dict(model))
+
+
+def model_to_dict(model: Model) -> dict[str, Any]:
+    """The model as plain data, what `save_model` writes and `load_model` reads.
+
+    Examples
+    --------
+    >>> sorted(model_to_dict(load_model("llama-1-30b")))
+    ['activation_bytes', 'format', 'kv_bytes_per_token_layer', 'layer_bytes', 'layers', 'name', 'profiles', \
+'token_bytes', 'version']
+    """
+    profiles = [{key: getattr(profile, key) for key in _PROFILE} for profile in model.profiles.values()]
+    plain = {key: getattr(model, key) for key in _PLAIN}
+    return {"format": FORMAT, "version": VERSION, **plain, "profiles": profiles}
+
+
+@cache
+def _bundled(name: str) -> Model:
+    (row,) = read_table("models.csv").query("model == @name").to_dict("records")
+    amounts = {key: float(row[key]) for key in AMOUNTS}
+    return Model(name, int(row["layers"]), **amounts, profiles=_bundled_profiles(name))
+
+
+def _bundled_profiles(model: str) -> dict[str, MachineProfile]:
+    tables = ("profiles/layer_times.csv", "profiles/serving_limits.csv", "profiles/typical_layers.csv")
+    times, limits, typical = (
+        table[table["model"] == model].drop(columns="model") for table in map(read_table, tables)
+    )
+    times["layer_s"] = times["layer_ms"] / 1000
+    profiles = {}
+    for row in typical.to_dict("records"):
+        machine = str(row["machine"])
+        curve = {str(phase): rows for phase, rows in times[times["machine"] == machine].groupby("phase")}
+        limit = limits[limits["machine"] == machine].sort_values("layers_on_node")
+        profiles[machine] = MachineProfile(
+            machine=machine,
+            prompt_batch_tokens=_column(curve["prompt"], "batch_tokens"),
+            prompt_layer_s=_column(curve["prompt"], "layer_s"),
+            decode_batch_tokens=_column(curve["decode"], "batch_tokens"),
+            decode_layer_s=_column(curve["decode"], "layer_s"),
+            kv_blocks=_column(limit, "kv_blocks_of_16_tokens"),
+            max_prompt_requests=_column(limit, "max_prompt_requests_per_batch"),
+            max_decode_tokens=_column(limit, "max_decode_tokens_per_batch"),
+            typical_layers=row["typical_layers"],
+            typical_layers_when_tight=row["typical_layers_when_tight"],
+            initial_relative_speed=row["initial_relative_speed"],
+        )
+    return profiles
+
+
+def _column(table: pd.DataFrame, name: str) -> tuple[Any, ...]:
+    return tuple(table[name].tolist())
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Put the file in front of what is wrong with the model in it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from None
+
+
+def _taken(content: Any, keys: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    """The values of exactly these keys."""
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{where} is {shown(content)}; give an object with the keys {', '.join(keys)}")
+    for key in keys:
+        if key not in content:
+            raise FileFormatError(f"{where} has no {key!r}; add it")
+    for key in content:
+        if key not in keys:
+            raise FileFormatError(f"{where} has the unknown key {shown(key)}; known are: {', '.join(keys)}")
+    return content
+
+
+def _from_dict(content: Any, source: str) -> Model:
+    check_format(content, source, "model", FORMAT, VERSION)
+    _taken(content, ("format", "version", *_PLAIN, "profiles"), source)
+    if not isinstance(content["profiles"], list):
+        raise FileFormatError(f"profiles of {source} are {shown(content['profiles'])}; give a list")
+    profiles: dict[str, MachineProfile] = {}
+    with _naming(source):
+        for position, entry in enumerate(content["profiles"]):
+            profile = MachineProfile(**_taken(entry, _PROFILE, f"profile {position} of {source}"))
+            if profile.machine in profiles:
+                raise ModelError(f"machine {profile.machine!r} has two profiles; keep one")
+            profiles[profile.machine] = profile
+        return Model(**{key: content[key] for key in _PLAIN}, profiles=profiles)

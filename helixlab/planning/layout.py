@@ -1,0 +1,218 @@
+"""Layouts of layers on nodes as the planners share them, and the finished placement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab._progress import bar
+from helixlab._validation import as_number
+from helixlab.cluster import Cluster
+from helixlab.errors import PlacementError
+from helixlab.model import Model, machine_throughput
+from helixlab.placement import usable_links
+from helixlab.placement.placement import End, NodeLayers, Placement, memory_misfit
+
+__all__ = [
+    "Layout",
+    "even_shares",
+    "layout_of",
+    "nodes_by_machine",
+    "placed",
+    "placement_of",
+    "planning_throughput",
+    "progress_bar",
+    "require_room",
+    "time_limit",
+]
+
+
+class Layout(NamedTuple):
+    """The layers of every node, and with which others it works."""
+
+    start: tuple[int, ...]
+    """First layer of each node."""
+    end: tuple[int, ...]
+    """Behind its last layer; its first where it is idle."""
+    group: tuple[int, ...] = ()
+    """Nodes pass on only to nodes of their own group; without groups, to all."""
+
+    @classmethod
+    def of(cls, start: NDArray[np.int64], end: NDArray[np.int64], group: tuple[int, ...] = ()) -> Layout:
+        """From arrays."""
+        return cls(tuple(start.tolist()), tuple(end.tolist()), group)
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First layers, and ends."""
+        return np.array(self.start, dtype=np.int64), np.array(self.end, dtype=np.int64)
+
+
+def layout_of(placement: Placement, nodes: int) -> Layout:
+    """The layers of a placement on a cluster of so many nodes; its links are forgotten.
+
+    Examples
+    --------
+    >>> from helixlab.placement import load_placement
+    >>> layout_of(load_placement("small10/llama-1-30b/helix"), 10).start
+    (42, 36, 6, 18, 54, 12, 30, 0, 24, 48)
+    """
+    start, end = np.zeros((2, nodes), dtype=np.int64)
+    for held in placement.layers:
+        start[held.node], end[held.node] = held.first_layer, held.end_layer
+    return Layout.of(start, end)
+
+
+def placement_of(layout: Layout, cluster: Cluster, model: Model) -> Placement:
+    """The placement of the helix planner, with all links that can be used within each group."""
+    ends = enumerate(zip(layout.start, layout.end, strict=True))
+    layers = [NodeLayers(node, start, end) for node, (start, end) in ends if end > start]
+    links = usable_links(cluster, layers, model.layers)
+    group = dict(enumerate(layout.group))
+    within = (
+        (a, b) for a, b in links if isinstance(a, str) or isinstance(b, str) or group.get(a) == group.get(b)
+    )
+    return placed(cluster, model, "helix", layers, within)
+
+
+def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
+    """Tokens/s of a node of each machine type, by the layers it holds.
+
+    The estimate of `helixlab.model.machine_throughput`, capped by what the network card moves in the best
+    place there is for the node: the first of a pipeline takes in no activations, the last sends none, and
+    one that holds the whole model does neither.
+
+    Returns
+    -------
+    dict of str to array
+        ``[machine][k]`` for k = 0 (nothing) to the most layers with which the machine has throughput.
+
+    Examples
+    --------
+    >>> from helixlab.cluster import load_cluster
+    >>> from helixlab.model import load_model
+    >>> table = planning_throughput(load_cluster("single24"), load_model("llama-2-70b"))
+    >>> {machine: len(values) - 1 for machine, values in table.items()}
+    {'A100': 12, 'L4': 7, 'T4': 4}
+    """
+    estimate = machine_throughput(model, cluster.machine_counts())
+    table = {}
+    for machine in cluster.machines:
+        if machine.name in estimate:
+            card_in, card_out = machine.nic_in_bytes_per_s, machine.nic_out_bytes_per_s
+            as_first = min(card_in / model.token_bytes, card_out / model.activation_bytes)
+            as_last = min(card_in / model.activation_bytes, card_out / model.token_bytes)
+            values = np.minimum(estimate[machine.name], max(as_first, as_last))
+            values[model.layers :] = estimate[machine.name][model.layers :]
+            useless = np.flatnonzero(values[1:] <= 0)
+            table[machine.name] = values[: useless[0] + 1] if useless.size else values
+    return table
+
+
+def require_room(cluster: Cluster, model: Model, most_layers: Mapping[str, int]) -> None:
+    """Raise unless the nodes together hold every layer at least once, and each what was measured of its type.
+
+    Raises
+    ------
+    PlacementError
+        They do not; it says how many layers fit and how many are needed, or what does not fit into the GPU
+        memory of a machine type.
+    """
+    counts = cluster.machine_counts()
+    for machine in cluster.machines:
+        # A planner may give a node any number of layers that was measured.
+        for layers in range(1, min(most_layers.get(machine.name, 0), model.layers) + 1):
+            profile = model.profile(machine.name)
+            if layers <= profile.max_layers:
+                what, capacity = f"machine type {machine.name}", profile.kv_capacity_token_layers(layers)
+                if misfit := memory_misfit(what, machine, model, layers, capacity):
+                    raise PlacementError(f"cluster {cluster.name!r}: {misfit}")
+    fits = sum(count * most_layers[machine] for machine, count in counts.items())
+    if fits < model.layers:
+        each = ", ".join(f"{count} {machine} of {most_layers[machine]}" for machine, count in counts.items())
+        raise PlacementError(
+            f"{model.name} needs {model.layers} layers, but at most {fits} fit into cluster {cluster.name!r}"
+            f" ({each}); add nodes, or take a smaller model"
+        )
+
+
+def even_shares(layers: int, most: Sequence[int]) -> list[int]:
+    """Layers of each node, as equal as what each can hold allows; what does not divide goes to the last.
+
+    Examples
+    --------
+    >>> even_shares(10, [2, 5, 5]), even_shares(8, [9, 9, 9])
+    ([2, 4, 4], [2, 3, 3])
+    """
+    counts = [0] * len(most)
+    by_room = sorted(range(len(most)), key=most.__getitem__)
+    for done, place in enumerate(by_room):
+        counts[place] = min(most[place], layers // (len(most) - done))
+        layers -= counts[place]
+    return counts
+
+
+def time_limit(time_limit_s: float | None) -> float | None:
+    """The seconds that a search may take, checked; None for no limit.
+
+    Raises
+    ------
+    PlacementError
+        They are no number above 0.
+    """
+    if time_limit_s is None:
+        return None
+    mend = "seconds above 0, or None for no limit"
+    return as_number(time_limit_s, "time_limit_s", above=0, most=math.inf, mend=mend, error=PlacementError)
+
+
+def nodes_by_machine(cluster: Cluster) -> dict[str, list[int]]:
+    """Indices of the nodes of each machine type, types in the order of the cluster."""
+    nodes: dict[str, list[int]] = {machine: [] for machine in cluster.machine_counts()}
+    for node in cluster.nodes:
+        nodes[node.machine].append(node.index)
+    return nodes
+
+
+def placed(
+    cluster: Cluster,
+    model: Model,
+    method: str,
+    layers: Iterable[NodeLayers],
+    links: Iterable[tuple[End, End]],
+    kv_capacity_token_layers: Mapping[int, int] | None = None,
+) -> Placement:
+    """What a planner found, as a placement ``cluster/model/method`` with its nodes in order."""
+    return Placement(
+        name=f"{cluster.name}/{model.name}/{method}",
+        cluster=cluster.name,
+        model=model.name,
+        method=method,
+        layers=tuple(sorted(layers, key=lambda held: held.node)),
+        links=tuple(links),
+        kv_capacity_token_layers=kv_capacity_token_layers or {},
+        source="planned by helixlab",
+    )
+
+
+@contextmanager
+def progress_bar(label: str, *, shown: bool | None) -> Iterator[Callable[[float, float, float], None]]:
+    """A line that shows incumbent, bound and gap of a search while it runs.
+
+    Gives the function to call with the seconds so far, the incumbent and the bound, NaN where there is none.
+    """
+    with bar(shown, desc=label, bar_format="{desc}: {elapsed}{postfix}", leave=False) as line:
+
+        def show(seconds: float, incumbent: float, bound: float) -> None:
+            numbers = {"incumbent": incumbent, "bound": bound}
+            known = {name: f"{value:.1f}" for name, value in numbers.items() if not math.isnan(value)}
+            if len(known) == 2 and incumbent > 0:
+                known["gap"] = f"{bound / incumbent - 1:.1%}"
+            line.set_postfix(known)
+
+        yield show

@@ -1,0 +1,181 @@
+"""Tables for figures: runs side by side, several runs of one method pooled.
+
+A method may be several runs at once: separate pipelines are placements on parts of a cluster, each run on its
+own. Their throughputs add up, and their latencies are those of one pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from helixlab.diagnosis.measures import in_window
+from helixlab.errors import SimulationError
+from helixlab.experiments.statistics import NOT_RUN
+from helixlab.plotting.style import in_order
+from helixlab.simulation import Result
+from helixlab.simulation.metrics import latency_figures
+
+__all__ = ["comparison_table", "is_partial", "latency_quantiles", "partial_methods", "window_latencies"]
+
+Runs = Mapping[str, Result | Sequence[Result]]
+_NAMES: Final = ("placement", "placement_hash", "scheduler", "seed")
+_SUMS: Final = (
+    "decode_tokens_per_s",
+    "max_flow_tokens_per_s",
+    "queries_fed",
+    "queries_finished",
+    "queries_waited",
+    "queries_dropped",
+)
+
+
+def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series:
+    """Latencies in seconds of the iterations that ended in the measured window, of all the runs.
+
+    Parameters
+    ----------
+    result : Result or sequence of Result
+        One run, or the runs of one method.
+    phase : str
+        ``"prompt"`` or ``"decode"``.
+
+    Raises
+    ------
+    SimulationError
+        The phase is unknown, or a run kept no iterations.
+    """
+    if phase not in ("prompt", "decode"):
+        raise SimulationError(f"phase must be 'prompt' or 'decode', got {phase!r}")
+    pieces = []
+    for run in _listed(result):
+        if run.iterations.empty and run.summary["queries_finished"].item() > 0:
+            raise SimulationError(
+                f"{run!r} kept no iterations and so no latencies; simulate with keep_iterations=True"
+            )
+        ended = in_window(run)
+        pieces.append(ended.loc[(ended["iteration"] == 0) == (phase == "prompt"), "latency_s"])
+    return pd.concat(pieces, ignore_index=True)
+
+
+def comparison_table(runs: Runs) -> pd.DataFrame:
+    """One row a method: throughput, maximum flow and queries summed over its runs, latencies pooled.
+
+    Parameters
+    ----------
+    runs : mapping of str to Result or sequence of Result
+        The runs of each method.
+
+    Returns
+    -------
+    DataFrame
+        Columns: method, placement, placement_hash, scheduler, seed (of several runs: each once, with a plus
+        between), runs, partial (whether one of them was stopped), decode_tokens_per_s,
+        max_flow_tokens_per_s, queries_fed, queries_finished, queries_waited, queries_dropped, and for prompt
+        and decode latency the mean and percentiles, as in
+        `Result.summary`. Methods in the order in which figures show them.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=30, rng=0))
+    >>> table = comparison_table({"helix": result, "twice": [result, result]})
+    >>> one, two = table["decode_tokens_per_s"]
+    >>> bool(two == 2 * one), bool(table["prompt_latency_p50_s"].nunique() == 1)
+    (True, True)
+    """
+    rows = []
+    for method in in_order(runs):
+        several = _listed(runs[method])
+        sums = {name: sum(run.summary[name].item() for run in several) for name in _SUMS}
+        figures = {
+            name: value
+            for phase in ("prompt", "decode")
+            for name, value in latency_figures(window_latencies(several, phase).to_numpy(), phase).items()
+        }
+        partial = any(run.summary["partial"].item() for run in several)
+        named = {name: _joined(run.summary[name].item() for run in several) for name in _NAMES}
+        rows.append({"method": method, **named, "runs": len(several), "partial": partial, **sums, **figures})
+    return pd.DataFrame(rows)
+
+
+def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFrame:
+    """The distribution of latencies, small enough to draw: what `latency_cdf` takes.
+
+    Parameters
+    ----------
+    runs : mapping of str to Result or sequence of Result
+        The runs of each method.
+    phase : str
+        ``"prompt"`` or ``"decode"``.
+    points : int, default 201
+        Quantiles of each method, evenly from 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        Columns: method, partial, quantile, latency_s. A method without a latency has no rows.
+    """
+    quantiles = np.linspace(0, 1, points)
+    pieces = []
+    for method in in_order(runs):
+        latency_s = window_latencies(runs[method], phase)
+        if len(latency_s):
+            values = np.quantile(latency_s.to_numpy(), quantiles)
+            partial = _is_partial(_listed(runs[method]))
+            pieces.append(
+                pd.DataFrame(
+                    {"method": method, "partial": partial, "quantile": quantiles, "latency_s": values}
+                )
+            )
+    columns = ["method", "partial", "quantile", "latency_s"]
+    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
+
+
+def partial_methods(table: pd.DataFrame) -> set[str]:
+    """The methods of a table of which a run was stopped, or not run; none where the table does not say."""
+    return set(table.loc[_unfinished(table), "method"])
+
+
+def is_partial(table: pd.DataFrame) -> bool:
+    """Whether runs are missing in a table of a sweep or of means, or were stopped.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"scheduler": ["helix", "swarm"], "error": [None, "not run: interrupted"]})
+    >>> is_partial(table), is_partial(table.head(1))
+    (True, False)
+    """
+    # Rows that were not run may have been left out already; what a table is of is known all the same.
+    return bool(table.attrs.get("partial")) or bool(_unfinished(table).any())
+
+
+def _unfinished(table: pd.DataFrame) -> np.ndarray:
+    """For each row, whether a run of it was stopped, or not run."""
+    found = np.zeros(len(table), dtype=bool)
+    if "partial" in table:
+        found |= table["partial"].eq(True).to_numpy(dtype=bool)
+    if "error" in table:
+        found |= table["error"].eq(NOT_RUN).to_numpy(dtype=bool)
+    if "not_run" in table:
+        found |= table["not_run"].gt(0).to_numpy(dtype=bool)
+    return found
+
+
+def _joined(values: Iterable[Any]) -> Any:
+    """The value of all, or each of them once."""
+    once = list(dict.fromkeys(values))
+    return once[0] if len(once) == 1 else " + ".join(map(str, once))
+
+
+def _is_partial(several: Sequence[Result]) -> bool:
+    return any(run.summary["partial"].item() for run in several)
+
+
+def _listed(result: Result | Sequence[Result]) -> list[Result]:
+    return [result] if isinstance(result, Result) else list(result)

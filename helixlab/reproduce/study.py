@@ -1,0 +1,333 @@
+"""The study: its numbered notebooks run as a reader would, several at a time, and reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from helixlab._code_cache import share
+from helixlab._io import write_text
+from helixlab._progress import bar
+from helixlab._validation import as_flag, as_seed, as_whole
+from helixlab.reproduce.kernel import no_room, papermill_or_error
+from helixlab.reproduce.notebooks import (
+    Notebook,
+    NotebookError,
+    numbered_notebooks,
+    read_notebook,
+    with_figures,
+)
+from helixlab.reproduce.records import (
+    alone,
+    answers,
+    finished_record,
+    finished_records,
+    notebook_key,
+    otherwise,
+    take_over,
+    workplace,
+)
+from helixlab.reproduce.report import write_report
+
+__all__ = ["Job", "ended", "reproduce", "start"]
+
+
+@dataclass
+class Job:
+    """One notebook to be run."""
+
+    notebook: Notebook
+    parameters: dict[str, Any]
+    key: str
+    expected_s: float
+    started_s: float = 0.0
+    made: Path = Path()
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+
+def start(job: Job, beside: Path, target: Path) -> Job:
+    """Begin to run a notebook, which writes into a folder of its own in `beside`."""
+    # A name of its own every time: what a killed kernel still writes is not taken for this run's.
+    job.made = Path(tempfile.mkdtemp(prefix=f"{job.notebook.name}-", dir=beside))
+    parameters = job.parameters | {"output": str(job.made)}
+    if "store" in job.notebook.defaults:
+        parameters["store"] = str(target / "runs")
+    executed = job.made / "executed" / job.notebook.path.name
+    order = {
+        "path": str(job.notebook.path),
+        "executed": str(executed),
+        "parameters": parameters,
+        "parent": os.getpid(),
+    }
+    share()
+    temporary = beside / "temporary"  # where the next call removes what a killed one leaves
+    temporary.mkdir(exist_ok=True)
+    job.process = subprocess.Popen(
+        [sys.executable, "-m", "helixlab.reproduce.kernel"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        encoding="utf-8", errors="replace",  # whatever the locale
+        # Bytecode that a full disk cuts short would be taken for whole by the next call.
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary.absolute())},
+    )  # fmt: skip
+    assert job.process.stdin is not None, "it is a pipe"
+    job.process.stdin.write(json.dumps(order))
+    job.process.stdin.close()
+    job.started_s = time.perf_counter()
+    return job
+
+
+def ended(job: Job, target: Path, now_s: float) -> dict[str, Any]:
+    """Take over what a notebook made; where it failed, only the copy that shows where."""
+    assert job.process is not None, "it was started"
+    assert job.process.stdout is not None, "it is a pipe"
+    lines = job.process.stdout.read().splitlines()
+    error = f"{job.notebook.path.name} was ended from outside (code {job.process.returncode}); run it again"
+    if lines:
+        error = json.loads(lines[-1])["error"]
+    copy = Path("executed", job.notebook.path.name)
+    made = job.made / copy
+    try:
+        if made.is_file():  # it was run elsewhere than where its files are in the end
+            write_text(made, made.read_text(encoding="utf-8").replace(str(job.made), str(target)))
+        if error is None:
+            record = take_over(
+                job.made,
+                target,
+                job.notebook.name,
+                key=job.key,
+                parameters=job.parameters,
+                wall_s=now_s - job.started_s,
+            )
+            shutil.rmtree(job.made, ignore_errors=True)
+            return record
+        if made.is_file():
+            (target / copy).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(made, target / copy)
+    except OSError as failed:
+        if (full := no_room(failed)) is None:
+            raise
+        error = full
+    raise NotebookError(error.replace(str(job.made), str(target)))
+
+
+SCALES: Final = ("smoke", "full")
+NEEDED: Final = ("scale", "seed", "output")
+TYPICAL_S: Final = {
+    "full": {
+        "14_execution": 330.0,
+        "03_placement": 270.0,
+        "12_beyond_the_paper": 225.0,
+        "09_high_heterogeneity": 120.0,
+        "07_single_cluster": 80.0,
+        "08_geo_distributed": 60.0,
+        "10_deep_dives": 60.0,
+        "11_ablations": 50.0,
+    },
+    "smoke": {"03_placement": 60.0, "14_execution": 50.0},
+}
+"""How long some notebooks take, two at a time on two cores: the longest are begun first, and the bar says by
+this how much time is left."""
+OTHERWISE_S: Final = {"full": 18.0, "smoke": 16.0}
+LOOK_EVERY_S: Final = 0.1
+
+
+def reproduce(
+    notebooks: str | os.PathLike[str] = "notebooks",
+    *,
+    scale: str = "full",
+    figures: Iterable[str] | None = None,
+    seed: int = 0,
+    seeds: int | None = None,
+    jobs: int = 1,
+    replan: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Run the numbered notebooks, which write figures and the tables behind them, and write ``REPORT.md``.
+
+    Each one is run from start to end in a process of its own, by the Python that runs this, in the folder it
+    is in, with the parameters ``scale``, ``seed`` and ``output``, and of the others below those that it has
+    in its cell with the tag ``parameters``. It is checked first that every notebook has those three.
+
+    A notebook that is finished is not run again: its record in ``executed`` has a hash of the notebook, its
+    parameters, helixlab's code and data and the versions of what it uses, and of every file that it wrote.
+    More figures than are asked for do no harm. What a notebook makes takes the place of what it made before
+    when it has ended well, so that a call that was killed can simply be made again. ``REPORT.md`` is of all
+    notebooks that are finished at this scale, by this call or an earlier one.
+
+    Parameters
+    ----------
+    notebooks : path
+        Folder of the notebooks.
+    scale : str
+        ``"full"``, as published, or ``"smoke"``, the same in little.
+    figures : iterable of str, optional
+        Run only the notebooks that make these figures of the paper (``"5a"``, or ``"5"`` for all panels).
+    seed : int
+        Of everything that draws.
+    seeds : int, optional
+        How many seeds means are taken over, in notebooks that do; by default what they say.
+    jobs : int
+        Notebooks at a time.
+    replan : bool
+        Search anew for the placements that ship with helixlab.
+    output : path, optional
+        Folder for what they write; the notebooks as they were run are put into ``executed`` in it. By default
+        ``figures``, at smoke scale ``figures/smoke``, since one folder has the results of one scale.
+    progress : bool, optional
+        Show a progress bar; by default if someone is looking.
+
+    Returns
+    -------
+    DataFrame
+        One row a notebook: notebook, wall_s (of the run that made it), fresh (whether it was run by this
+        call), executed (path of the copy).
+
+    Raises
+    ------
+    NotebookError
+        There is no notebook, or one does not take the parameters or fails; its copy shows where.
+    FileFormatError
+        A notebook cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C, before KeyboardInterrupt is raised: how many notebooks are finished. They stay, and the
+        same call goes on with the others.
+    """
+    if scale not in SCALES:
+        raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
+    jobs = as_whole(jobs, "jobs", least=1, error=NotebookError)
+    seeds = None if seeds is None else as_whole(seeds, "seeds", least=1, error=NotebookError)
+    seed, replan = as_seed(seed, "seed", error=NotebookError), as_flag(replan, "replan", error=NotebookError)
+    if output is None:
+        output = Path("figures") if scale == "full" else Path("figures", scale)
+    target = Path(output).resolve()
+    found = [read_notebook(path.resolve(), NEEDED) for path in numbered_notebooks(notebooks)]
+    chosen = [(each, each.figures) for each in found] if figures is None else with_figures(found, figures)
+    papermill_or_error()
+    given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
+    target.mkdir(parents=True, exist_ok=True)
+    with alone(target):
+        records, fresh = _made(chosen, target, given, scale, jobs, progress)
+        finished = finished_records(target, found, scale) | records
+        named = [notebook for notebook in found if notebook.name in finished]
+        write_report(
+            target,
+            [notebook.name for notebook in named],
+            finished,
+            scale=scale,
+            seeds=seeds,
+            otherwise={each.name: otherwise(each, finished[each.name], given) for each in named},
+        )
+    rows = [
+        (
+            notebook.name,
+            records[notebook.name]["wall_s"],
+            notebook.name in fresh,
+            str(target / "executed" / notebook.path.name),
+        )
+        for notebook, _ in chosen
+    ]
+    return pd.DataFrame(rows, columns=["notebook", "wall_s", "fresh", "executed"])
+
+
+def _made(
+    chosen: list[tuple[Notebook, list[str]]],
+    target: Path,
+    given: dict[str, Any],
+    scale: str,
+    jobs: int,
+    progress: bool | None,
+) -> tuple[dict[str, Any], set[str]]:
+    """Records of all notebooks, and the names of those that had to be run."""
+    jobs_to_do, records, asked = [], {}, []
+    for notebook, made in chosen:
+        parameters = notebook.takes(given)
+        if "figures" in notebook.defaults:
+            parameters["figures"] = made
+        asked.append((notebook, parameters))
+        record = finished_record(target, notebook)
+        if record is not None and answers(record, parameters):
+            records[notebook.name] = record
+            continue
+        key = notebook_key(notebook, parameters)
+        expected_s = TYPICAL_S[scale].get(notebook.name, OTHERWISE_S[scale])
+        jobs_to_do.append(Job(notebook, parameters, key, expected_s))
+    fresh = {job.notebook.name for job in jobs_to_do}
+    if fresh:
+        try:
+            records |= _run_all(jobs_to_do, target, jobs, progress)
+        except KeyboardInterrupt:
+            warnings.warn(_way_on(asked, target), stacklevel=3)
+            raise
+    return records, fresh
+
+
+def _run_all(waiting: list[Job], target: Path, jobs: int, progress: bool | None) -> dict[str, Any]:
+    """Run notebooks side by side, what takes longest first; records of those that ended."""
+    waiting = sorted(waiting, key=lambda job: -job.expected_s)
+    total_s, done_s = sum(job.expected_s for job in waiting), 0.0
+    running: list[Job] = []
+    records: dict[str, Any] = {}
+    began_s = time.perf_counter()
+    with (
+        workplace(target) as beside,
+        bar(
+            progress,
+            total=100,
+            unit="%",
+            desc="notebooks",
+            bar_format="{desc} {percentage:3.0f} %|{bar}| {postfix}",
+        ) as shown,
+    ):
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(start(waiting.pop(0), beside, target))
+                time.sleep(LOOK_EVERY_S)
+                now_s = time.perf_counter()
+                for job in [job for job in running if job.process and job.process.poll() is not None]:
+                    running.remove(job)
+                    records[job.notebook.name] = ended(job, target, now_s)
+                    done_s += job.expected_s
+                share = done_s + sum(min(now_s - job.started_s, 0.95 * job.expected_s) for job in running)
+                shown.n = round(100 * share / total_s, 1)
+                left_s = (now_s - began_s) * (total_s - share) / max(share, 1e-9)
+                names = ", ".join(job.notebook.name for job in running)
+                shown.set_postfix_str(f"about {_spoken(left_s)} left; running {names}", refresh=False)
+                shown.refresh()
+        finally:
+            for job in running:
+                if job.process is not None:
+                    job.process.kill()
+                    job.process.wait()
+    return records
+
+
+def _way_on(asked: list[tuple[Notebook, dict[str, Any]]], target: Path) -> str:
+    """How far an interrupted call came, by what it left behind."""
+    found = [(finished_record(target, notebook), parameters) for notebook, parameters in asked]
+    finished = sum(record is not None and answers(record, parameters) for record, parameters in found)
+    verb = "is" if finished == 1 else "are"
+    return (
+        f"interrupted; {finished} of {len(asked)} notebooks {verb} finished in {target}; the same call goes"
+        " on with the others"
+    )
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

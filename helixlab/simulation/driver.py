@@ -1,0 +1,249 @@
+"""The driver: feeds the engine, empties its logs, enlarges its tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helixlab._interrupts import CtrlC
+from helixlab.engine.loop import DONE, ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
+from helixlab.engine.network import BAD_LINK
+from helixlab.engine.node import OUTSIDE_PROFILE
+from helixlab.engine.state import ARRIVAL, State
+from helixlab.errors import SchedulingError, SimulationError
+from helixlab.execution import Execution
+from helixlab.scheduling import Scheduler
+from helixlab.simulation.progress_table import Watch
+from helixlab.simulation.setup import enlarged, short_of_rows
+from helixlab.workload import Workload
+
+__all__ = ["Recording", "drive"]
+
+FEED_DELAY_S = 0.1
+"""From the end of a prompt or query to the next one it lets in."""
+FEED_KV_LIMIT = 0.8
+EVENTS_A_CALL = 1_000_000
+"""The engine comes back after this many events, so that Ctrl-C is heard and progress is shown."""
+
+
+@dataclass
+class Recording:
+    """What a run left behind.
+
+    Parameters
+    ----------
+    state : State
+        At the end.
+    window_s : tuple of float
+        Start and end of the measured window.
+    runs_at_window, nodes_at_window, links_at_window : list of arrays
+        The tables when the window started and ended.
+    iterations, iteration_parts, query_logs, batches, samples, node_samples : list of arrays
+        Pieces of the logs, in order.
+    partial : bool
+        It was stopped before its end.
+    """
+
+    state: State
+    window_s: tuple[float, float]
+    runs_at_window: list[NDArray[np.void]] = field(default_factory=list)
+    nodes_at_window: list[NDArray[np.void]] = field(default_factory=list)
+    links_at_window: list[NDArray[np.void]] = field(default_factory=list)
+    iterations: list[NDArray[np.void]] = field(default_factory=list)
+    iteration_parts: list[NDArray[np.float64]] = field(default_factory=list)
+    query_logs: list[NDArray[np.void]] = field(default_factory=list)
+    batches: list[NDArray[np.void]] = field(default_factory=list)
+    samples: list[NDArray[np.void]] = field(default_factory=list)
+    node_samples: list[NDArray[np.float64]] = field(default_factory=list)
+    partial: bool = False
+
+    def snapshot(self) -> None:
+        """Keep the tables as they are: at the start, and at either end of the window."""
+        self.runs_at_window.append(self.state.run.copy())
+        self.nodes_at_window.append(self.state.nodes.copy())
+        self.links_at_window.append(self.state.links.copy())
+
+    def stop(self, start_s: float) -> None:
+        """End early: the window is cut short, or, if it has not begun, is the whole run so far."""
+        now_s = float(self.state.run["now_s"][0])
+        self.partial = True
+        begun = len(self.runs_at_window) > 1
+        if len(self.runs_at_window) < 3:
+            first_s = self.window_s[0] if begun else start_s
+            self.window_s = (first_s, max(now_s, math.nextafter(first_s, math.inf)))
+            self.snapshot()
+        self.end(whole_run=not begun)
+
+    def end(self, *, whole_run: bool = False) -> None:
+        """Empty the logs; what was kept at the start counts only where the window begins there."""
+        self.empty_logs()
+        if not whole_run:
+            for tables in (self.runs_at_window, self.nodes_at_window, self.links_at_window):
+                del tables[0]
+
+    def empty_logs(self) -> None:
+        """Move what the engine logged out of its tables."""
+        state, run = self.state, self.state.run[0]
+        self.iterations.append(state.iterations[: run["iterations"]].copy())
+        self.iteration_parts.append(state.iteration_parts[: run["iterations"]].copy())
+        self.query_logs.append(state.query_logs[: run["query_logs"]].copy())
+        self.batches.append(state.batch_log[: run["batches_logged"]].copy())
+        self.samples.append(state.samples[: run["samples"]].copy())
+        self.node_samples.append(state.node_samples[: run["samples"]].copy())
+        run["iterations"] = run["query_logs"] = run["batches_logged"] = run["samples"] = 0
+
+
+class _Arrivals:
+    """Fills the engine's arrival table batch by batch."""
+
+    def __init__(self, workload: Workload, start_s: float) -> None:
+        self._batches = workload.batches()
+        self._start_s = start_s
+        self._next = next(self._batches, None)
+
+    def fill(self, state: State) -> State:
+        batch = self._next if self._next is not None else np.zeros((0, 3))
+        self._next = next(self._batches, None)
+        arrivals = np.zeros(max(len(batch), 1), ARRIVAL)
+        arrivals["arrival_s"][: len(batch)] = batch[:, 0] + self._start_s
+        arrivals["input_tokens"][: len(batch)], arrivals["output_tokens"][: len(batch)] = (
+            batch[:, 1],
+            batch[:, 2],
+        )
+        run = state.run[0]
+        run["next_arrival"], run["arrivals_known"] = 0, len(batch)
+        run["more_arrivals"] = self._next is not None
+        return state._replace(arrivals=arrivals)
+
+
+def drive(
+    state: State,
+    workload: Workload,
+    scheduler: Scheduler,
+    execution: Execution,
+    start_s: float,
+    *,
+    sample_step_s: float,
+    keep_iterations: bool,
+    keep_batches: bool = False,
+    progress: Callable[[float], None],
+    watch: Watch | None = None,
+    ctrl_c: CtrlC,
+) -> Recording:
+    """Run a fresh state to the end of the workload, or until Ctrl-C is heard.
+
+    Offline that is the end of the window; online, when all queries have ended.
+
+    Raises
+    ------
+    SchedulingError
+        The scheduler chose a link that is not the sender's.
+    SimulationError
+        A batch was larger than the profile covers.
+    """
+    run = state.run[0]
+    end_s = start_s + workload.warmup_s + workload.duration_s
+    if workload.online:
+        end_s = start_s + workload.duration_s
+    window_s = (start_s + workload.warmup_s, end_s)
+    run["now_s"] = start_s
+    run["end_of_feeding_s"] = end_s
+    run["feed_delay_s"], run["feed_kv_limit"] = FEED_DELAY_S, FEED_KV_LIMIT
+    run["online"] = workload.online
+    run["keep_iterations"] = keep_iterations
+    run["keep_batches"] = keep_batches
+    run["random_state"] = np.random.SeedSequence([workload.seed, 1]).generate_state(1, np.uint64)[0]
+    run["sample_step_s"] = sample_step_s
+    run["next_sample_s"] = start_s if sample_step_s > 0 else math.inf
+    run["events_at_sample"] = -1
+    arrivals = _Arrivals(workload, start_s)
+    state = arrivals.fill(state)
+    if workload.online:
+        if run["arrivals_known"]:
+            draw_query(state, float(state.arrivals["arrival_s"][0]))
+    else:
+        if workload.initial_queries + 64 > len(state.queries):
+            state = enlarged(state, workload.initial_queries + 64)
+        for query in range(workload.initial_queries):
+            if run["next_arrival"] == run["arrivals_known"] and run["more_arrivals"]:
+                state = arrivals.fill(state)
+            draw_query(state, start_s + FEED_DELAY_S * query)
+    recording = Recording(state, window_s)
+    hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
+    if watch is not None:
+        span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
+        watch.start(state, start_s, span_s, workload.online)
+    recording.snapshot()
+    reached_s, last_s = start_s, math.inf
+    for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
+        over = False
+        while reached_s < end_of_part_s and not over:
+            row_s = math.inf if watch is None else watch.next_row_s(reached_s, _next_event_s(recording.state))
+            reached_s = min(end_of_part_s, row_s)
+            for status in _advanced(recording, reached_s, hooks, arrivals):
+                progress(float(run["now_s"]))
+                if status == ERROR:
+                    _raise(recording.state, scheduler)
+                over = status == DONE
+                if ctrl_c.pressed and not over:
+                    recording.stop(start_s)
+                    return recording
+            if over:
+                last_s = min(last_s, float(run["now_s"]))
+            if watch is not None and reached_s == row_s and not over:
+                watch.show(recording.state, reached_s)
+        reached_s = end_of_part_s
+        recording.snapshot()
+    if watch is not None:
+        watch.show(recording.state, min(last_s, reached_s))
+    recording.end()
+    return recording
+
+
+def _advanced(
+    recording: Recording, until_s: float, hooks: tuple[object, ...], arrivals: _Arrivals
+) -> Iterator[int]:
+    """Call the engine until it has nothing left to do before `until_s`; give each status it returns."""
+    while True:
+        try:
+            status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
+        except (MemoryError, RecursionError, OSError):  # of the process, whatever runs in it
+            raise
+        except Exception as error:  # the engine raises nothing, so it comes from a function of the user's
+            raise SchedulingError(
+                f"a function of the scheduler or execution policy failed: {type(error).__name__}: {error}"
+            ) from error
+        if status == NEEDS_ARRIVALS:
+            recording.state = arrivals.fill(recording.state)
+        elif status == FULL:
+            recording.empty_logs()
+            state = recording.state
+            if short_of_rows(state):
+                recording.state = enlarged(state, 2 * len(state.queries))
+        yield status
+        if status not in (NEEDS_ARRIVALS, FULL):
+            return
+
+
+def _next_event_s(state: State) -> float:
+    return float(state.events["time_s"][0]) if state.run["events"][0] else -math.inf
+
+
+def _raise(state: State, scheduler: Scheduler) -> None:
+    error, subject = int(state.run["error"][0]), int(state.run["error_subject"][0])
+    node = "the coordinator" if subject == len(state.nodes) - 1 else f"node {subject}"
+    if error == BAD_LINK:
+        raise SchedulingError(
+            f"scheduler {scheduler.name!r} chose a link that does not leave {node} or carries no flow; choose"
+            " from first_link to first_link + links of the sender (with flow, if it follows it), or NONE"
+        )
+    if error == OUTSIDE_PROFILE:
+        raise SimulationError(
+            f"{node} formed a batch larger than its profile was measured for; lower its batch limits or"
+            " measure further"
+        )
+    raise SimulationError(f"the engine stopped with unknown error {error}")

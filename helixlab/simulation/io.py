@@ -1,0 +1,118 @@
+"""Reading a saved result, and whether it still is what was saved."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helixlab._io import content_hash, read_json
+from helixlab.errors import FileFormatError, memory_for
+from helixlab.simulation.result import FORMAT, TABLES, VERSION, Result, bytes_hash
+
+__all__ = ["load_result"]
+
+
+@memory_for("reading a result", "save it with keep_iterations=False, or of a shorter duration_s")
+def load_result(path: str | os.PathLike[str]) -> Result:
+    """Load what `Result.save` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        The folder is not a result, or part of it is missing, broken or changed.
+
+    Examples
+    --------
+    >>> import tempfile, helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=10, warmup_s=0))
+    >>> again = hx.load_result(result.save(tempfile.mkdtemp()))
+    >>> again.summary.equals(result.summary)
+    True
+    """
+    folder = Path(path)
+    content = read_json(folder / "result.json")
+    known = (
+        isinstance(content, dict) and content.get("format") == FORMAT and content.get("version") == VERSION
+    )
+    if not known or not isinstance(content.get("provenance"), dict):
+        raise FileFormatError(
+            f"{folder} is not a result of this version of helixlab; write it again with Result.save"
+        )
+    written = content.get("tables")
+    tables = {
+        name: _table(folder, name, written.get(name) if isinstance(written, dict) else None)
+        for name in TABLES
+    }
+    _check_hash(tables["summary"], content["provenance"], folder)
+    if content_hash(content["provenance"]) != content.get("provenance_hash"):
+        raise FileFormatError(
+            f"{folder} was changed after it was written: its provenance is another one; simulate again"
+        )
+    return Result(**tables, provenance=content["provenance"])
+
+
+def _table(folder: Path, name: str, written: Any) -> pd.DataFrame:
+    """A table of a result. Nothing that might stumble over them is given bytes of another hash."""
+    try:
+        content = (folder / f"{name}.parquet").read_bytes()
+        if bytes_hash(content) != written:
+            raise FileFormatError(
+                f"{folder} was changed after it was written: table {name!r} is another one; simulate again"
+            )
+        return _restored(pd.read_parquet(io.BytesIO(content)))
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise FileFormatError(
+            f"{folder}: table {name!r} is missing or broken ({reason}); simulate again"
+        ) from None
+
+
+def _restored(table: pd.DataFrame) -> pd.DataFrame:
+    ends = [name for name in ("sender", "receiver") if name in table]
+    number = {name: [int(end) if end.isdecimal() else end for end in table[name]] for name in ends}
+    return table.assign(
+        **{name: pd.Series(column, index=table.index, dtype=object) for name, column in number.items()}
+    )
+
+
+_STATED_TWICE = (
+    ("cluster", "cluster", "name"),
+    ("model", "model", "name"),
+    ("scheduler", "scheduler", "name"),
+    ("execution", "execution", "name"),
+    ("mode", "workload", "mode"),
+    ("initial_queries", "workload", "initial_queries"),
+    ("warmup_s", "workload", "warmup_s"),
+    ("duration_s", "workload", "duration_s"),
+    ("on_full", "settings", "on_full"),
+    ("seed", "workload", "seed"),
+)
+"""Column of the summary, and where in the provenance the same is said."""
+
+
+def _check_hash(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
+    """What it names must be what it states: its placement by content, the rest by name."""
+
+    def said(what: str) -> list[Any]:
+        return list(summary[what].tolist()) if what in summary else []
+
+    parts = {name: part if isinstance(part, dict) else {} for name, part in provenance.items()}
+    placement = parts.get("placement", {})
+    keys = ("layers", "links", "kv_capacity_token_layers")
+    own, name = content_hash({key: placement.get(key) for key in keys}), placement.get("name")
+    same = all(each == own for each in (placement.get("hash"), *said("placement_hash")))
+    differing = [] if same and all(each == name for each in said("placement")) else ["placement"]
+    for what, part, key in _STATED_TWICE:
+        if any(value != parts.get(part, {}).get(key) for value in said(what)):
+            differing.append(what)
+    if differing:
+        raise FileFormatError(
+            f"{folder} was changed after it was written: its {differing[0]} is not the one it says it"
+            " ran with; simulate again"
+        )
