@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine_agreement import SCHEDULERS, lengths, systems
+from test_agreement import SCHEDULERS, lengths, systems
 
 import helixlab as hx
 from helixlab.engine.state import NONE

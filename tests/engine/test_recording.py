@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_engine_agreement import SCHEDULERS, lengths, systems
+from test_agreement import SCHEDULERS, lengths, systems
 
 import helixlab as hx
 from helixlab.engine.recording import PARTS
