@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from helixlab.diagnosis import Comparison, Finding, compare, diagnose
     from helixlab.execution import Execution, chunked
     from helixlab.experiments.goodput import Goodput, goodput, rate_sweep
-    from helixlab.experiments.objectives import Objective, query_latencies
+    from helixlab.experiments.objectives import Objective, request_latencies
     from helixlab.experiments.statistics import mean_interval
     from helixlab.experiments.sweep import sweep
     from helixlab.experiments.tuning import Tuning, tune_execution
@@ -78,7 +78,7 @@ _HOMES = {
     "diagnosis": ("Comparison", "Finding", "compare", "diagnose"),
     "planning": ("Prediction", "plan", "predict"),
     "experiments.sweep": ("sweep",),
-    "experiments.objectives": ("Objective", "query_latencies"),
+    "experiments.objectives": ("Objective", "request_latencies"),
     "experiments.goodput": ("Goodput", "goodput", "rate_sweep"),
     "experiments.statistics": ("mean_interval",),
     "experiments.tuning": ("Tuning", "tune_execution"),
@@ -133,9 +133,9 @@ __all__ = [
     "plan",
     "plotting",
     "predict",
-    "query_latencies",
     "random_sparse",
     "rate_sweep",
+    "request_latencies",
     "save_cluster",
     "save_model",
     "save_placement",

@@ -116,7 +116,7 @@ def _simulate_options(option: Any) -> None:
     option("--scheduler", default="helix", help="see helixlab list (default: helix)")
     option("--mode", choices=("offline", "online"), default="offline", help="(default: offline)")
     option(
-        "--initial", type=int, help="offline: queries at the start, or in flight but for helix (default: 20)"
+        "--initial", type=int, help="offline: requests at the start, or in flight but for helix (default: 20)"
     )
     option("--warmup", type=float, help="seconds before the window (default: offline 60, online 0)")
     option(
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except MemoryError:
         return _failed(
-            "memory ran out; end other programs, or ask for less: a shorter duration or fewer queries"
+            "memory ran out; end other programs, or ask for less: a shorter duration or fewer requests"
         )
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
@@ -454,12 +454,12 @@ def _workload(asked: argparse.Namespace) -> Workload:
         raise UsageError("--rate and --requests exclude each other; give one")
     if asked.mode == "online":
         if asked.initial is not None:
-            raise UsageError("--initial is for --mode offline; online, queries come by --rate or --requests")
+            raise UsageError("--initial is for --mode offline; online, requests come by --rate or --requests")
         return online(rate_tokens_per_s=asked.rate, requests=asked.requests, **common)
     if asked.rate is not None:
         raise UsageError("--rate is for --mode online; offline, the system is kept busy, see --initial")
     initial = 20 if asked.initial is None else asked.initial
-    return offline(initial_queries=initial, requests=asked.requests, **common)
+    return offline(initial_requests=initial, requests=asked.requests, **common)
 
 
 VERBS: Final = {

@@ -28,10 +28,10 @@ SIMULATE_KEYS = {
     *(f"{phase}_latency_{what}_s" for phase in ("prompt", "decode") for what in ("mean", "p5", "p25")),
     *(f"{phase}_latency_{what}_s" for phase in ("prompt", "decode") for what in ("p50", "p75", "p95")),
     "total_tokens_per_s",
-    "queries_finished",
-    "queries_in_flight",
-    "queries_dropped",
-    "queries_waited",
+    "requests_finished",
+    "requests_in_flight",
+    "requests_dropped",
+    "requests_waited",
     "input_tokens_mean_accepted",
     "max_flow_tokens_per_s",
     "events",
@@ -218,7 +218,7 @@ def test_simulate_as_json(answer):
         assert 0 <= row["kv_used_fraction"] <= 1
         assert 0 <= row["busy_fraction"] <= 1
     workload = content["provenance"]["workload"]
-    assert (workload["warmup_s"], workload["duration_s"], workload["initial_queries"]) == (2, 10, 20)
+    assert (workload["warmup_s"], workload["duration_s"], workload["initial_requests"]) == (2, 10, 20)
     assert content["provenance"]["settings"]["on_full"] == "wait"
     assert content["provenance"]["scheduler"]["name"] == "helix"
 
@@ -229,7 +229,7 @@ def test_simulate_is_the_library_call(answer, tmp_path):
     content = answer("simulate", *PLACED, *SHORT, *options, "-o", tmp_path / "mine")
     cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     placement = hx.load_placement("small10/llama-1-30b/helix")
-    workload = hx.offline(initial_queries=7, warmup_s=2, duration_s=10, rng=5)
+    workload = hx.offline(initial_requests=7, warmup_s=2, duration_s=10, rng=5)
     how = {"scheduler": "random", "workload": workload, "on_full": "drop", "keep_breakdown": True}
     how["small_links"] = "paper"
     result = hx.simulate(cluster, model, placement, **how)
@@ -260,8 +260,8 @@ def test_windows_of_the_paper_by_default(mode, window_s, monkeypatch, capsys):
 def test_simulate_online(answer):
     content = answer("simulate", *PLACED, "--mode", "online", "--rate", "100", "--duration", "20")
     assert content["mode"] == "online"
-    assert content["queries_finished"] == content["queries_fed"]
-    assert content["queries_in_flight"] == 0
+    assert content["requests_finished"] == content["requests_fed"]
+    assert content["requests_in_flight"] == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -269,7 +269,7 @@ def test_requests_of_ones_own(answer, file, encoding):
     rows = "arrival_s,input_tokens,output_tokens\n0,10,5\n1.5,20,6\n"
     path = file("mine.csv", rows.encode(encoding))
     content = answer("simulate", *PLACED, "--mode", "online", "--duration", "10", "--requests", path)
-    assert content["queries_finished"] == 2
+    assert content["requests_finished"] == 2
     assert content["total_tokens"] == 10 + 20 + 5 + 6
 
 
@@ -281,21 +281,21 @@ def test_the_window_of_requests_of_ones_own(answer, file, last_s, asked, duratio
     path = file("mine.csv", rows.encode())
     content = answer("simulate", *PLACED, "--mode", "online", *asked, "--requests", path)
     assert content["duration_s"] == duration_s
-    assert content["queries_outside_window"] == (duration_s == 10)
+    assert content["requests_outside_window"] == (duration_s == 10)
 
 
 def test_requests_in_a_compressed_file(answer, tmp_path):
     table = pd.DataFrame({"input_tokens": [10, 20], "output_tokens": [3, 4]})
     table.to_csv(tmp_path / "mine.csv.gz", index=False)
     content = answer("simulate", *PLACED, *SHORT, "--requests", tmp_path / "mine.csv.gz")
-    assert content["queries_fed"] == content["queries_finished"] == 2
+    assert content["requests_fed"] == content["requests_finished"] == 2
 
 
 def test_requests_that_can_never_be_served_are_refused_not_fatal(answer, file):
     path = file("mine.csv", "input_tokens,output_tokens\n500000,5\n10,5\n")
     content = answer("simulate", *PLACED, "--scheduler", "random", *SHORT, "--requests", path)
-    assert content["queries_refused"] == 1
-    assert content["queries_finished"] == 1
+    assert content["requests_refused"] == 1
+    assert content["requests_finished"] == 1
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_unknown_names(arguments, close, complaint):
         (["--duration", "long"], "--duration"),
         (["--warmup", "-1"], "warmup_s"),
         (["--warmup", "nan"], "warmup_s"),
-        (["--initial", "0"], "initial_queries"),
+        (["--initial", "0"], "initial_requests"),
         (["--initial", "1.5"], "--initial"),
         (["--seed", "-1"], "rng"),
         (["--seed", "x"], "--seed"),
@@ -617,7 +617,7 @@ def test_a_full_disk_costs_no_figures(tmp_path):
         ["bash", "-c", f"{limited} -o {tmp_path / 'mine'}"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert json.loads(done.stdout)["queries_finished"] >= 0
+    assert json.loads(done.stdout)["requests_finished"] >= 0
     assert done.stderr.startswith(f"helixlab: the result cannot be written into {tmp_path / 'mine'} (")
     assert list(tmp_path.iterdir()) == []
 

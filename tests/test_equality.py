@@ -115,7 +115,7 @@ def test_requests_do_not_change_with_the_tables_that_come_and_go():
 )
 def test_no_requests(requests, why):
     with pytest.raises(WorkloadError, match=why):
-        hx.Workload("offline", 0, 10, 0, initial_queries=1, requests=requests)
+        hx.Workload("offline", 0, 10, 0, initial_requests=1, requests=requests)
 
 
 def test_the_order_of_profiles_is_no_content():

@@ -54,7 +54,7 @@ PUBLIC = [
     "plan",
     "plotting",
     "predict",
-    "query_latencies",
+    "request_latencies",
     "random_sparse",
     "rate_sweep",
     "save_cluster",

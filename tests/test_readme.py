@@ -24,7 +24,7 @@ def test_the_code_runs_as_written(readme, tmp_path):
     script = tmp_path / "readme.py"
     code = blocks(readme, "python")
     assert len(code) == 5
-    script.write_text("\n".join([*code, "print(sorted(set(result.queries['outcome'])))"]), encoding="utf-8")
+    script.write_text("\n".join([*code, "print(sorted(set(result.requests['outcome'])))"]), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False
     )

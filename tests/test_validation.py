@@ -231,9 +231,9 @@ def test_whole_and_broken_numbers_are_one_content():
 
 def test_workloads_and_policies_of_numpy_numbers():
     mine = offline(
-        initial_queries=np.int64(5), warmup_s=np.float32(1), duration_s=np.int8(60), rng=np.uint8(3)
+        initial_requests=np.int64(5), warmup_s=np.float32(1), duration_s=np.int8(60), rng=np.uint8(3)
     )
-    assert mine == offline(initial_queries=5, warmup_s=1, duration_s=60, rng=3)
+    assert mine == offline(initial_requests=5, warmup_s=1, duration_s=60, rng=3)
     assert all(is_plain(getattr(mine, field.name)) for field in fields(mine))
     assert online(rate_tokens_per_s=np.array(70), trace=np.str_("azure-conv")).rate_tokens_per_s == 70
     policy = hx.chunked(chunk_tokens=np.int64(64), memory_floor=np.True_, prompt_cost_factor=Decimal(1))

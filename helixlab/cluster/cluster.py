@@ -51,9 +51,9 @@ __all__ = [
 
 
 SOURCE: Final = "source"
-"""The coordinator as a sender: where every iteration of a query starts."""
+"""The coordinator as a sender: where every iteration of a request starts."""
 SINK: Final = "sink"
-"""The coordinator as a receiver: where every iteration of a query ends."""
+"""The coordinator as a receiver: where every iteration of a request ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ __all__ = [
 
 
 def make_room(result: Result) -> str:
-    """What lets more queries in, the most effective first."""
+    """What lets more requests in, the most effective first."""
     return f"Give the fullest nodes fewer layers, or more nodes those layers{raise_the_mark(result)}."
 
 
@@ -83,7 +83,7 @@ def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
     if len(inside):
         means = node_means(inside, ["kv_used_fraction", "kv_expected_fraction"])
         words = "in the window node {node} had the fullest cache, on average {most} in use{expected}"
-    elif result.summary["mode"].item() == "offline":  # online, all queries have left at the end
+    elif result.summary["mode"].item() == "offline":  # online, all requests have left at the end
         means = nodes.set_index("node").loc[with_layers, ["kv_used_fraction"]]
         words = "at the end node {node} had the fullest cache, {most} in use"
     else:
@@ -105,27 +105,27 @@ def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
 
 def little_asked_for(case: Case) -> Told:
     """What arrived is below what could be served."""
-    facts, waited = case.facts, int(case.result.summary["queries_waited"].item())
+    facts, waited = case.facts, int(case.result.summary["requests_waited"].item())
     held = ""
     if waited:
-        who = part_of(waited, int(case.result.summary["queries_fed"].item()))
+        who = part_of(waited, int(case.result.summary["requests_fed"].item()))
         held = f"; even so {who} held for want of room{held_for(case.result)}"
     asked = f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for"
     return Told(
-        f"{asked if facts.offered_tokens_per_s > 0 else 'No query came in the window'}, and the maximum flow"
+        f"{asked if facts.offered_tokens_per_s > 0 else 'No request came in the window'}, and the maximum flow"
         f" is {number(facts.flow_tokens_per_s)}{held}",
         _ask_for_more(case),
-        {"offered_tokens_per_s": facts.offered_tokens_per_s, "queries_waited": waited},
+        {"offered_tokens_per_s": facts.offered_tokens_per_s, "requests_waited": waited},
     )
 
 
 def _ask_for_more(case: Case) -> str:
     if not case.facts.has_room:
-        return f"KV caches keep queries out at this rate already. {make_room(case.result)}"
+        return f"KV caches keep requests out at this rate already. {make_room(case.result)}"
     if case.facts.load == "filling":
         return "Measure for longer: this run is too short to tell whether so much can be served."
     if not case.facts.more_would_help:
-        return "Ask for less: queries pile up at this rate already."
+        return "Ask for less: requests pile up at this rate already."
     return "This says nothing against the placement; ask for a higher rate to find its limit."
 
 
@@ -148,11 +148,11 @@ def filling_up(case: Case) -> Told:
     """Prompts ran ahead of the decodes that belong to them."""
     processed, served = case.facts.processed_tokens_per_s, case.facts.served_tokens_per_s
     if case.facts.saturated:
-        suggestion = "Lower the rate: prompts come faster than the queries that they belong to end."
+        suggestion = "Lower the rate: prompts come faster than the requests that they belong to end."
     elif case.result.summary["mode"].item() == "online":
-        suggestion = "Measure for longer, until as many queries end as start."
+        suggestion = "Measure for longer, until as many requests end as start."
     else:
-        suggestion = "Warm up for longer, until as many queries end as start."
+        suggestion = "Warm up for longer, until as many requests end as start."
     return Told(
         f"The system was still filling up: {number(processed)} tokens per second ended, but so many of them"
         f" were of prompts that the decodes stand for {number(served)} only",
@@ -162,10 +162,10 @@ def filling_up(case: Case) -> Told:
 
 
 def _in_flight(case: Case) -> int:
-    """At the end of the window: those in the table are of queries that have ended since."""
-    queries, end_s = case.result.queries, case.result.summary["window_end_s"].item()
-    since = (queries["arrival_s"] <= end_s) & (queries["end_s"] > end_s)
-    return int(since.sum()) + int(case.result.summary["queries_in_flight"].item())
+    """At the end of the window: those in the table are of requests that have ended since."""
+    requests, end_s = case.result.requests, case.result.summary["window_end_s"].item()
+    since = (requests["arrival_s"] <= end_s) & (requests["end_s"] > end_s)
+    return int(since.sum()) + int(case.result.summary["requests_in_flight"].item())
 
 
 def nothing_ended(case: Case) -> Told:
@@ -173,25 +173,25 @@ def nothing_ended(case: Case) -> Told:
     window_s, in_flight = case.facts.window_s, _in_flight(case)
     return Told(
         f"Nothing ended in the {counted(window_s, 'second', 'seconds')} of the window, at whose end"
-        f" {counted(in_flight, 'query was', 'queries were')} in flight, so that it tells nothing of them",
+        f" {counted(in_flight, 'request was', 'requests were')} in flight, so that it tells nothing of them",
         "Measure for longer, until prompts and decodes end all the time.",
-        {"window_s": window_s, "queries_in_flight": in_flight},
+        {"window_s": window_s, "requests_in_flight": in_flight},
     )
 
 
 def rejected(case: Case) -> Told:
-    """Queries were turned away."""
+    """Requests were turned away."""
     facts = case.facts
     for_good, suggestion = refusals(
         case.result,
         "Let them wait with on_full='wait', or make room in the KV caches with fewer layers a node.",
     )
-    who = f"Queries of {number(facts.rejected_tokens_per_s)} tokens per second were"
+    who = f"Requests of {number(facts.rejected_tokens_per_s)} tokens per second were"
     if facts.only_turned_away:
-        each = len(case.result.queries)
-        who = "The only query was" if each == 1 else f"All {each} queries were"
-        if case.result.summary["queries_finished"].item():
-            who = "All queries that ended in the window were"
+        each = len(case.result.requests)
+        who = "The only request was" if each == 1 else f"All {each} requests were"
+        if case.result.summary["requests_finished"].item():
+            who = "All requests that ended in the window were"
     return Told(
         f"{who} turned away{for_good}",
         suggestion,
@@ -253,8 +253,8 @@ def _ends(cut: pd.DataFrame) -> set[tuple[object, ...]]:
     return set(cut[["kind", "sender", "receiver"]].itertuples(index=False, name=None))
 
 
-def _more_queries(case: Case, suggestion: str, otherwise: str) -> str:
-    """The suggestion, unless the queries that there are do not get in: then more of them are of no use."""
+def _more_requests(case: Case, suggestion: str, otherwise: str) -> str:
+    """The suggestion, unless the requests that there are do not get in: then more of them are of no use."""
     if case.facts.more_would_help:
         return suggestion
     if not case.facts.has_room:
@@ -269,10 +269,10 @@ def _costly_batches(case: Case) -> Told:
     slower = worked / used if used > 0 else float("inf")
     who = "the nodes that bind the flow"
     why = "because their batches were smaller or other than the typical one"
-    suggestion = _more_queries(
+    suggestion = _more_requests(
         case,
-        "Keep more queries in flight, so that batches are larger, or measure with lengths as planned.",
-        "Batches would be larger if more queries were let in",
+        "Keep more requests in flight, so that batches are larger, or measure with lengths as planned.",
+        "Batches would be larger if more requests were let in",
     )
     if not (cut["kind"] == "compute").any():
         who, why = "the links that bind the flow", "because prompts and decodes came in another mix"
@@ -287,7 +287,7 @@ def _costly_batches(case: Case) -> Told:
 
 
 def _link_latency(case: Case) -> Told:
-    more = ", or keep more queries in flight to fill the time" if case.facts.more_would_help else ""
+    more = ", or keep more requests in flight to fill the time" if case.facts.more_would_help else ""
     suggestion = f"Use fewer stages or nearer nodes{more}."
     return part("on the way, after they are sent", suggestion, "link_latency_s")(case)
 
@@ -301,19 +301,19 @@ def _busy_links(case: Case) -> Told:
 
 def _full_kv_caches(case: Case) -> Told:
     row = case.result.summary.iloc[0]
-    waited, fed = int(row["queries_waited"]), int(row["queries_fed"])
+    waited, fed = int(row["requests_waited"]), int(row["requests_fed"])
     share = case.time_share("held_s", "kv_wait_s")
-    who = f"{part_of(waited, fed)} held" if waited else "queries are let in slowly"
+    who = f"{part_of(waited, fed)} held" if waited else "requests are let in slowly"
     waiting = f", and {percent(share)} of the time of tokens is waiting for room" if share > 0 else ""
     caches, evidence = cache_words(case.result)
     inside = samples(case.result, case.result.timeline)
     return Told(
-        f"KV caches, or what the scheduler expects of them, keep queries out while nodes stand idle: {who}"
+        f"KV caches, or what the scheduler expects of them, keep requests out while nodes stand idle: {who}"
         + waiting
         + (f"; {caches}" if caches else ""),
         make_room(case.result),
         {
-            "queries_waited": waited,
+            "requests_waited": waited,
             "held_fraction": case.facts.held_fraction,
             "time_share": share,
             **evidence,
@@ -323,8 +323,8 @@ def _full_kv_caches(case: Case) -> Told:
 
 
 def _preemption(case: Case) -> Told:
-    count = int(case.result.summary["queries_preempted"].item())
-    text, evidence = computed_again(count), {"queries_preempted": float(count)}
+    count = int(case.result.summary["requests_preempted"].item())
+    text, evidence = computed_again(count), {"requests_preempted": float(count)}
     if case.facts.time:
         evidence["time_share"] = case.time_share("lost_s")
         text += f", which takes {percent(evidence['time_share'])} of the time of tokens"
@@ -339,7 +339,7 @@ def _imbalance(case: Case) -> Told:
     one = len(saturated) == 1
     who = f"{sentence(node_names(saturated))} {'was' if one else 'were'}"
     return Told(
-        f"{who} busy nearly all the time, and queries wait there; on average nodes were busy"
+        f"{who} busy nearly all the time, and requests wait there; on average nodes were busy"
         f" {percent(float(busy.mean()))} of the time",
         ("Take" if case.follows_flow else "Send less there, as the helix scheduler would, or take")
         + f" layers off {'it' if one else 'them'}.",
@@ -367,19 +367,19 @@ def _bubbles(case: Case) -> Told:
     if case.is_chunked:
         suggestion = f"Smaller chunks block less, and cost more: {TUNE}."
     return Told(
-        f"Queries travel in lumps: {counted(facts.serving, 'was', 'were')} being served, about"
+        f"Requests travel in lumps: {counted(facts.serving, 'was', 'were')} being served, about"
         f" {number(batch)} to a batch, {how_busy(busy)}, and tokens wait for their turn"
         f" {percent(case.time_share('batch_wait_s'))} of theirs",
         suggestion,
-        {"serving": facts.serving, "queries_a_batch": batch, "busy_mean": busy},
+        {"serving": facts.serving, "requests_a_batch": batch, "busy_mean": busy},
     )
 
 
-def _few_queries(case: Case) -> Told:
+def _few_requests(case: Case) -> Told:
     facts = case.facts
     one = facts.active == 1
     served, nodes = (
-        counted(facts.serving, "query was", "queries were"),
+        counted(facts.serving, "request was", "requests were"),
         counted(facts.active, "node", "nodes"),
     )
     text = f"Only {served} being served on {nodes}, too few to keep {'it' if one else 'all of them'} at work"
@@ -388,16 +388,16 @@ def _few_queries(case: Case) -> Told:
         text = f"{sentence(served)} being served on {nodes}, and {which} was at times without one"
     return Told(
         text,
-        _more_queries(
+        _more_requests(
             case,
-            "Keep more queries in flight: a "
+            "Keep more requests in flight: a "
             + (
                 "higher rate."
                 if case.result.summary["mode"].item() == "online"
-                else "larger initial_queries"
+                else "larger initial_requests"
                 + (", of requests enough." if case.result.provenance["workload"]["requests_hash"] else ".")
             ),
-            "All nodes would be at work if more queries were let in",
+            "All nodes would be at work if more requests were let in",
         ),
         {"serving": facts.serving, "active_nodes": facts.active},
     )
@@ -423,7 +423,7 @@ def _below_the_share(case: Case) -> Told:
 
 def _waiting(case: Case) -> Told:
     return Told(
-        "What binds the flow did not work all the time, and this result does not tell where queries were",
+        "What binds the flow did not work all the time, and this result does not tell where requests were",
         "Simulate with keep_breakdown=True and look again.",
         {},
     )
@@ -455,7 +455,7 @@ _TELL: Final[dict[str, Callable[[Case], Told]]] = {
     "link latency": _link_latency,
     "imbalance": _imbalance,
     "bubbles": _bubbles,
-    "few queries": _few_queries,
+    "few requests": _few_requests,
     "waiting": _waiting,
 }
 LOSS_CAUSES: Final = tuple(_TELL)

@@ -26,7 +26,7 @@ __all__ = ["Comparison", "compare", "difference_in_words", "differing_settings",
 _NAMED: Final = ("cluster", "model", "placement", "scheduler", "execution")
 _NOT_RESULTS: Final = ("sample_step_s",)
 """Settings that change no figure."""
-_OF_ONE_MODE: Final = ("initial_queries", "rate_tokens_per_s", "arrivals")
+_OF_ONE_MODE: Final = ("initial_requests", "rate_tokens_per_s", "arrivals")
 """Settings that mean something offline only, or online only."""
 _BY_MODE: Final = ("kv_high_water_mark", "expected_output_ratio")
 """Settings that have another usual value offline than online, in the order of `KV_RULES`."""
@@ -239,7 +239,7 @@ def compare(results: Sequence[Result]) -> Comparison:
     >>> few, many = (
     ...     hx.simulate(
     ...         cluster, model, placement, scheduler="swarm", keep_breakdown=True,
-    ...         workload=hx.offline(initial_queries=count, warmup_s=30, duration_s=60, rng=0),
+    ...         workload=hx.offline(initial_requests=count, warmup_s=30, duration_s=60, rng=0),
     ...     )
     ...     for count in (2, 20)
     ... )
@@ -247,9 +247,9 @@ def compare(results: Sequence[Result]) -> Comparison:
     >>> comparison.settings
                      1   2
     setting
-    initial_queries  2  20
+    initial_requests  2  20
     >>> comparison.causes.index[0]
-    'few queries'
+    'few requests'
     """
     runs = list(results) if isinstance(results, Sequence) else [results]
     if len(runs) < 2 or not all(isinstance(run, Result) for run in runs):

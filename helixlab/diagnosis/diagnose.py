@@ -47,7 +47,7 @@ class Finding(ByContent):
         Short name of it, one of ``helixlab.diagnosis.CAUSES``.
     cost : float
         What is lost to it, from 0 to 1: tokens/s as part of the upper bound. Findings that are not about
-        lost tokens state the part of what they are about: of the queries (``"rejected"``, where others came
+        lost tokens state the part of what they are about: of the requests (``"rejected"``, where others came
         in their place), of the throughput (``"unsteady"``), of what was asked for (``"saturated"``), of the
         time that was to be simulated (``"stopped early"``), of the requests or of the window
         (``"outside the window"``).
@@ -163,7 +163,7 @@ def _unused_links(result: Result, facts: Facts) -> Iterator[Finding]:
 def _outside(result: Result) -> Iterator[Finding]:
     """Whether the window leaves given requests out, or goes on after the last of them."""
     row = result.summary.iloc[0]
-    came = result.queries["arrival_s"] - row["start_s"]
+    came = result.requests["arrival_s"] - row["start_s"]
     given = row["mode"] == "online" and result.provenance["workload"]["requests_hash"]
     if not given or row["partial"] or came.empty:
         return
@@ -209,14 +209,14 @@ def _at(time_s: float) -> str:
 
 
 def _rejected(result: Result) -> Iterator[Finding]:
-    row, ended = result.summary.iloc[0], result.queries
+    row, ended = result.summary.iloc[0], result.requests
     turned_away = ended[ended["outcome"] != "finished"]
-    fed = int(row["queries_fed"])
+    fed = int(row["requests_fed"])
     if turned_away.empty or not fed:
         return
     served = ended.loc[ended["outcome"] == "finished", "input_tokens"]
     for_good, suggestion = refusals(
-        result, "Let them wait with on_full='wait'; dropping favours short queries."
+        result, "Let them wait with on_full='wait'; dropping favours short requests."
     )
     text = f"{sentence(part_of(len(turned_away), fed))} turned away{for_good}"
     if len(served) and turned_away["input_tokens"].mean() > served.mean():
@@ -229,20 +229,20 @@ def _rejected(result: Result) -> Iterator[Finding]:
         len(turned_away) / fed,
         f"{text}.",
         suggestion,
-        {name: int(row[name]) for name in ("queries_dropped", "queries_refused", "queries_fed")},
+        {name: int(row[name]) for name in ("requests_dropped", "requests_refused", "requests_fed")},
     )
 
 
 def _preempted(result: Result, facts: Facts) -> Iterator[Finding]:
-    count, fed = (int(result.summary[name].item()) for name in ("queries_preempted", "queries_fed"))
+    count, fed = (int(result.summary[name].item()) for name in ("requests_preempted", "requests_fed"))
     bound = facts.bound_tokens_per_s
     if count:
         yield Finding(
             "preemption",
             min(facts.again_tokens_per_s / bound, 1.0) if bound > 0 else 0.0,
-            f"{computed_again(count)}; {counted(fed, 'query', 'queries')} came in all.",
+            f"{computed_again(count)}; {counted(fed, 'request', 'requests')} came in all.",
             against_preemption(facts),
-            {"queries_preempted": count, "queries_fed": fed},
+            {"requests_preempted": count, "requests_fed": fed},
         )
 
 
@@ -272,9 +272,9 @@ def _unsteady(result: Result, facts: Facts) -> Iterator[Finding]:
 
 
 def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
-    """Whether more was asked for than was served, so that queries piled up."""
+    """Whether more was asked for than was served, so that requests piled up."""
     row = result.summary.iloc[0]
-    if row["mode"] != "online" or row["partial"] or result.queries.empty or facts.window_s <= 0:
+    if row["mode"] != "online" or row["partial"] or result.requests.empty or facts.window_s <= 0:
         return
     load = load_of(result)
     if not load.grows:
@@ -290,24 +290,24 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "saturated",
         max(stay, late),
-        f"More is asked for than can be served: {percent(stay)} of the queries that come stay in the queue."
-        f" {sentence(counted(half, 'query was', 'queries were'))} in flight at half time, {end} at the end;"
+        f"More is asked for than can be served: {percent(stay)} of the requests that come stay in the queue."
+        f" {sentence(counted(half, 'request was', 'requests were'))} in flight at half time, {end} at the end;"
         f" the last one ended {counted(behind_s, 'second', 'seconds')} after {what}.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {
             "load": load.label,
             "offered_tokens_per_s": offered,
             "served_tokens_per_s": facts.served_tokens_per_s,
-            "queries_at_half_time": half,
-            "queries_at_the_end": end,
+            "requests_at_half_time": half,
+            "requests_at_the_end": end,
         },
     )
 
 
 def _in_system(result: Result, time_s: float) -> int:
-    """Queries that have arrived and not ended; online, where all are in the table."""
-    queries = result.queries
-    return int(((queries["arrival_s"] <= time_s) & (queries["end_s"] > time_s)).sum())
+    """Requests that have arrived and not ended; online, where all are in the table."""
+    requests = result.requests
+    return int(((requests["arrival_s"] <= time_s) & (requests["end_s"] > time_s)).sum())
 
 
 CAUSES: Final = (*LOSS_CAUSES, "unsteady", "saturated", "outside the window", "stopped early")
@@ -341,12 +341,12 @@ def diagnose(result: Result) -> list[Finding]:
     >>> import helixlab as hx
     >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     >>> placement = hx.load_placement("small10/llama-1-30b/helix")
-    >>> workload = hx.offline(initial_queries=2, warmup_s=10, duration_s=20, rng=0)
+    >>> workload = hx.offline(initial_requests=2, warmup_s=10, duration_s=20, rng=0)
     >>> result = hx.simulate(
     ...     cluster, model, placement, scheduler="swarm", workload=workload, keep_breakdown=True
     ... )
     >>> hx.diagnose(result)[0].cause
-    'few queries'
+    'few requests'
     """
     if not isinstance(result, Result):
         raise SimulationError(f"diagnose needs a Result, got {result!r:.60}; load one with load_result")

@@ -47,7 +47,7 @@ _IDLE_TEXTS: Final = {
         "Cut prompts into chunks with execution='chunked', or keep such machines off the first layers.",
     ),
     "never chosen": (
-        "{nodes} {are} idle though the scheduler could have sent queries there: all through the window it"
+        "{nodes} {are} idle though the scheduler could have sent requests there: all through the window it"
         " chose others",
         "{spread}",
     ),
@@ -57,13 +57,13 @@ _IDLE_TEXTS: Final = {
     ),
     "nothing sent": (
         "{nodes} {are} idle because the coordinator sent nothing in the window",
-        "See whether queries were turned away or held; if not, measure for longer before judging.",
+        "See whether requests were turned away or held; if not, measure for longer before judging.",
     ),
 }
 
 
 _SPREAD: Final = (
-    "Use a scheduler that spreads queries, such as helix, or let this one look at how busy nodes are."
+    "Use a scheduler that spreads requests, such as helix, or let this one look at how busy nodes are."
 )
 _SHARES: Final = (
     "Measure for longer, so that each has its turn, or plan for a larger share of the flow there."
@@ -97,12 +97,12 @@ def idle_words(
 
 
 def _masked(nodes: pd.DataFrame) -> str:
-    """How often queries were kept away."""
+    """How often requests were kept away."""
     kept_away = int(nodes[["kv_masked", "batch_masked"]].to_numpy().sum())
     considered = int(nodes["considered"].sum())
     if kept_away == considered:
-        return f"each time that a query could have come, {counted(kept_away, 'time', 'times')} in all"
-    return f"{kept_away} of the {considered} times that a query could have come"
+        return f"each time that a request could have come, {counted(kept_away, 'time', 'times')} in all"
+    return f"{kept_away} of the {considered} times that a request could have come"
 
 
 PAPER: Final = "paper"
@@ -219,7 +219,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
         below the share
             Each link to it is left out for its flow, see `helixlab.flow.links_left_out`, or leads no further.
         KV cache masked
-            Its KV cache was expected to be too full for most queries that could have come.
+            Its KV cache was expected to be too full for most requests that could have come.
         batch too small
             Most prompts that could have come do not fit in one batch there.
         never chosen
@@ -228,7 +228,7 @@ def idle_nodes(result: Result) -> pd.DataFrame:
             No node that could send to it sent anything on in the window: they were idle too, or still at
             their first batch.
         nothing sent
-            The coordinator sent no query on in the window, so that there was nothing to choose.
+            The coordinator sent no request on in the window, so that there was nothing to choose.
 
     Examples
     --------

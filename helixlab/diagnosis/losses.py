@@ -39,7 +39,7 @@ def losses(result: Result) -> pd.DataFrame:
     -----
     The steps, each with what it rests on:
 
-    1. *little asked for*: online, what arrived is below the maximum flow, and queries do not pile up: the
+    1. *little asked for*: online, what arrived is below the maximum flow, and requests do not pile up: the
        distance from it to the bound. *requests ran
        out*: the bound for the part of the window after the last of the given requests; what follows
        is of the part before.
@@ -47,7 +47,7 @@ def losses(result: Result) -> pd.DataFrame:
        between the bound and the maximum flow, or what was served, if that is more (the flow stands for
        batches of typical size, and larger ones cost less by the token); the rest of that is *placement*.
     3. *filling up*: prompts that ended beyond those that belong to the decodes, as while a system fills up.
-    4. *rejected*: online, what arrived and was turned away; offline, where another query is fed in place of
+    4. *rejected*: online, what arrived and was turned away; offline, where another request is fed in place of
        one that is turned away, only if this befell each of them.
     5. *below the share* (links that carry too little are not used), *KV cache masked*, *batch too small*,
        *never chosen*: the flow through idle nodes, counted once a layer.
@@ -55,11 +55,11 @@ def losses(result: Result) -> pd.DataFrame:
        capacity is *costly batches*, and *overhead* for the part of the work that is. Tokens that went
        through more often than they ended are *preemption*: computed again.
        Where nothing ended in the window at all, all of this is *nothing ended*.
-    7. The time in which it did not work is put down to where the queries were meanwhile, in proportion to
+    7. The time in which it did not work is put down to where the requests were meanwhile, in proportion to
        the time they spent there: *full KV caches* (held, or waiting for room), *preemption*, *busy links*,
        *sending*, *link latency*, *imbalance* (waiting at nodes that were busy all the time), *bubbles*
-       (waiting at nodes that were not). Time in which they were computed elsewhere is *few queries*, as
-       far as there were fewer than nodes, else *bubbles* too: they travel in lumps. Few queries while others
+       (waiting at nodes that were not). Time in which they were computed elsewhere is *few requests*, as
+       far as there were fewer than nodes, else *bubbles* too: they travel in lumps. Few requests while others
        are held, or fed no more, for want of room are *full KV caches*.
 
     Steps 6 and 7 are an attribution, not an experiment: removing a cause need not bring back all of it.
@@ -160,7 +160,7 @@ def _unused(result: Result, idle: pd.DataFrame, most: float) -> dict[str, float]
 
 
 def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> dict[str, float]:
-    """What the run is below the flow for other reasons: by how the cut was used, and where queries were."""
+    """What the run is below the flow for other reasons: by how the cut was used, and where requests were."""
     cut = facts.cut[~facts.cut["sender"].isin(idle)]
     capacity, busy = cut["capacity_tokens_per_s"], cut["busy_fraction"]
     worked = float((capacity * busy - cut["used_tokens_per_s"]).sum())
@@ -183,7 +183,7 @@ def _at_the_cut(result: Result, facts: Facts, idle: set[int], rest: float) -> di
 
 
 def _whereabouts(result: Result, facts: Facts) -> dict[str, float]:
-    """Where queries were, as parts of their time."""
+    """Where requests were, as parts of their time."""
     time = facts.time
     whole = sum(time.values())
     if whole <= 0:
@@ -200,5 +200,5 @@ def _whereabouts(result: Result, facts: Facts) -> dict[str, float]:
         "link latency": time["link_latency_s"] / whole,
         "imbalance": waiting * facts.wait_at_saturated,
         "bubbles": waiting * (1 - facts.wait_at_saturated) + working * (1 - few),
-        "few queries": working * few * (1 - facts.held_fraction),
+        "few requests": working * few * (1 - facts.held_fraction),
     }

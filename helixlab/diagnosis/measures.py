@@ -135,8 +135,8 @@ def node_means(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def held_s(result: Result) -> float:
-    """Seconds that all queries of the run together were held at the coordinator; NaN if that is not known."""
-    if "held_s" in result.iterations and not result.summary["queries_in_flight"].item():
+    """Seconds that all requests of the run together were held at the coordinator; NaN if that is not known."""
+    if "held_s" in result.iterations and not result.summary["requests_in_flight"].item():
         return float(result.iterations["held_s"].sum())
     timeline = result.timeline
     if timeline.empty:
@@ -149,10 +149,10 @@ SATURATED_ABOVE = 0.9
 """Part of the time that a node is busy from which on it counts as one that the run waits for."""
 
 HELD_OFTEN = 0.1
-"""Part of the window in which queries are held from which on more of them would only be held too."""
+"""Part of the window in which requests are held from which on more of them would only be held too."""
 
 PREEMPTED_OFTEN = 0.1
-"""Preemptions a query from which on more queries bring more of them; before, they bring more tokens."""
+"""Preemptions a request from which on more requests bring more of them; before, they bring more tokens."""
 
 
 @dataclass(frozen=True)
@@ -166,17 +166,17 @@ class Facts:
     processed_tokens_per_s : float
         Prompt and decode tokens of the iterations that ended.
     served_tokens_per_s : float
-        The same, with no more prompts than belong to the decodes, or to queries that finished: while a system
+        The same, with no more prompts than belong to the decodes, or to requests that finished: while a system
         fills up, or more is asked for than it can serve, prompts run ahead.
     flow_tokens_per_s, bound_tokens_per_s : float
         The maximum flow of the placement, and the upper bound for any.
     offered_tokens_per_s : float
-        Tokens of the queries that arrived, online, or what was processed of earlier ones too, if that is
-        more; infinite offline, where queries are fed as they fit.
+        Tokens of the requests that arrived, online, or what was processed of earlier ones too, if that is
+        more; infinite offline, where requests are fed as they fit.
     rejected_tokens_per_s : float
         Tokens of those that arrived and were dropped or refused.
     serving : float
-        Mean number of queries that were being served: not those held at the coordinator.
+        Mean number of requests that were being served: not those held at the coordinator.
     active : int
         Nodes that were at work.
     time : dict of str to float
@@ -184,19 +184,19 @@ class Facts:
     wait_at_saturated : float
         Part of the waiting for batches that took place at saturated nodes.
     asked_fraction : float
-        Part of the window in which there were queries: below 1 where the given requests ran out.
+        Part of the window in which there were requests: below 1 where the given requests ran out.
     only_turned_away : bool
-        Nodes did nothing because each query that came was dropped or refused.
+        Nodes did nothing because each request that came was dropped or refused.
     nothing_ended : bool
-        There were queries in the window, and no iteration of theirs came to its end.
+        There were requests in the window, and no iteration of theirs came to its end.
     held_fraction : float
-        Part of the window in which KV caches, or what the scheduler expects of them, kept queries out.
+        Part of the window in which KV caches, or what the scheduler expects of them, kept requests out.
     load : str
         Online: what the queue does, see `helixlab.diagnosis.steady_state`; empty where that is not known.
     preemptions : float
-        How often, on the mean, a query lost its KV cache to another.
+        How often, on the mean, a request lost its KV cache to another.
     preempted_tokens_per_s : float
-        Tokens of the queries that did, at the most.
+        Tokens of the requests that did, at the most.
     cut : DataFrame
         What binds the maximum flow: capacity_tokens_per_s, used_tokens_per_s, busy_fraction.
     """
@@ -223,12 +223,12 @@ class Facts:
 
     @property
     def preempted(self) -> bool:
-        """Whether queries often lose their KV cache to others."""
+        """Whether requests often lose their KV cache to others."""
         return self.preemptions > PREEMPTED_OFTEN
 
     @property
     def saturated(self) -> bool:
-        """Whether, online, more is asked for than can be served, so that queries pile up."""
+        """Whether, online, more is asked for than can be served, so that requests pile up."""
         return self.load in GROWS
 
     @property
@@ -291,23 +291,23 @@ def facts_of(result: Result) -> Facts:
         nothing_ended=processed == 0 and asked > 0 and not turned_away and _any_came(result),
         held_fraction=held_fraction(result),
         load=load_label(result),
-        preemptions=summary["queries_preempted"] / max(summary["queries_fed"], 1),
+        preemptions=summary["requests_preempted"] / max(summary["requests_fed"], 1),
         preempted_tokens_per_s=_preempted_tokens(result) / span_s,
         cut=_cut(result),
     )
 
 
 def _arrived_tokens(result: Result) -> tuple[float, float]:
-    """Tokens of the queries that arrived in the window, and of those that were turned away."""
-    row, queries = result.summary.iloc[0], result.queries
-    tokens = queries["input_tokens"] + queries["output_tokens"]
-    inside = queries["arrival_s"].between(row["window_start_s"], row["window_end_s"])
-    served = queries["outcome"] == "finished"
+    """Tokens of the requests that arrived in the window, and of those that were turned away."""
+    row, requests = result.summary.iloc[0], result.requests
+    tokens = requests["input_tokens"] + requests["output_tokens"]
+    inside = requests["arrival_s"].between(row["window_start_s"], row["window_end_s"])
+    served = requests["outcome"] == "finished"
     arrived = float(tokens[inside].sum())
-    if row["queries_in_flight"]:
+    if row["requests_in_flight"]:
         # Those in flight where the run was stopped are in no table, but in the means.
         mean = row["input_tokens_mean_accepted"] + row["output_tokens_mean_accepted"]
-        let_in = int(served.sum()) + int(row["queries_in_flight"])
+        let_in = int(served.sum()) + int(row["requests_in_flight"])
         arrived += max(float(mean) * let_in - float(tokens[served].sum()), 0.0)
     return arrived, float(tokens[inside & ~served].sum())
 
@@ -315,57 +315,59 @@ def _arrived_tokens(result: Result) -> tuple[float, float]:
 def _preempted_tokens(result: Result) -> float:
     row = result.summary.iloc[0]
     length = row["input_tokens_mean_accepted"] + row["output_tokens_mean_accepted"]
-    return float(row["queries_preempted"] * length) if row["queries_preempted"] else 0.0
+    return float(row["requests_preempted"] * length) if row["requests_preempted"] else 0.0
 
 
 def _with_decodes(result: Result) -> float:
     """Decode tokens/s, and those of the prompts that belong to them.
 
-    By the mean lengths of all queries, or by the queries that finished in the window, if that is more: where
-    lengths change on the way, the means are of other queries than those that are served.
+    By the mean lengths of all requests, or by the requests that finished in the window, if that is more: where
+    lengths change on the way, the means are of other requests than those that are served.
     """
-    row, queries = result.summary.iloc[0], result.queries
+    row, requests = result.summary.iloc[0], result.requests
     first_s, last_s = row["window_start_s"], row["window_end_s"]
     decoded = row["decode_tokens_per_s"]
     inputs, outputs = row["input_tokens_mean_accepted"], row["output_tokens_mean_accepted"]
     by_means = decoded * inputs / outputs if outputs > 0 else 0.0
-    finished = queries[(queries["outcome"] == "finished") & queries["end_s"].between(first_s, last_s)]
+    finished = requests[(requests["outcome"] == "finished") & requests["end_s"].between(first_s, last_s)]
     return float(decoded + max(by_means, finished["input_tokens"].sum() / (last_s - first_s)))
 
 
 def _asked_fraction(result: Result) -> float:
-    """Queries never run out, unless they were given and the last one has ended."""
+    """Requests never run out, unless they were given and the last one has ended."""
     summary = result.summary.iloc[0]
     first_s, end_s = summary["window_start_s"], summary["window_end_s"]
     given = summary["mode"] == "offline" or result.provenance["workload"]["requests_hash"]
-    if not given or summary["partial"] or summary["queries_in_flight"] > 0:
+    if not given or summary["partial"] or summary["requests_in_flight"] > 0:
         return 1.0
     # One that is turned away ends too, and there was one until then.
-    done_s = max(summary["last_finish_s"], float(result.queries["end_s"].max()))
-    if not (summary["queries_fed"] > 0 and done_s < end_s):
+    done_s = max(summary["last_finish_s"], float(result.requests["end_s"].max()))
+    if not (summary["requests_fed"] > 0 and done_s < end_s):
         return 1.0
     return float(max(done_s - first_s, 0.0) / (end_s - first_s))
 
 
 def _only_turned_away(result: Result) -> bool:
-    """Whether nothing was computed in the window, and the queries that ended there, or at all, tell why."""
-    queries, summary = result.queries, result.summary.iloc[0]
+    """Whether nothing was computed in the window, and the requests that ended there, or at all, tell why."""
+    requests, summary = result.requests, result.summary.iloc[0]
     if result.nodes["tokens"].sum() > 0:
         return False
-    inside = queries[queries["end_s"].between(summary["window_start_s"], summary["window_end_s"])]
-    ended = queries if inside.empty else inside
+    inside = requests[requests["end_s"].between(summary["window_start_s"], summary["window_end_s"])]
+    ended = requests if inside.empty else inside
     return bool(len(ended) and (ended["outcome"] != "finished").all())
 
 
 def _any_came(result: Result) -> bool:
-    """Whether some query was in the system in the window."""
-    summary, queries = result.summary.iloc[0], result.queries
-    inside = (queries["arrival_s"] < summary["window_end_s"]) & (queries["end_s"] > summary["window_start_s"])
-    return bool(summary["queries_in_flight"] > 0 or inside.any())
+    """Whether some request was in the system in the window."""
+    summary, requests = result.summary.iloc[0], result.requests
+    inside = (requests["arrival_s"] < summary["window_end_s"]) & (
+        requests["end_s"] > summary["window_start_s"]
+    )
+    return bool(summary["requests_in_flight"] > 0 or inside.any())
 
 
 def _serving(result: Result, time: dict[str, float], span_s: float) -> float:
-    """Queries at a time, over the part of the window in which there were any."""
+    """Requests at a time, over the part of the window in which there were any."""
     until_s = float(result.summary["window_start_s"].item()) + span_s
     inside = samples(result, result.timeline, until_s)
     if len(inside):
@@ -405,21 +407,21 @@ FEED_STOPS_AT: Final = 0.7
 
 
 def held_fraction(result: Result) -> float:
-    """Part of the window in which queries were held at the coordinator, or fed no more, for want of room."""
+    """Part of the window in which requests were held at the coordinator, or fed no more, for want of room."""
     if _feeding_stopped(result):
         return 1.0
     row, inside = result.summary.iloc[0], samples(result, result.timeline)
     if len(inside):
         return mean_of(inside, inside["held"] > 0)
-    if "held_s" in result.iterations and (has_breakdown(result) or not row["queries_in_flight"]):
+    if "held_s" in result.iterations and (has_breakdown(result) or not row["requests_in_flight"]):
         return _held_part(result)
-    return float(row["queries_waited"] / row["queries_fed"]) if row["queries_fed"] else 0.0
+    return float(row["requests_waited"] / row["requests_fed"]) if row["requests_fed"] else 0.0
 
 
 def _held_part(result: Result) -> float:
-    """Part of the window in which one query or more was held, by the iterations.
+    """Part of the window in which one request or more was held, by the iterations.
 
-    A query is held when it arrives. For one that is held again after a preemption the time is put too early.
+    A request is held when it arrives. For one that is held again after a preemption the time is put too early.
     """
     first_s, last_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
     held = result.iterations[result.iterations["held_s"] > 0].sort_values("start_s")
@@ -440,7 +442,7 @@ def _feeding_stopped(result: Result) -> bool:
 def load_label(result: Result) -> str:
     """What the queue of an online run does, see `load_of`; empty for one that was stopped."""
     row = result.summary.iloc[0]
-    if row["mode"] != "online" or row["partial"] or result.queries.empty:
+    if row["mode"] != "online" or row["partial"] or result.requests.empty:
         return ""
     return load_of(result).label if row["window_end_s"] > row["window_start_s"] else ""
 

@@ -1,6 +1,6 @@
 """Whether a run had settled in its window, and whether it could have gone on like that.
 
-Both are read off the queries in flight and the tokens decoded in blocks of equal length, so that runs side by
+Both are read off the requests in flight and the tokens decoded in blocks of equal length, so that runs side by
 side, such as separate pipelines, are judged by their sums.
 """
 
@@ -35,7 +35,7 @@ __all__ = [
 BLOCKS: Final = 12
 """Into so many a window is cut."""
 POINTS: Final = 20
-"""In each of them, at which the queries in flight are looked up."""
+"""In each of them, at which the requests in flight are looked up."""
 TOLERATED: Final = 0.05
 """Part of its mean by which a settled value may differ between the halves of a window ..."""
 VAGUE: Final = 0.10
@@ -47,17 +47,17 @@ STUDENT_T: Final = 2.23
 FILLING: Final = 1 / 3
 """Part of an online run that is left out, as the system fills up then ..."""
 LIVES: Final = 3.0
-"""... or as long as so many queries take one after the other, where their number still grows after that."""
+"""... or as long as so many requests take one after the other, where their number still grows after that."""
 FEWEST: Final = 4
 """Blocks that must be left after that, to say anything."""
 GROWING: Final = 0.02
-"""Part of the arriving queries that stays, from which on the queue grows."""
+"""Part of the arriving requests that stays, from which on the queue grows."""
 OVERLOADED: Final = 0.10
 """The same, from which on it runs away."""
 CHANCE: Final = 3.0
-"""Standard deviations by which the queries in flight may have grown by chance."""
+"""Standard deviations by which the requests in flight may have grown by chance."""
 STANDING: Final = 0.25
-"""Part of the queries in flight that wait for their first token, from which on a queue stands."""
+"""Part of the requests in flight that wait for their first token, from which on a queue stands."""
 NEARLY: Final = 0.01
 """Part of the time from the first arrival to the last by which a window may miss either and still be that."""
 LABELS: Final = ("stable", "filling", "backlogged", "overloaded")
@@ -101,14 +101,14 @@ class Load(ByContent):
     Parameters
     ----------
     label : str
-        ``"stable"``; ``"filling"``: more and more queries are in flight, and the run is too short to say
+        ``"stable"``; ``"filling"``: more and more requests are in flight, and the run is too short to say
         whether that would end: they do not wait longer to begin, or chance may be why; ``"backlogged"``: the
-        queue grows; or ``"overloaded"``: of ten queries that arrive, one or more is left to the queue, so
+        queue grows; or ``"overloaded"``: of ten requests that arrive, one or more is left to the queue, so
         that latencies say how long the run was and not how the system is.
     growth_per_s : float
-        Queries in flight gained per second, once the system has filled up.
+        Requests in flight gained per second, once the system has filled up.
     arrivals_per_s : float
-        Queries that arrived per second.
+        Requests that arrived per second.
     """
 
     label: str
@@ -117,7 +117,7 @@ class Load(ByContent):
 
     @property
     def grows(self) -> bool:
-        """Whether the queue grows for as long as queries come."""
+        """Whether the queue grows for as long as requests come."""
         return self.label in GROWS
 
 
@@ -163,28 +163,28 @@ def load(
     life_s: float = 0.0,
     dispersion: float = 1.0,
 ) -> Load:
-    """Label a run by the trend of its queries in flight.
+    """Label a run by the trend of its requests in flight.
 
     The first third is left out, in which the system fills up. What is left grows if a straight line through
-    it gains more than 2 % of the arriving queries, and more than chance explains: in a stable system that
-    queries enter at random, their number varies like a Poisson count, by the square root of its mean.
+    it gains more than 2 % of the arriving requests, and more than chance explains: in a stable system that
+    requests enter at random, their number varies like a Poisson count, by the square root of its mean.
 
-    A system fills up for as long as a few queries take. So where it seems to grow, the time of three is left
-    out; and if little remains, the queries that wait for their first token decide: they begin to pile up at
+    A system fills up for as long as a few requests take. So where it seems to grow, the time of three is left
+    out; and if little remains, the requests that wait for their first token decide: they begin to pile up at
     once where more come than can be served. Growth that chance may explain is still not stable where a
-    quarter of the queries wait for their first token.
+    quarter of the requests wait for their first token.
 
     Parameters
     ----------
     in_flight, waiting : array, shape (blocks,)
-        Mean queries in flight, and those of them without a first token, in blocks of equal length, from the
+        Mean requests in flight, and those of them without a first token, in blocks of equal length, from the
         first arrival to the last; six or more.
     span_s : float
         Length of all blocks together.
     arrivals_per_s : float
-        Queries that arrived per second.
+        Requests that arrived per second.
     life_s : float
-        Mean time from the arrival of a query to its end.
+        Mean time from the arrival of a request to its end.
     dispersion : float
         Variance of the arrivals in a block over their mean; 1 for a Poisson process.
 
@@ -242,7 +242,7 @@ def load(
 def _growth(
     means: NDArray[np.float64], block_s: float, arrivals_per_s: float, dispersion: float
 ) -> tuple[float, bool]:
-    """Queries gained per second, and whether these are many, and more than chance explains."""
+    """Requests gained per second, and whether these are many, and more than chance explains."""
     slope, _ = np.polyfit(np.arange(len(means)) * block_s, means, 1)
     gained = slope * block_s * (len(means) - 1)
     by_chance = CHANCE * np.sqrt(dispersion * max(float(means[: len(means) // 2].mean()), 1.0))
@@ -250,13 +250,13 @@ def _growth(
 
 
 def asked_span(result: Result) -> tuple[float, float]:
-    """From when to when queries came, online: what a queue is judged by, whatever window is measured.
+    """From when to when requests came, online: what a queue is judged by, whatever window is measured.
 
-    Drawn queries come from the start of a run to the end of its window, requests of one's own from the
+    Drawn requests come from the start of a run to the end of its window, requests of one's own from the
     first of them to the last. Where these are nearly the start and the end, it is those.
     """
     start_s, end_s = (float(result.summary[name].item()) for name in ("start_s", "window_end_s"))
-    came = result.queries["arrival_s"]
+    came = result.requests["arrival_s"]
     if came.empty or not result.provenance["workload"]["requests_hash"]:
         return start_s, end_s
     first_s, last_s = float(came.min()), float(came.max())
@@ -267,14 +267,14 @@ def asked_span(result: Result) -> tuple[float, float]:
 
 
 def load_of(result: Result) -> Load:
-    """Load of an online run, see `load`: of the time in which queries came, whatever was measured of it.
+    """Load of an online run, see `load`: of the time in which requests came, whatever was measured of it.
 
-    Where several queries came, all at one instant, that time is too short to say anything: ``"filling"``.
+    Where several requests came, all at one instant, that time is too short to say anything: ``"filling"``.
 
     Raises
     ------
     SimulationError
-        The run is not online, or was stopped: what was in flight then is not in its table of queries.
+        The run is not online, or was stopped: what was in flight then is not in its table of requests.
 
     Examples
     --------
@@ -286,7 +286,7 @@ def load_of(result: Result) -> Load:
     >>> load_of(hx.simulate(*system, workload=hx.online(rate_tokens_per_s=900, duration_s=300))).label
     'overloaded'
     """
-    summary, queries = result.summary.iloc[0], result.queries
+    summary, requests = result.summary.iloc[0], result.requests
     if summary["mode"] != "online":
         raise SimulationError(f"{result!r} is not online: its queue is what it was set to be")
     if summary["partial"]:
@@ -294,10 +294,10 @@ def load_of(result: Result) -> Load:
     start_s, end_s = asked_span(result)
     span_s, points = end_s - start_s, _points(start_s, end_s)
     if span_s <= 0:
-        return Load("stable" if len(queries) == 1 else "filling", 0.0, 0.0)
-    end = queries["end_s"]
-    begun = queries["prompt_done_s"].fillna(end)  # some are refused
-    came, first, last = (np.sort(times.to_numpy(float)) for times in (queries["arrival_s"], begun, end))
+        return Load("stable" if len(requests) == 1 else "filling", 0.0, 0.0)
+    end = requests["end_s"]
+    begun = requests["prompt_done_s"].fillna(end)  # some are refused
+    came, first, last = (np.sort(times.to_numpy(float)) for times in (requests["arrival_s"], begun, end))
     arrived, answered, gone = (np.searchsorted(times, points, side="right") for times in (came, first, last))
     in_flight, waiting = ((arrived - less).reshape(BLOCKS, POINTS).mean(axis=1) for less in (gone, answered))
     counts, _ = np.histogram(came, np.linspace(start_s, end_s, BLOCKS + 1))
@@ -306,7 +306,7 @@ def load_of(result: Result) -> Load:
         waiting,
         span_s=span_s,
         arrivals_per_s=float(counts.sum()) / span_s,
-        life_s=float((end - queries["arrival_s"]).mean()) if len(queries) else 0.0,
+        life_s=float((end - requests["arrival_s"]).mean()) if len(requests) else 0.0,
         dispersion=max(1.0, float(counts.var(ddof=1) / counts.mean())) if counts.any() else 1.0,
     )
 
@@ -317,7 +317,7 @@ def window_blocks(result: Result) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a block: in_flight (mean number of queries), decode_tokens_per_s.
+        One row a block: in_flight (mean number of requests), decode_tokens_per_s.
 
     Raises
     ------
@@ -347,7 +347,7 @@ def window_blocks(result: Result) -> pd.DataFrame:
     flying = timeline["in_flight"].to_numpy(float)
     in_flight = flying[last_before].reshape(BLOCKS, POINTS).mean(axis=1)
     if np.diff(time_s).max(initial=0.0) > 1.5 * step_s:
-        # Where samples were left out queries come and go in moments that the points may miss.
+        # Where samples were left out requests come and go in moments that the points may miss.
         until_s = np.append(time_s, max(end_s, time_s[-1]))
         in_flight = np.diff(np.interp(edges, until_s, _summed(flying * np.diff(until_s)))) / block_s
     decoded = np.interp(edges, time_s, timeline["decode_tokens"].to_numpy(float))
@@ -365,5 +365,5 @@ def _summed(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _points(start_s: float, end_s: float) -> NDArray[np.float64]:
-    """Times, evenly spread, at which the queries in flight are looked up."""
+    """Times, evenly spread, at which the requests in flight are looked up."""
     return start_s + (end_s - start_s) * (np.arange(BLOCKS * POINTS) + 0.5) / (BLOCKS * POINTS)

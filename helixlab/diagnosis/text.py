@@ -74,24 +74,24 @@ def counted(value: float, thing: str, several: str) -> str:
 
     Examples
     --------
-    >>> counted(1, "query was", "queries were"), counted(16.3, "query was", "queries were")
-    ('1 query was', '16.3 queries were')
+    >>> counted(1, "request was", "requests were"), counted(16.3, "request was", "requests were")
+    ('1 request was', '16.3 requests were')
     """
     told = number(value)
     return f"{told} {thing if told == '1' else several}"
 
 
 def part_of(some: int, whole: int) -> str:
-    """Some of the queries, and the verb in the past.
+    """Some of the requests, and the verb in the past.
 
     Examples
     --------
     >>> part_of(1, 47), part_of(3, 47), part_of(47, 47), part_of(1, 1)
-    ('1 of 47 queries was', '3 of 47 queries were', 'all 47 queries were', 'the only query was')
+    ('1 of 47 requests was', '3 of 47 requests were', 'all 47 requests were', 'the only request was')
     """
     if some == whole:
-        return "the only query was" if whole == 1 else f"all {whole} queries were"
-    return f"{some} of {whole} queries {'was' if some == 1 else 'were'}"
+        return "the only request was" if whole == 1 else f"all {whole} requests were"
+    return f"{some} of {whole} requests {'was' if some == 1 else 'were'}"
 
 
 def times(factor: float) -> str:
@@ -198,7 +198,7 @@ def part(words: str, suggestion: str, *parts: str) -> Callable[[Case], Told]:
     return told
 
 
-FEWER_IN_FLIGHT: Final = "Give the fullest nodes fewer layers, or keep fewer queries in flight."
+FEWER_IN_FLIGHT: Final = "Give the fullest nodes fewer layers, or keep fewer requests in flight."
 SELDOM: Final = "This is seldom enough to be left alone; where it grows, give the fullest nodes fewer layers."
 
 
@@ -222,44 +222,44 @@ def cut_words(cut: pd.DataFrame) -> str:
 
 
 def refusals(result: Result, for_dropped: str) -> tuple[str, str]:
-    """How many queries were refused for good, and why, to end a sentence; and what would have helped."""
-    queries, row = result.queries, result.summary.iloc[0]
-    refused = int(row["queries_refused"])
+    """How many requests were refused for good, and why, to end a sentence; and what would have helped."""
+    requests, row = result.requests, result.summary.iloc[0]
+    refused = int(row["requests_refused"])
     if not refused:
         return "", for_dropped
-    reasons = queries.loc[queries["outcome"] == "refused", "reason"]
-    # A reason is told of one query.
-    why = re.sub(r"\bit\b", "such a query", reasons.mode().iloc[0], count=1)
-    all_of_them = refused == int((queries["outcome"] != "finished").sum())
+    reasons = requests.loc[requests["outcome"] == "refused", "reason"]
+    # A reason is told of one request.
+    why = re.sub(r"\bit\b", "such a request", reasons.mode().iloc[0], count=1)
+    all_of_them = refused == int((requests["outcome"] != "finished").sum())
     for_good = " for good" if all_of_them else f", {refused} of them for good"
     because = "because" if reasons.nunique() == 1 else "mostly because"
-    for_refused = "Give the nodes on their way fewer layers, or leave such queries out."
+    for_refused = "Give the nodes on their way fewer layers, or leave such requests out."
     if result.links["batch_masked"].sum() > 0 or "batch" in reasons.mode().iloc[0]:
         for_refused = (
-            "Serve them with execution='chunked', which cuts long prompts, or leave such queries out."
+            "Serve them with execution='chunked', which cuts long prompts, or leave such requests out."
         )
-    return f"{for_good}, {because} {why}", for_dropped if row["queries_dropped"] else for_refused
+    return f"{for_good}, {because} {why}", for_dropped if row["requests_dropped"] else for_refused
 
 
 def against_preemption(facts: Facts) -> str:
-    """What to do about preempted queries."""
+    """What to do about preempted requests."""
     return FEWER_IN_FLIGHT if facts.preempted else SELDOM
 
 
 def computed_again(count: int) -> str:
-    """How often a query was preempted."""
+    """How often a request was preempted."""
     often = "Once" if count == 1 else f"{count} times"
-    return f"{often} a query lost its KV cache to another and was computed again"
+    return f"{often} a request lost its KV cache to another and was computed again"
 
 
 def held_for(result: Result) -> str:
-    """How long queries of the run waited at the coordinator, on the mean of all, where that is known."""
-    each_s = held_s(result) / max(int(result.summary["queries_fed"].item()), 1)
+    """How long requests of the run waited at the coordinator, on the mean of all, where that is known."""
+    each_s = held_s(result) / max(int(result.summary["requests_fed"].item()), 1)
     return "" if math.isnan(each_s) else f", {number(each_s)} seconds on the mean of all"
 
 
 def how_busy(busy: float) -> str:
-    """How busy nodes were while queries waited: little, or not."""
+    """How busy nodes were while requests waited: little, or not."""
     share = percent(busy)
     if busy >= SATURATED_ABOVE:
         return f"nodes were busy {share} of the time"

@@ -1,4 +1,4 @@
-"""The coordinator: takes queries in, starts their iterations, gathers what comes back."""
+"""The coordinator: takes requests in, starts their iterations, gathers what comes back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from helixlab.engine.requests import (
     NO_WAY,
     REFUSED,
     draw,
-    free_request,
+    free_work_item,
     hold,
     hold_evicted,
     is_evicted,
     leave,
-    new_request,
+    new_work_item,
     take_back,
     trigger,
 )
@@ -28,10 +28,10 @@ __all__ = ["feed", "gather", "iterate", "retry_held"]
 
 
 @rare
-def feed(state, query, choose, on_start, on_finish):
-    """A query arrives."""
+def feed(state, request, choose, on_start, on_finish):
+    """A request arrives."""
     run = state.run[0]
-    entry = state.queries[query]
+    entry = state.requests[request]
     entry.arrival_s = run.now_s
     entry.iteration_start_s = run.now_s
     entry.in_use = 1
@@ -40,33 +40,33 @@ def feed(state, query, choose, on_start, on_finish):
     if run.online and run.next_arrival < run.arrivals_known:
         draw(state, state.arrivals[run.next_arrival].arrival_s)
     if run.held > 0 and run.plans_ahead:
-        hold(state, query)
-    elif _plan(state, query, choose, on_finish):
-        _start(state, query, on_start)
+        hold(state, request)
+    elif _plan(state, request, choose, on_finish):
+        _start(state, request, on_start)
     elif run.drop_on_full:
-        leave(state, query, DROPPED)
+        leave(state, request, DROPPED)
     else:
-        hold(state, query)
+        hold(state, request)
         if run.held == run.in_flight:
             # Nothing will finish and trigger one.
             push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
 
 
 @inlined
-def _plan(state, query, choose, on_finish):
+def _plan(state, request, choose, on_finish):
     """Choose the whole pipeline, for schedulers that plan ahead; false if nothing fits somewhere."""
     if not state.run[0].plans_ahead:
         return True
-    entry = state.queries[query]
+    entry = state.requests[request]
     node = len(state.nodes) - 1
     entry.hops = 0
     while True:
-        row = choose(view(state), node, query)
+        row = choose(view(state), node, request)
         if row == NONE or not belongs(state, node, row):
-            on_finish(view(state), query)
+            on_finish(view(state), request)
             entry.hops = 0
             return False
-        state.pipelines[query, entry.hops] = row
+        state.pipelines[request, entry.hops] = row
         entry.hops += 1
         if state.links[row].queue == NONE:
             return True
@@ -74,21 +74,21 @@ def _plan(state, query, choose, on_finish):
 
 
 @inlined
-def iterate(state, query, on_start):
-    """The next iteration of a query, unless it lost its KV cache in the meantime."""
-    if is_evicted(state.run, state.queries, query):
-        hold_evicted(state, query)
+def iterate(state, request, on_start):
+    """The next iteration of a request, unless it lost its KV cache in the meantime."""
+    if is_evicted(state.run, state.requests, request):
+        hold_evicted(state, request)
     else:
-        _start(state, query, on_start)
+        _start(state, request, on_start)
 
 
 @inlined
-def _start(state, query, on_start):
-    """Start an iteration of the query at the coordinator."""
+def _start(state, request, on_start):
+    """Start an iteration of the request at the coordinator."""
     run = state.run[0]
-    entry = state.queries[query]
+    entry = state.requests[request]
     coordinator = len(state.nodes) - 1
-    on_start(view(state), query)
+    on_start(view(state), request)
     is_prompt = entry.kv_tokens == 0
     tokens, context_tokens = 1, entry.kv_tokens
     if is_prompt:
@@ -100,32 +100,32 @@ def _start(state, query, on_start):
         chunk = min(tokens, run.chunk_tokens)
     left = tokens
     while left > 0:
-        row = new_request(state.run, state.queries, state.requests, query)
-        request = state.requests[row]
-        request.tokens = min(chunk, left)
-        request.is_prompt = is_prompt
-        request.context_tokens = context_tokens
+        row = new_work_item(state.run, state.requests, state.work_items, request)
+        item = state.work_items[row]
+        item.tokens = min(chunk, left)
+        item.is_prompt = is_prompt
+        item.context_tokens = context_tokens
         if run.keep_breakdown:
             start_marks(state.spent, row, entry.iteration_start_s, entry.held_s, run.now_s)
-        get_ready(state.run, state.nodes, state.requests, coordinator, row)
-        context_tokens += request.tokens
-        left -= request.tokens
+        get_ready(state.run, state.nodes, state.work_items, coordinator, row)
+        context_tokens += item.tokens
+        left -= item.tokens
     follow(state.run, state.followups, SEND, coordinator)
 
 
 @rare
 def retry_held(state, choose, on_start, on_finish):
-    """Start the held query that arrived first, if it fits; then the next is tried."""
+    """Start the held request that arrived first, if it fits; then the next is tried."""
     run = state.run[0]
-    query = run.first_held
-    if query == NONE:
+    request = run.first_held
+    if request == NONE:
         if run.feeds_owed > 0:
             run.feeds_owed -= 1
             draw(state, run.now_s + run.feed_delay_s)
             push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
         return
-    entry = state.queries[query]
-    fits = _plan(state, query, choose, on_finish)
+    entry = state.requests[request]
+    fits = _plan(state, request, choose, on_finish)
     alone = run.held == run.in_flight
     if not fits and not alone:
         return
@@ -134,35 +134,35 @@ def retry_held(state, choose, on_start, on_finish):
     entry.held = 0
     entry.held_s += run.now_s - entry.held_since_s
     if fits:
-        _start(state, query, on_start)
+        _start(state, request, on_start)
     else:
         entry.reason = NO_WAY
-        leave(state, query, REFUSED)  # it does not fit though nothing else runs
+        leave(state, request, REFUSED)  # it does not fit though nothing else runs
         trigger(state, True)
     push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
 
 
 @inlined
 def gather(state, row, on_finish):
-    """A request is back at the coordinator: with the last one of an iteration, go on or let the query go."""
+    """A work item is back at the coordinator: with the last one of an iteration, go on or let the request go."""
     run = state.run[0]
-    query = state.requests[row].query
-    entry = state.queries[query]
+    request = state.work_items[row].request
+    entry = state.requests[request]
     if entry.evicted:
         take_back(state, row)
         return
-    free_request(state.run, state.queries, state.requests, row)
-    if entry.requests > 0:
+    free_work_item(state.run, state.requests, state.work_items, row)
+    if entry.work_items > 0:
         return  # other chunks of the prompt are still under way
     is_prompt = entry.kv_tokens == 0
     entry.kv_tokens += entry.iteration_tokens
     if is_prompt and entry.iteration > 0:
         # Its cache is restored as it was before it was preempted.
-        follow(state.run, state.followups, ITERATE, query)
+        follow(state.run, state.followups, ITERATE, request)
         return
     if run.keep_iterations:
         log = state.iterations[run.iterations]
-        log.query = entry.id
+        log.request = entry.id
         log.iteration = entry.iteration
         log.tokens = entry.iteration_tokens
         log.start_s = entry.iteration_start_s
@@ -181,13 +181,13 @@ def gather(state, row, on_finish):
     else:
         run.decode_tokens += 1
     if entry.iteration == entry.output_tokens:
-        free_kv(state, query)
-        on_finish(view(state), query)
-        leave(state, query, FINISHED)
+        free_kv(state, request)
+        on_finish(view(state), request)
+        leave(state, request, FINISHED)
         trigger(state, True)
         return
     entry.iteration += 1
     entry.iteration_start_s = run.now_s
-    follow(state.run, state.followups, ITERATE, query)
+    follow(state.run, state.followups, ITERATE, request)
     if is_prompt:
         trigger(state, False)

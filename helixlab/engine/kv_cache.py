@@ -1,8 +1,8 @@
 """Room in the KV caches.
 
-A request takes the room it needs on a node when it first joins a batch there. A prompt that finds
-none waits. A decode that finds none sends the youngest query on the node back to the coordinator,
-where it waits and then computes its tokens again, so that the oldest queries always get on.
+A work item takes the room it needs on a node when it first joins a batch there. A prompt that finds
+none waits. A decode that finds none sends the youngest request on the node back to the coordinator,
+where it waits and then computes its tokens again, so that the oldest requests always get on.
 """
 
 from __future__ import annotations
@@ -32,81 +32,84 @@ KV_NEVER = 2
 
 @inlined
 def reserve_kv(state, node, row, on_finish):
-    """Take the room a request needs on this node for all its layers; a first chunk does so for its prompt."""
+    """Take the room a work item needs on this node for all its layers; a first chunk does so for its prompt."""
     entry = state.nodes[node]
-    request = state.requests[row]
-    if request.kv_reserved:
+    item = state.work_items[row]
+    if item.kv_reserved:
         return KV_FITS
-    query = request.query
-    tokens = request.tokens
-    layers = state.links[request.link].layers
-    if request.is_prompt:
-        asked = state.queries[query]
-        tokens = asked.iteration_tokens if request.context_tokens == 0 else 0
+    request = item.request
+    tokens = item.tokens
+    layers = state.links[item.link].layers
+    if item.is_prompt:
+        asked = state.requests[request]
+        tokens = asked.iteration_tokens if item.context_tokens == 0 else 0
         if (asked.input_tokens + asked.output_tokens) * layers > entry.kv_capacity_token_layers:
             return KV_NEVER
     while entry.kv_used_token_layers + tokens * layers > entry.kv_capacity_token_layers:
-        if request.is_prompt:
+        if item.is_prompt:
             entry.kv_blocked = 1
-            if request.waits_for_kv == 0:
-                request.waits_for_kv = 1
+            if item.waits_for_kv == 0:
+                item.waits_for_kv = 1
                 state.run[0].kv_waits += 1
             return KV_WAITS
         youngest = _youngest_on(state, node)
         evict(state, youngest, on_finish)
         state.run[0].preempted += 1
-        if youngest == query:
+        if youngest == request:
             return KV_WAITS
     entry.kv_used_token_layers += tokens * layers
-    state.kv_tokens[query, request.hop] += tokens
-    request.kv_reserved = 1
-    request.waits_for_kv = 0
+    state.kv_tokens[request, item.hop] += tokens
+    item.kv_reserved = 1
+    item.waits_for_kv = 0
     return KV_FITS
 
 
 @rare
 def _youngest_on(state, node):
-    """The query with KV cache on the node that arrived last."""
+    """The request with KV cache on the node that arrived last."""
     youngest = NONE
-    for query in range(len(state.queries)):
-        entry = state.queries[query]
+    for request in range(len(state.requests)):
+        entry = state.requests[request]
         if not entry.in_use or entry.held or entry.evicted:
             continue
-        if youngest != NONE and entry.id < state.queries[youngest].id:
+        if youngest != NONE and entry.id < state.requests[youngest].id:
             continue
         for hop in range(entry.hops):
-            if state.links[state.pipelines[query, hop]].receiver == node and state.kv_tokens[query, hop] > 0:
-                youngest = query
+            if (
+                state.links[state.pipelines[request, hop]].receiver == node
+                and state.kv_tokens[request, hop] > 0
+            ):
+                youngest = request
     return youngest
 
 
 @rare
-def free_kv(state, query):
-    """Give back all room of a query, and let nodes look again at what waits for room."""
-    entry = state.queries[query]
+def free_kv(state, request):
+    """Give back all room of a request, and let nodes look again at what waits for room."""
+    entry = state.requests[request]
     for hop in range(entry.hops):
-        link = state.links[state.pipelines[query, hop]]
+        link = state.links[state.pipelines[request, hop]]
         if link.queue != NONE:
             node = state.nodes[link.receiver]
-            node.kv_used_token_layers -= state.kv_tokens[query, hop] * link.layers
-            state.kv_tokens[query, hop] = 0
+            node.kv_used_token_layers -= state.kv_tokens[request, hop] * link.layers
+            state.kv_tokens[request, hop] = 0
             if node.kv_blocked:
                 wake(state.run, state.followups, state.nodes, link.receiver)
     entry.kv_tokens = 0
 
 
 @rare
-def evict(state, query, on_finish):
-    """Take all room from a query; its requests are taken back where they are next met."""
-    on_finish(view(state), query)
-    # Whichever node has a request looks at it at this instant; on a link it is met on arrival.
+def evict(state, request, on_finish):
+    """Take all room from a request; its work items are taken back where they are next met."""
+    on_finish(view(state), request)
+    # Whichever node has a work item looks at it at this instant; on a link it is met on arrival.
     wake(state.run, state.followups, state.nodes, len(state.nodes) - 1)
-    for hop in range(state.queries[query].hops):
-        link = state.links[state.pipelines[query, hop]]
+    for hop in range(state.requests[request].hops):
+        link = state.links[state.pipelines[request, hop]]
         if link.queue != NONE:
             wake(state.run, state.followups, state.nodes, link.receiver)
-    free_kv(state, query)
-    state.queries[query].evicted = 1
+    free_kv(state, request)
+    state.requests[request].evicted = 1
     state.run[0].evicted += 1
 
 
@@ -139,34 +142,34 @@ def stored_kv(state: State, now_s: float) -> NDArray[np.int64]:
     events = state.events[: state.run["events"][0]]
     travelling = set(events["subject"][(events["kind"] == ARRIVE) | (events["kind"] == SENT)].tolist())
     for row in _rows_in_use(state):
-        request = state.requests[row]
-        query = int(request["query"])
+        item = state.work_items[row]
+        request = int(item["request"])
         # The first chunk of a prompt sets room aside for all of them.
-        later_chunk = request["is_prompt"] and request["context_tokens"] > 0
-        for hop in range(max(int(request["hop"]), 0), int(state.queries[query]["hops"])):
-            link = state.links[state.pipelines[query, hop]]
-            at_hop = hop == request["hop"]
-            counted = later_chunk or (at_hop and request["kv_reserved"])
-            if link["queue"] == NONE or not counted or state.kv_tokens[query, hop] == 0:
+        later_chunk = item["is_prompt"] and item["context_tokens"] > 0
+        for hop in range(max(int(item["hop"]), 0), int(state.requests[request]["hops"])):
+            link = state.links[state.pipelines[request, hop]]
+            at_hop = hop == item["hop"]
+            counted = later_chunk or (at_hop and item["kv_reserved"])
+            if link["queue"] == NONE or not counted or state.kv_tokens[request, hop] == 0:
                 continue
             node = state.nodes[link["receiver"]]
             end = int(node["first_layer"] + node["layers"])
             first = end - int(link["layers"])
             layer = reached.get(row, end) if at_hop and row not in travelling else first
-            stored[link["receiver"]] -= int(request["tokens"]) * (end - layer)
+            stored[link["receiver"]] -= int(item["tokens"]) * (end - layer)
     return stored
 
 
 def _rows_in_use(state: State) -> list[int]:
-    free, row = set(), int(state.run["free_request"][0])
+    free, row = set(), int(state.run["free_work_item"][0])
     while row != NONE:
         free.add(row)
-        row = int(state.requests[row]["next"])
-    return [row for row in range(len(state.requests)) if row not in free]
+        row = int(state.work_items[row]["next"])
+    return [row for row in range(len(state.work_items)) if row not in free]
 
 
 def _reached_layers(state: State, now_s: float) -> dict[int, int]:
-    """The next layer to run of every request that waits or runs at a node."""
+    """The next layer to run of every work item that waits or runs at a node."""
     reached = {}
     for queue in state.queues:
         for row in _linked(state, int(queue["head"])):
@@ -188,5 +191,5 @@ def _linked(state: State, row: int) -> list[int]:
     rows = []
     while row != NONE:
         rows.append(row)
-        row = int(state.requests[row]["next"])
+        row = int(state.work_items[row]["next"])
     return rows

@@ -2,7 +2,7 @@
 
 Everything the engine knows stands in the State, so `advance` can return at any event and be called
 again. At one instant it first handles all events that are due, in the order they were created,
-then what these caused, in the order of cause: sending, starting batches, going on with queries.
+then what these caused, in the order of cause: sending, starting batches, going on with requests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from helixlab.engine.recording import LINK_LATENCY, put_down, take_sample
 from helixlab.engine.requests import draw, is_evicted, take_back
 from helixlab.engine.state import ADMITS, CHOOSE, NONE, ON_FINISH, ON_READY, ON_START, state_type
 
-__all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "advance", "draw_query"]
+__all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "advance", "draw_request"]
 
 DONE = 0
 """No event is left."""
@@ -52,31 +52,31 @@ ERROR = 4
 def _short_of_room(state):
     """Whether the next step might not find the room it needs."""
     run = state.run[0]
-    requests = len(state.requests)
+    work_items = len(state.work_items)
     return (
-        run.free_query == NONE
-        or run.free_requests < run.most_chunks
+        run.free_request == NONE
+        or run.free_work_items < run.most_chunks
         or run.iterations + 1 > len(state.iterations)
         or run.batches_logged + 1 > len(state.batch_log)
-        or run.query_logs + requests + 1 > len(state.query_logs)
-        or run.events + requests + 4 > len(state.events)
-        or run.followups_end + 3 * requests + 3 * len(state.nodes) + 4 > len(state.followups)
+        or run.request_logs + work_items + 1 > len(state.request_logs)
+        or run.events + work_items + 4 > len(state.events)
+        or run.followups_end + 3 * work_items + 3 * len(state.nodes) + 4 > len(state.followups)
     )
 
 
 @compiled(types.void(state_type, types.float64))
-def draw_query(state: Any, due_s: float) -> None:
-    """Let the workload's next query come at `due_s`."""
+def draw_request(state: Any, due_s: float) -> None:
+    """Let the workload's next request come at `due_s`."""
     draw(state, due_s)
 
 
 @inlined
 def _arrive(state, row):
-    """A request reaches the end of its link: a node, or the coordinator, which gathers what comes at once."""
+    """A work item reaches the end of its link: a node, or the coordinator, which gathers what comes at once."""
     run = state.run[0]
-    request = state.requests[row]
-    queue = state.links[request.link].queue
-    if is_evicted(state.run, state.queries, request.query):
+    item = state.work_items[row]
+    queue = state.links[item.link].queue
+    if is_evicted(state.run, state.requests, item.request):
         take_back(state, row)
         return
     if run.keep_breakdown:
@@ -84,11 +84,11 @@ def _arrive(state, row):
     if queue != NONE:
         join_queue(state, row, queue)
         return
-    request.next = NONE
+    item.next = NONE
     if run.first_gathered == NONE:
         run.first_gathered = row
     else:
-        state.requests[run.last_gathered].next = row
+        state.work_items[run.last_gathered].next = row
     run.last_gathered = row
     follow(state.run, state.followups, GATHER, NONE)
 
@@ -130,7 +130,7 @@ def advance(
             return NEEDS_ARRIVALS
         if run.first_gathered != NONE and run.gathering:
             row = run.first_gathered
-            run.first_gathered = state.requests[row].next
+            run.first_gathered = state.work_items[row].next
             gather(state, row, on_finish)
             continue
         run.gathering = 0
@@ -139,7 +139,7 @@ def advance(
             run.woken = 0
             kind, subject = pop(state.run, state.events)
             if kind == ARRIVE:
-                if state.links[state.requests[subject].link].latency_s > 0:
+                if state.links[state.work_items[subject].link].latency_s > 0:
                     _arrive(state, subject)
                 else:
                     follow(state.run, state.followups, ARRIVED, subject)

@@ -28,7 +28,7 @@ LEAST_RATE_BYTES_PER_S = 10.0
 
 
 @inlined
-def wait_for_link(nodes, links, requests, row, chosen):
+def wait_for_link(nodes, links, work_items, row, chosen):
     """Join the queue of a link; links with a queue are listed at their sender, in their order."""
     link = links[chosen]
     if link.waiting_head == NONE:
@@ -45,7 +45,7 @@ def wait_for_link(nodes, links, requests, row, chosen):
         else:
             links[before].next_waiting_link = chosen
     else:
-        requests[link.waiting_tail].next = row
+        work_items[link.waiting_tail].next = row
     link.waiting_tail = row
 
 
@@ -68,10 +68,10 @@ def offer_rate(nodes, links, row):
 def send_at_shared_rate(state, row, chosen):
     """Send at what the network cards have left, and tell when that is done."""
     link = state.links[chosen]
-    request = state.requests[row]
+    item = state.work_items[row]
     rate = link.free_rate_bytes_per_s
     link.free_rate_bytes_per_s = 0.0
-    request.rate_bytes_per_s = rate
+    item.rate_bytes_per_s = rate
     link.used_bytes_per_s += rate
     state.nodes[link.sender].nic_out_used_bytes_per_s += rate
     state.nodes[link.receiver].nic_in_used_bytes_per_s += rate
@@ -82,31 +82,31 @@ def send_at_shared_rate(state, row, chosen):
 
 @inlined
 def transmit(state, row, chosen, start_s, rate_bytes_per_s):
-    """Put a request on its link, which sends it from `start_s` on; gives when it is sent."""
-    request = state.requests[row]
+    """Put a work item on its link, which sends it from `start_s` on; gives when it is sent."""
+    item = state.work_items[row]
     link = state.links[chosen]
-    request.hop += 1
-    request.link = chosen
-    request.sent_s = start_s
-    request.next = NONE
+    item.hop += 1
+    item.link = chosen
+    item.sent_s = start_s
+    item.next = NONE
     # Added and taken away in the reference's order, to be equal to the last digit.
-    sent_s = start_s + (link.latency_s + request.tokens * link.bytes_per_token / rate_bytes_per_s)
+    sent_s = start_s + (link.latency_s + item.tokens * link.bytes_per_token / rate_bytes_per_s)
     sent_s -= link.latency_s
     if state.run[0].keep_breakdown:
         link.wait_s += put_down(state.spent, row, LINK_WAIT, start_s)
         put_down(state.spent, row, SENDING, sent_s)
     link.busy_s += max(sent_s - max(start_s, link.free_at_s), 0.0)
     link.free_at_s = max(link.free_at_s, sent_s)
-    link.sent_tokens += request.tokens
+    link.sent_tokens += item.tokens
     return sent_s
 
 
 @inlined
 def sent(state, row):
-    """A request has left its sender: give the rate back, let the sender go on."""
-    request = state.requests[row]
-    link = state.links[request.link]
-    rate = request.rate_bytes_per_s
+    """A work item has left its sender: give the rate back, let the sender go on."""
+    item = state.work_items[row]
+    link = state.links[item.link]
+    rate = item.rate_bytes_per_s
     link.used_bytes_per_s -= rate
     state.nodes[link.sender].nic_out_used_bytes_per_s -= rate
     state.nodes[link.receiver].nic_in_used_bytes_per_s -= rate
@@ -132,25 +132,25 @@ def belongs(state, node, row):
 
 
 @inlined
-def get_ready(runs, nodes, requests, node, row):
-    """A request is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
-    request = requests[row]
+def get_ready(runs, nodes, work_items, node, row):
+    """A work item is ready to leave `node`; the next hop of its pipeline may not be chosen yet."""
+    item = work_items[row]
     run = runs[0]
-    request.kv_reserved = 0
-    request.reported = 0
-    request.ready_order = run.next_ready_order
+    item.kv_reserved = 0
+    item.reported = 0
+    item.ready_order = run.next_ready_order
     run.next_ready_order += 1
-    _to_outbox(nodes, requests, node, row)
+    _to_outbox(nodes, work_items, node, row)
 
 
 @inlined
-def _to_outbox(nodes, requests, node, row):
+def _to_outbox(nodes, work_items, node, row):
     sender = nodes[node]
-    requests[row].next = NONE
+    work_items[row].next = NONE
     if sender.outbox_head == NONE:
         sender.outbox_head = row
     else:
-        requests[sender.outbox_tail].next = row
+        work_items[sender.outbox_tail].next = row
     sender.outbox_tail = row
 
 
@@ -168,47 +168,47 @@ def send(state, node, choose, on_ready):
 
 @inlined
 def _first_ready(state, node, on_ready):
-    """Take the first request out of the outbox, NONE if it is empty, and tell the scheduler of it."""
+    """Take the first work item out of the outbox, NONE if it is empty, and tell the scheduler of it."""
     sender = state.nodes[node]
     row = sender.outbox_head
     if row == NONE:
         return NONE
-    request = state.requests[row]
-    sender.outbox_head = request.next
-    request.next = NONE
-    if request.hop != NONE and request.reported == 0:
-        on_ready(state.links[request.link], state.run[0].now_s - request.sent_s)
-        request.reported = 1
+    item = state.work_items[row]
+    sender.outbox_head = item.next
+    item.next = NONE
+    if item.hop != NONE and item.reported == 0:
+        on_ready(state.links[item.link], state.run[0].now_s - item.sent_s)
+        item.reported = 1
     return row
 
 
 @inlined
 def _next_link(state, node, row, choose):
-    """The link of a request's next hop: chosen before, or by the scheduler now, or NONE."""
-    request = state.requests[row]
-    query = request.query
-    hop = request.hop + 1
-    if not request.is_prompt:
-        return state.pipelines[query, hop]
-    entry = state.queries[query]
+    """The link of a work item's next hop: chosen before, or by the scheduler now, or NONE."""
+    item = state.work_items[row]
+    request = item.request
+    hop = item.hop + 1
+    if not item.is_prompt:
+        return state.pipelines[request, hop]
+    entry = state.requests[request]
     if hop < entry.hops:
-        return state.pipelines[query, hop]
-    chosen = choose(view(state), node, query)
+        return state.pipelines[request, hop]
+    chosen = choose(view(state), node, request)
     if chosen == NONE or not belongs(state, node, chosen):
         return NONE
-    state.pipelines[query, hop] = chosen
+    state.pipelines[request, hop] = chosen
     entry.hops = hop + 1
     return chosen
 
 
 @inlined
 def _send_at_fixed_rates(state, node, choose, on_ready):
-    """The rates never change, so it is known at once when a link will be free for each request."""
+    """The rates never change, so it is known at once when a link will be free for each work item."""
     while True:
         row = _first_ready(state, node, on_ready)
         if row == NONE:
             return
-        if is_evicted(state.run, state.queries, state.requests[row].query):
+        if is_evicted(state.run, state.requests, state.work_items[row].request):
             take_back(state, row)
             continue
         chosen = _next_link(state, node, row, choose)
@@ -223,34 +223,34 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
 
 @inlined
 def _send_by_queue(state, node, choose, on_ready):
-    """Every request joins the queue of its link at once; then each free link sends its first."""
+    """Every work item joins the queue of its link at once; then each free link sends its first."""
     sender = state.nodes[node]
     last = sender.outbox_tail if sender.outbox_head != NONE else NONE
     last_sender = NONE
     row = NONE
     while row != last:
         row = _first_ready(state, node, on_ready)
-        request = state.requests[row]
-        if request.hop != NONE:
+        item = state.work_items[row]
+        if item.hop != NONE:
             # Where it came from the links look different now.
-            before = state.links[request.link].sender
+            before = state.links[item.link].sender
             if before != last_sender:
                 follow(state.run, state.followups, SEND, before)
                 last_sender = before
-        if is_evicted(state.run, state.queries, request.query):
+        if is_evicted(state.run, state.requests, item.request):
             take_back(state, row)
             continue
         chosen = _next_link(state, node, row, choose)
         if chosen == NONE:
-            _to_outbox(state.nodes, state.requests, node, row)
+            _to_outbox(state.nodes, state.work_items, node, row)
         else:
-            wait_for_link(state.nodes, state.links, state.requests, row, chosen)
+            wait_for_link(state.nodes, state.links, state.work_items, row, chosen)
     _send_waiting(state, node)
 
 
 @inlined
 def _send_waiting(state, node):
-    """Each free link with requests in its queue sends the first, at the rates there are before any does."""
+    """Each free link with work items in its queue sends the first, at the rates there are before any does."""
     sender = state.nodes[node]
     chosen = sender.first_waiting_link
     while chosen != NONE:
@@ -262,8 +262,8 @@ def _send_waiting(state, node):
         link = state.links[chosen]
         while link.waiting_head != NONE and link.free_rate_bytes_per_s > 0:
             row = link.waiting_head
-            link.waiting_head = state.requests[row].next
-            if is_evicted(state.run, state.queries, state.requests[row].query):
+            link.waiting_head = state.work_items[row].next
+            if is_evicted(state.run, state.requests, state.work_items[row].request):
                 take_back(state, row)
             else:
                 send_at_shared_rate(state, row, chosen)
@@ -278,22 +278,24 @@ def _send_waiting(state, node):
 
 @inlined
 def _send_on_free_links(state, node, choose, on_ready):
-    """Requests, in the order they got ready, take their link if it is free, or have a free one chosen."""
+    """Work items, in the order they got ready, take their link if it is free, or have a free one chosen."""
     sender = state.nodes[node]
     undecided = NONE
     tail = NONE
     while sender.outbox_head != NONE:
         row = _first_ready(state, node, on_ready)
-        request = state.requests[row]
-        if is_evicted(state.run, state.queries, request.query):
+        item = state.work_items[row]
+        if is_evicted(state.run, state.requests, item.request):
             take_back(state, row)
-        elif request.hop + 1 < state.queries[request.query].hops:
-            wait_for_link(state.nodes, state.links, state.requests, row, _next_link(state, node, row, choose))
+        elif item.hop + 1 < state.requests[item.request].hops:
+            wait_for_link(
+                state.nodes, state.links, state.work_items, row, _next_link(state, node, row, choose)
+            )
         else:
             if undecided == NONE:
                 undecided = row
             else:
-                state.requests[tail].next = row
+                state.work_items[tail].next = row
             tail = row
     if undecided != NONE:
         _choose_free_links(state, node, undecided, choose)
@@ -302,32 +304,32 @@ def _send_on_free_links(state, node, choose, on_ready):
 
 @inlined
 def _choose_free_links(state, node, row, choose):
-    """Go through a list of undecided requests; those without a free link stay in the outbox."""
+    """Go through a list of undecided work items; those without a free link stay in the outbox."""
     sender = state.nodes[node]
     for chosen in range(sender.first_link, sender.first_link + sender.links):
         offer_rate(state.nodes, state.links, chosen)
         state.links[chosen].taken = 0
     while row != NONE:
-        request = state.requests[row]
-        following = request.next
-        request.next = NONE
+        item = state.work_items[row]
+        following = item.next
+        item.next = NONE
         # Free links on which something older waits will send that.
         chosen = sender.first_waiting_link
         while chosen != NONE:
             link = state.links[chosen]
-            if state.requests[link.waiting_head].ready_order < request.ready_order:
+            if state.work_items[link.waiting_head].ready_order < item.ready_order:
                 link.taken = 1
             chosen = link.next_waiting_link
         chosen = _next_link(state, node, row, choose)
         if chosen == NONE:
-            _to_outbox(state.nodes, state.requests, node, row)
+            _to_outbox(state.nodes, state.work_items, node, row)
         else:
             link = state.links[chosen]
             link.taken = 1
             ahead = link.waiting_head
-            if ahead == NONE or state.requests[ahead].ready_order < request.ready_order:
-                wait_for_link(state.nodes, state.links, state.requests, row, chosen)
+            if ahead == NONE or state.work_items[ahead].ready_order < item.ready_order:
+                wait_for_link(state.nodes, state.links, state.work_items, row, chosen)
             else:
                 link.waiting_head = row
-                request.next = ahead
+                item.next = ahead
         row = following

@@ -1,4 +1,4 @@
-"""A node at work: one batch at a time, from one layer at which requests may enter to the next."""
+"""A node at work: one batch at a time, from one layer at which work items may enter to the next."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ OUTSIDE_PROFILE = 2
 
 
 @inlined
-def append(queues, requests, queue_row, row):
-    """Put a request at the end of a queue."""
+def append(queues, work_items, queue_row, row):
+    """Put a work item at the end of a queue."""
     queue = queues[queue_row]
-    requests[row].next = NONE
+    work_items[row].next = NONE
     if queue.head == NONE:
         queue.head = row
     else:
-        requests[queue.tail].next = row
+        work_items[queue.tail].next = row
     queue.tail = row
     queue.length += 1
-    queue.prompts += requests[row].is_prompt
+    queue.prompts += work_items[row].is_prompt
 
 
 @inlined
 def join_queue(state, row, queue_row):
-    """A request reaches a node."""
+    """A work item reaches a node."""
     node = state.queues[queue_row].node
-    append(state.queues, state.requests, queue_row, row)
-    state.nodes[node].received_tokens += state.requests[row].tokens
+    append(state.queues, state.work_items, queue_row, row)
+    state.nodes[node].received_tokens += state.work_items[row].tokens
     follow(state.run, state.followups, START, node)
 
 
 @inlined
 def _next_waiting(nodes, queues, node, row):
-    """The first queue from `row` on, in a circle over the layers, that has requests; `row` if none has."""
+    """The first queue from `row` on, in a circle over the layers, that has work items; `row` if none has."""
     entry = nodes[node]
     at = row
     for _ in range(entry.queues):
@@ -62,7 +62,7 @@ def _following(entry, row):
 
 @inlined
 def start_batch(state, node, admits, on_finish):
-    """If the node is free, form a batch from its current queue, or the next that has a request that fits."""
+    """If the node is free, form a batch from its current queue, or the next that has a work item that fits."""
     entry = state.nodes[node]
     if entry.busy or entry.queues == 0:
         return
@@ -98,7 +98,7 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
     queue = state.queues[queue_row]
     entry.batch_head = NONE
     entry.batch_tail = NONE
-    entry.batch_prompt_requests = 0
+    entry.batch_prompts = 0
     entry.batch_prompt_tokens = 0
     entry.batch_decode_tokens = 0
     entry.batch_context_tokens = 0
@@ -111,34 +111,34 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
     queue.length = 0
     queue.prompts = 0
     while row != NONE:
-        request = state.requests[row]
-        query = request.query
-        following = request.next
-        if is_evicted(state.run, state.queries, query):
+        item = state.work_items[row]
+        request = item.request
+        following = item.next
+        if is_evicted(state.run, state.requests, request):
             take_back(state, row)
             row = following
             continue
         # A prompt computed again after a preemption may exceed the limits, alone, where it is measured.
         lone = (
             entry.batch_head == NONE
-            and request.is_prompt
-            and state.queries[query].iteration > 0
-            and request.tokens < state.prompt_s.shape[1]
-            and state.prompt_s[entry.profile, request.tokens] > 0
+            and item.is_prompt
+            and state.requests[request].iteration > 0
+            and item.tokens < state.prompt_s.shape[1]
+            and state.prompt_s[entry.profile, item.tokens] > 0
         )
         fits = KV_WAITS
         reason = OVER_KV_CACHE
-        waited_for_kv = request.waits_for_kv
-        if admits(entry, request) or lone:
+        waited_for_kv = item.waits_for_kv
+        if admits(entry, item) or lone:
             fits = reserve_kv(state, node, row, on_finish)
-            if is_evicted(state.run, state.queries, query):
+            if is_evicted(state.run, state.requests, request):
                 take_back(state, row)
                 row = following
                 continue
         elif last_chance and entry.batch_head == NONE:
             fits = KV_NEVER  # alone in a batch and still over a limit
             reason = OVER_BATCH_LIMITS
-        elif request.is_prompt:
+        elif item.is_prompt:
             entry.declined_prompts += 1
         else:
             entry.declined_decodes += 1
@@ -147,29 +147,29 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         elif fits == KV_FITS:
             if state.run[0].keep_breakdown:
                 _put_down_wait(state, entry, row, waited_for_kv)
-            request.next = NONE
+            item.next = NONE
             if entry.batch_head == NONE:
                 entry.batch_head = row
             else:
-                state.requests[entry.batch_tail].next = row
+                state.work_items[entry.batch_tail].next = row
             entry.batch_tail = row
-            if request.is_prompt:
-                entry.batch_prompt_requests += 1
-                entry.batch_prompt_tokens += request.tokens
-                entry.batch_prompt_context_tokens += request.context_tokens
+            if item.is_prompt:
+                entry.batch_prompts += 1
+                entry.batch_prompt_tokens += item.tokens
+                entry.batch_prompt_context_tokens += item.context_tokens
             else:
-                entry.batch_decode_tokens += request.tokens
-                entry.batch_context_tokens += request.context_tokens
+                entry.batch_decode_tokens += item.tokens
+                entry.batch_context_tokens += item.context_tokens
         else:
-            if state.run[0].keep_breakdown and request.waits_for_kv:
+            if state.run[0].keep_breakdown and item.waits_for_kv:
                 _put_down_wait(state, entry, row, waited_for_kv)
-            append(state.queues, state.requests, queue_row, row)
+            append(state.queues, state.work_items, queue_row, row)
         row = following
 
 
 @inlined
 def _put_down_wait(state, entry, row, waits_for_kv):
-    """A request has waited at a node: for its turn, or, once there was no room for it, for that."""
+    """A work item has waited at a node: for its turn, or, once there was no room for it, for that."""
     if waits_for_kv:
         entry.kv_wait_s += put_down(state.spent, row, KV_WAIT, state.run[0].now_s)
     else:
@@ -217,7 +217,7 @@ def _run_segment(state, node, row):
 
 @inlined
 def finish_segment(state, node):
-    """The batch has run its segment: its requests join the next queue of the node, or leave."""
+    """The batch has run its segment: its work items join the next queue of the node, or leave."""
     run = state.run[0]
     entry = state.nodes[node]
     queue_row = entry.current_queue
@@ -230,7 +230,7 @@ def finish_segment(state, node):
         log.node = node
         log.first_layer = queue.layer
         log.layers = queue.layers
-        log.prompts = entry.batch_prompt_requests
+        log.prompts = entry.batch_prompts
         log.prompt_tokens = entry.batch_prompt_tokens
         log.decodes = entry.batch_decode_tokens
         log.start_s = entry.busy_since_s
@@ -238,9 +238,9 @@ def finish_segment(state, node):
     row = entry.batch_head
     entry.batch_head = NONE
     while row != NONE:
-        request = state.requests[row]
-        following = request.next
-        if is_evicted(state.run, state.queries, request.query):
+        item = state.work_items[row]
+        following = item.next
+        if is_evicted(state.run, state.requests, item.request):
             take_back(state, row)
             row = following
             continue
@@ -249,10 +249,10 @@ def finish_segment(state, node):
             state.spent[row, COMPUTE] -= entry.batch_overhead_s
             state.spent[row, OVERHEAD] += entry.batch_overhead_s
         if queue.is_last:
-            entry.tokens += request.tokens
-            get_ready(state.run, state.nodes, state.requests, node, row)
+            entry.tokens += item.tokens
+            get_ready(state.run, state.nodes, state.work_items, node, row)
         else:
-            append(state.queues, state.requests, queue_row + 1, row)
+            append(state.queues, state.work_items, queue_row + 1, row)
         row = following
     if queue.is_last:
         follow(state.run, state.followups, SEND, node)

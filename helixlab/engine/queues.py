@@ -29,15 +29,15 @@ __all__ = [
 
 
 FEED = 0
-"""A query arrives at the coordinator."""
+"""A request arrives at the coordinator."""
 RETRY = 1
-"""Held queries are tried again."""
+"""Held requests are tried again."""
 ARRIVE = 2
-"""A request reaches the end of its link."""
+"""A work item reaches the end of its link."""
 SENT = 3
 """A link has sent what it was sending."""
 SEGMENT_DONE = 4
-"""A node has run its batch up to the next layer at which requests may enter, or to its end."""
+"""A node has run its batch up to the next layer at which work items may enter, or to its end."""
 
 
 WAYS = 4
@@ -114,18 +114,18 @@ SEND = 0
 START = 1
 """A node starts a batch if it is free."""
 GATHER = 2
-"""The coordinator looks at the requests that came back."""
+"""The coordinator looks at the work items that came back."""
 ITERATE = 3
-"""The coordinator starts the next iteration of a query."""
+"""The coordinator starts the next iteration of a request."""
 ARRIVED = 4
-"""A request is at the end of a link without latency, which it has left only now."""
+"""A work item is at the end of a link without latency, which it has left only now."""
 WAKE = 5
-"""A node does both, because queries have lost or given back room in KV caches."""
+"""A node does both, because requests have lost or given back room in KV caches."""
 
 
 @inlined
 def follow(runs, followups, what, subject):
-    """Note something to be done at this instant; `subject` is a node, query or request, none for GATHER."""
+    """Note something to be done at this instant; `subject` is a node, request or work item, none for GATHER."""
     run = runs[0]
     entry = followups[run.followups_end]
     entry.what = what
@@ -135,7 +135,7 @@ def follow(runs, followups, what, subject):
 
 @inlined
 def wake(runs, followups, nodes, node):
-    """Note a node once, however many queries give it cause."""
+    """Note a node once, however many requests give it cause."""
     if nodes[node].waking == 0:
         nodes[node].waking = 1
         follow(runs, followups, WAKE, node)

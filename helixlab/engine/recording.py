@@ -48,7 +48,7 @@ MARK = len(PARTS)
 
 @inlined
 def start_marks(spent, row, since_s, held_s, now_s):
-    """A request starts from the coordinator; what its iteration has waited for so far goes before.
+    """A work item starts from the coordinator; what its iteration has waited for so far goes before.
 
     Without a preemption all of it was spent held. After one, the rest is work that was lost, and
     doing it again.

@@ -1,4 +1,4 @@
-"""The life of a request: drawn from the workload, queued, preempted, and at last finished, dropped or refused."""
+"""The life of a work item: drawn from the workload, queued, preempted, and at last finished, dropped or refused."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = [
     "OVER_KV_CACHE",
     "REFUSED",
     "draw",
-    "free_request",
+    "free_work_item",
     "hold",
     "hold_evicted",
     "is_evicted",
     "leave",
-    "new_request",
+    "new_work_item",
     "refuse",
     "take_back",
     "trigger",
@@ -30,65 +30,65 @@ __all__ = [
 
 
 @inlined
-def new_request(runs, queries, requests, query):
-    """A blank request of a query, standing at the coordinator."""
+def new_work_item(runs, requests, work_items, request):
+    """A blank work item of a request, standing at the coordinator."""
     run = runs[0]
-    row = run.free_request
-    request = requests[row]
-    run.free_request = request.next
-    run.free_requests -= 1
-    queries[query].requests += 1
-    request.query = query
-    request.hop = NONE
-    request.link = NONE
-    request.next = NONE
-    request.kv_reserved = 0
-    request.waits_for_kv = 0
+    row = run.free_work_item
+    item = work_items[row]
+    run.free_work_item = item.next
+    run.free_work_items -= 1
+    requests[request].work_items += 1
+    item.request = request
+    item.hop = NONE
+    item.link = NONE
+    item.next = NONE
+    item.kv_reserved = 0
+    item.waits_for_kv = 0
     return row
 
 
 @inlined
-def free_request(runs, queries, requests, row):
-    """Give the row of a request back."""
+def free_work_item(runs, requests, work_items, row):
+    """Give the row of a work item back."""
     run = runs[0]
-    request = requests[row]
-    queries[request.query].requests -= 1
-    request.next = run.free_request
-    run.free_request = row
-    run.free_requests += 1
+    item = work_items[row]
+    requests[item.request].work_items -= 1
+    item.next = run.free_work_item
+    run.free_work_item = row
+    run.free_work_items += 1
 
 
 FINISHED, DROPPED, REFUSED = 0, 1, 2
-"""How a query ended."""
+"""How a request ended."""
 NO_REASON, NO_WAY, OVER_KV_CACHE, OVER_BATCH_LIMITS = 0, 1, 2, 3
 """Why it was refused: no pipeline for it though nothing else ran, longer than the KV cache of a node
 on its way, not admitted to any batch there."""
 
 
 @inlined
-def is_evicted(runs, queries, query):
-    """Whether a query has lost its KV cache; hardly ever does one, and then its row is not looked at."""
-    return runs[0].evicted > 0 and queries[query].evicted != 0
+def is_evicted(runs, requests, request):
+    """Whether a request has lost its KV cache; hardly ever does one, and then its row is not looked at."""
+    return runs[0].evicted > 0 and requests[request].evicted != 0
 
 
 @rare
 def draw(state, due_s):
-    """Decide that a query will come at `due_s`, and which: the next of the workload."""
+    """Decide that a request will come at `due_s`, and which: the next of the workload."""
     run = state.run[0]
     if run.next_arrival == run.arrivals_known:
         return
     arrival = state.arrivals[run.next_arrival]
     run.next_arrival += 1
-    row = run.free_query
-    entry = state.queries[row]
-    run.free_query = entry.next
+    row = run.free_request
+    entry = state.requests[row]
+    run.free_request = entry.next
     entry.id = run.drawn
     run.drawn += 1
     entry.input_tokens = arrival.input_tokens
     entry.output_tokens = arrival.output_tokens
     entry.iteration = 0
     entry.hops = 0
-    entry.requests = 0
+    entry.work_items = 0
     entry.kv_tokens = 0
     entry.held = 0
     entry.held_s = 0.0
@@ -106,13 +106,13 @@ def draw(state, due_s):
 
 
 @rare
-def leave(state, query, outcome):
-    """Free the row of a query and note how it ended."""
+def leave(state, request, outcome):
+    """Free the row of a request and note how it ended."""
     run = state.run[0]
-    entry = state.queries[query]
-    log = state.query_logs[run.query_logs]
-    run.query_logs += 1
-    log.query = entry.id
+    entry = state.requests[request]
+    log = state.request_logs[run.request_logs]
+    run.request_logs += 1
+    log.request = entry.id
     log.input_tokens = entry.input_tokens
     log.output_tokens = entry.output_tokens
     log.arrival_s = entry.arrival_s
@@ -122,8 +122,8 @@ def leave(state, query, outcome):
     log.reason = entry.reason
     entry.in_use = 0
     entry.hops = 0
-    entry.next = run.free_query
-    run.free_query = query
+    entry.next = run.free_request
+    run.free_request = request
     run.in_flight -= 1
     if outcome == FINISHED:
         run.finished += 1
@@ -134,27 +134,27 @@ def leave(state, query, outcome):
 
 
 @rare
-def trigger(state, query_ended):
-    """A prompt or a query has finished: retry what is held, or feed (offline)."""
+def trigger(state, request_ended):
+    """A prompt or a request has finished: retry what is held, or feed (offline)."""
     run = state.run[0]
     due_s = run.now_s + run.feed_delay_s
     if run.held > 0:
         push(state.run, state.events, due_s, run.now_s, RETRY, NONE)
-        if query_ended and not run.online and not run.feeds_by_kv:
+        if request_ended and not run.online and not run.feeds_by_kv:
             run.feeds_owed += 1  # once nothing is held any more
     elif not run.online and due_s < run.end_of_feeding_s:
         if not run.feeds_by_kv:
-            if query_ended:
+            if request_ended:
                 draw(state, due_s)
         elif bottleneck_kv_expected(state) <= run.feed_kv_limit:
             draw(state, due_s)
 
 
 @rare
-def hold(state, query):
-    """Let the query wait at the coordinator, in order of arrival."""
+def hold(state, request):
+    """Let the request wait at the coordinator, in order of arrival."""
     run = state.run[0]
-    entry = state.queries[query]
+    entry = state.requests[request]
     entry.held = 1
     entry.held_since_s = run.now_s
     run.held += 1
@@ -163,52 +163,52 @@ def hold(state, query):
         run.waited += 1
     before = NONE
     after = run.first_held
-    if after != NONE and state.queries[run.last_held].id < entry.id:
+    if after != NONE and state.requests[run.last_held].id < entry.id:
         before = run.last_held  # as nearly always: the last one to arrive
         after = NONE
-    while after != NONE and state.queries[after].id < entry.id:
+    while after != NONE and state.requests[after].id < entry.id:
         before = after
-        after = state.queries[after].next
+        after = state.requests[after].next
     entry.next = after
     if after == NONE:
-        run.last_held = query
+        run.last_held = request
     if before == NONE:
-        run.first_held = query
+        run.first_held = request
     else:
-        state.queries[before].next = query
+        state.requests[before].next = request
 
 
 @rare
 def take_back(state, row):
-    """A request of an evicted query is met; with the last of them the query is out of the system."""
-    query = state.requests[row].query
-    free_request(state.run, state.queries, state.requests, row)
-    if state.queries[query].requests == 0:
-        if state.queries[query].refused:
+    """A work item of an evicted request is met; with the last of them the request is out of the system."""
+    request = state.work_items[row].request
+    free_work_item(state.run, state.requests, state.work_items, row)
+    if state.requests[request].work_items == 0:
+        if state.requests[request].refused:
             state.run[0].evicted -= 1
-            leave(state, query, REFUSED)
+            leave(state, request, REFUSED)
             trigger(state, True)
         else:
-            hold_evicted(state, query)
+            hold_evicted(state, request)
 
 
 @rare
-def hold_evicted(state, query):
-    """A preempted query that has no request under way starts over when there is room."""
+def hold_evicted(state, request):
+    """A preempted request that has no work item under way starts over when there is room."""
     run = state.run[0]
-    entry = state.queries[query]
+    entry = state.requests[request]
     entry.evicted = 0
     run.evicted -= 1
     entry.hops = 0
-    hold(state, query)
+    hold(state, request)
     push(state.run, state.events, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
 
 
 @rare
 def refuse(state, row, reason, on_finish):
-    """The query can never be served where this request of it is, which is in no queue any more."""
-    query = state.requests[row].query
-    evict(state, query, on_finish)
-    state.queries[query].refused = 1
-    state.queries[query].reason = reason
+    """The request can never be served where this work item of it is, which is in no queue any more."""
+    request = state.work_items[row].request
+    evict(state, request, on_finish)
+    state.requests[request].refused = 1
+    state.requests[request].reason = reason
     take_back(state, row)

@@ -33,11 +33,11 @@ __all__ = [
     "ON_FINISH",
     "ON_READY",
     "ON_START",
-    "QUERY",
-    "QUERY_LOG",
     "QUEUE",
     "REQUEST",
+    "REQUEST_LOG",
     "RUN",
+    "WORK_ITEM",
     "State",
     "state_type",
 ]
@@ -58,7 +58,7 @@ RUN = _table(
     ("next_sample_s", f8),
     ("sample_step_s", f8),
     ("scheduler_kv_high_water_mark", f8),  # part of a KV cache the helix scheduler may fill
-    ("scheduler_output_ratio", f8),  # part of the mean output it expects of a query
+    ("scheduler_output_ratio", f8),  # part of the mean output it expects of a request
     ("feed_delay_s", f8),
     ("activation_bytes", f8),  # per token
     ("feed_kv_limit", f8),  # feed on while the bottleneck's expected KV use is at most this
@@ -68,34 +68,34 @@ RUN = _table(
     ("next_sequence", i8),
     ("next_ready_order", i8),
     ("iterations", i8),  # rows of the iteration log in use
-    ("query_logs", i8),
+    ("request_logs", i8),
     ("batches_logged", i8),
     ("samples", i8),
     ("events_at_sample", i8),  # events handled when the last sample was taken
     ("next_arrival", i8),  # row of the arrivals still to be fed
     ("arrivals_known", i8),  # rows of the arrivals filled in
-    ("drawn", i8),  # queries drawn from the workload; each gets its number so
-    ("free_request", i8),  # first free row of requests, a linked list through `next`
-    ("free_requests", i8),
+    ("drawn", i8),  # requests drawn from the workload; each gets its number so
+    ("free_work_item", i8),  # first free row of work items, a linked list through `next`
+    ("free_work_items", i8),
     ("chunk_tokens", i8),  # prompts are cut into chunks of so many, 0: not at all
     ("prompt_cost_factor", f8),
     ("most_chunks", i8),  # of any prompt drawn so far
-    ("first_gathered", i8),  # requests that came back to the coordinator, a linked list through `next`
+    ("first_gathered", i8),  # work items that came back to the coordinator, a linked list through `next`
     ("last_gathered", i8),
     ("gathering", i8),  # the coordinator is going through them
-    ("free_query", i8),  # first free row of queries, a linked list through `next`
-    ("first_held", i8),  # first query held at the coordinator, a linked list through `next`
+    ("free_request", i8),  # first free row of requests, a linked list through `next`
+    ("first_held", i8),  # first request held at the coordinator, a linked list through `next`
     ("last_held", i8),  # where there is a first
     ("fed", i8),
     ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
     ("held", i8),
-    ("feeds_owed", i8),  # queries that ended and are to be replaced when nothing is held
+    ("feeds_owed", i8),  # requests that ended and are to be replaced when nothing is held
     ("finished", i8),
     ("dropped", i8),
     ("refused", i8),
-    ("waited", i8),  # queries that were held at least once
+    ("waited", i8),  # requests that were held at least once
     ("preempted", i8),
-    ("evicted", i8),  # queries that have lost their KV cache and may still have requests under way
+    ("evicted", i8),  # requests that have lost their KV cache and may still have work items under way
     ("kv_waits", i8),  # prompts that waited at a node for room in its KV cache
     ("prompts_finished", i8),
     ("prompt_tokens", i8),  # of finished iterations
@@ -109,7 +109,7 @@ RUN = _table(
     ("error_subject", i8),
     ("online", i8),
     ("drop_on_full", i8),
-    ("plans_ahead", i8),  # the scheduler chooses the whole pipeline when a query arrives
+    ("plans_ahead", i8),  # the scheduler chooses the whole pipeline when a request arrives
     ("picks_free_links", i8),  # the scheduler looks at which links are free
     ("fixed_rates", i8),  # links send at the rate the flow gives them
     ("feeds_by_kv", i8),
@@ -119,12 +119,15 @@ RUN = _table(
 )
 
 NODE = _table(
-    # Looked at for every request
+    # Looked at for every work item
     ("first_link", i4),
     ("links", i4),
-    ("outbox_head", i4),  # requests ready to leave that are in no link's queue, a linked list through `next`
+    (
+        "outbox_head",
+        i4,
+    ),  # work items ready to leave that are in no link's queue, a linked list through `next`
     ("outbox_tail", i4),
-    ("first_waiting_link", i4),  # of its links with requests waiting, a linked list in their order
+    ("first_waiting_link", i4),  # of its links with work items waiting, a linked list in their order
     ("busy", i4),
     ("first_queue", i4),
     ("queues", i4),
@@ -137,14 +140,14 @@ NODE = _table(
     ("nic_in_used_bytes_per_s", f8),
     ("kv_capacity_token_layers", i8),
     ("kv_used_token_layers", i8),  # including what the running batch will have stored
-    ("kv_expected_token_layers", i8),  # S: what the helix scheduler expects its queries to need
-    ("max_prompt_requests", i8),
+    ("kv_expected_token_layers", i8),  # S: what the helix scheduler expects its requests to need
+    ("max_prompts", i8),
     ("max_prompt_tokens", i8),
     ("max_decode_tokens", i8),
     ("max_decode_context_tokens", i8),
-    ("batch_head", i4),  # requests of the running batch, a linked list through `next`
+    ("batch_head", i4),  # work items of the running batch, a linked list through `next`
     ("batch_tail", i4),
-    ("batch_prompt_requests", i8),
+    ("batch_prompts", i8),
     ("batch_prompt_tokens", i8),
     ("batch_decode_tokens", i8),
     ("batch_context_tokens", i8),  # of its decodes
@@ -167,7 +170,7 @@ NODE = _table(
     ("busy_s", f8),
     ("batches", i8),
     ("tokens", i8),  # processed, each once per visit
-    ("batch_wait_s", f8),  # spent here by requests, as far as the time breakdown is kept
+    ("batch_wait_s", f8),  # spent here by work items, as far as the time breakdown is kept
     ("kv_wait_s", f8),
 )
 
@@ -175,20 +178,20 @@ LINK = _table(
     ("sender", i4),
     ("receiver", i4),
     ("queue", i4),  # row of queues it leads to, NONE for the sink
-    ("layers", i4),  # layers a query runs at the receiver when it comes by this link
+    ("layers", i4),  # layers a request runs at the receiver when it comes by this link
     ("latency_s", f8),
     ("bytes_per_token", f8),
     ("rate_bytes_per_s", f8),  # fixed
     ("bandwidth_bytes_per_s", f8),
-    ("used_bytes_per_s", f8),  # shared: by requests being sent
+    ("used_bytes_per_s", f8),  # shared: by work items being sent
     ("free_rate_bytes_per_s", f8),  # shared: what it could send with now, 0 if it is not free
     ("free_at_s", f8),
     ("busy_s", f8),
     ("sent_tokens", i8),
-    ("taken", i4),  # a request has it already, but sending has not started
-    ("waiting_head", i4),  # requests that wait for it, a linked list through `next`
+    ("taken", i4),  # a work item has it already, but sending has not started
+    ("waiting_head", i4),  # work items that wait for it, a linked list through `next`
     ("waiting_tail", i4),
-    ("next_waiting_link", i4),  # of the same sender, with requests waiting
+    ("next_waiting_link", i4),  # of the same sender, with work items waiting
     ("left_out", i4),  # has too little flow to be used, where the scheduler follows the flow
     ("flow_tokens_per_s", f8),
     ("load", f8),  # S: helix
@@ -197,7 +200,7 @@ LINK = _table(
     ("considered", i8),  # S: helix, how often a prompt could have come by it, were there room
     ("kv_masked", i8),  # S: helix, how often it was left out because the receiver's KV cache is expected full
     ("batch_masked", i8),  # S: helix, ... because the prompt does not fit in one batch there
-    ("wait_s", f8),  # spent by requests waiting for it, as far as the time breakdown is kept
+    ("wait_s", f8),  # spent by work items waiting for it, as far as the time breakdown is kept
 )
 
 QUEUE = _table(
@@ -212,17 +215,17 @@ QUEUE = _table(
     ("prompts", i4),  # of these
 )
 
-QUERY = _table(
+REQUEST = _table(
     ("id", i8),
     ("input_tokens", i4),
     ("output_tokens", i4),
     ("iteration", i4),  # 0: prompt, 1..output_tokens: decode
     ("iteration_tokens", i4),
-    ("requests", i4),  # under way for this iteration
+    ("work_items", i4),  # under way for this iteration
     ("kv_tokens", i4),  # tokens that the iterations finished so far have put into the KV cache
     ("hops", i4),  # links chosen so far
     ("next", i4),
-    ("evicted", i1),  # it has lost its KV cache, requests of it may still be under way
+    ("evicted", i1),  # it has lost its KV cache, work items of it may still be under way
     ("in_use", i1),
     ("held", i1),
     ("was_held", i1),
@@ -236,8 +239,8 @@ QUERY = _table(
     ("held_s", f8),  # of this iteration
 )
 
-REQUEST = _table(
-    ("query", i4),
+WORK_ITEM = _table(
+    ("request", i4),
     ("link", i4),  # by which it travels or came
     ("hop", i4),  # position in the pipeline of `link`
     ("next", i4),
@@ -249,17 +252,17 @@ REQUEST = _table(
     ("waits_for_kv", i1),
     ("sent_s", f8),  # when sending on that link started
     ("rate_bytes_per_s", f8),  # it is being sent with
-    ("ready_order", i8),  # rises with every request that gets ready to leave a node
+    ("ready_order", i8),  # rises with every work item that gets ready to leave a node
 )
 
 FOLLOWUP = _table(("what", i4), ("subject", i4))
 
 EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i4), ("subject", i4))
 
-ITERATION = _table(("query", i8), ("iteration", i4), ("tokens", i4), ("start_s", f8), ("end_s", f8))
+ITERATION = _table(("request", i8), ("iteration", i4), ("tokens", i4), ("start_s", f8), ("end_s", f8))
 
-QUERY_LOG = _table(
-    ("query", i8),
+REQUEST_LOG = _table(
+    ("request", i8),
     ("input_tokens", i8),
     ("output_tokens", i8),
     ("arrival_s", f8),
@@ -286,7 +289,7 @@ SAMPLE = _table(
     ("time_s", f8),
     ("in_flight", i8),
     ("held", i8),
-    ("feeds_owed", i8),  # queries that ended and are to be replaced when nothing is held
+    ("feeds_owed", i8),  # requests that ended and are to be replaced when nothing is held
     ("finished", i8),
     ("prompt_tokens", i8),
     ("decode_tokens", i8),
@@ -304,7 +307,7 @@ class View(NamedTuple):
     nodes: NDArray[np.void]
     links: NDArray[np.void]
     queues: NDArray[np.void]
-    queries: NDArray[np.void]
+    requests: NDArray[np.void]
     pipelines: NDArray[np.int32]
     parameters: NDArray[np.float64]
 
@@ -320,14 +323,14 @@ class State(NamedTuple):
         The coordinator is the last row.
     links : LINK[links]
     queues : QUEUE[entry layers of all nodes]
-    queries : QUERY[rows]
-        Queries in flight; rows are used again.
     requests : REQUEST[rows]
-        Requests under way; rows are used again.
+        Requests in flight; rows are used again.
+    work_items : WORK_ITEM[rows]
+        Work items under way; rows are used again.
     pipelines : int32[rows, longest pipeline]
-        Links of each query's pipeline.
+        Links of each request's pipeline.
     kv_tokens : int32[rows, longest pipeline]
-        Tokens of the query that the receiver of that link has room set aside for, in every layer.
+        Tokens of the request that the receiver of that link has room set aside for, in every layer.
     prompt_s, decode_s : float64[profiles, tokens]
         Time of one layer by tokens in the batch, NaN outside the profile.
     parameters : float64[any]
@@ -338,11 +341,11 @@ class State(NamedTuple):
         What is to be done at this instant when all events due are handled, in order.
     arrivals : ARRIVAL[rows]
         Requests to be fed.
-    iterations, query_logs, batch_log, samples : logs that the engine fills and the driver empties.
+    iterations, request_logs, batch_log, samples : logs that the engine fills and the driver empties.
     node_samples : float64[samples, 3, nodes]
         KV tokens used and expected, busy seconds.
-    spent : float64[rows of requests, parts + 1]
-        Where the time of each request has gone so far, and up to when (helixlab.engine.recording);
+    spent : float64[rows of work items, parts + 1]
+        Where the time of each work item has gone so far, and up to when (helixlab.engine.recording);
         without rows unless that is kept.
     iteration_parts : float64[rows of iterations, parts]
         The same of finished iterations.
@@ -354,8 +357,8 @@ class State(NamedTuple):
     nodes: NDArray[np.void]
     links: NDArray[np.void]
     queues: NDArray[np.void]
-    queries: NDArray[np.void]
     requests: NDArray[np.void]
+    work_items: NDArray[np.void]
     pipelines: NDArray[np.int32]
     kv_tokens: NDArray[np.int32]
     prompt_s: NDArray[np.float64]
@@ -365,7 +368,7 @@ class State(NamedTuple):
     followups: NDArray[np.void]
     arrivals: NDArray[np.void]
     iterations: NDArray[np.void]
-    query_logs: NDArray[np.void]
+    request_logs: NDArray[np.void]
     batch_log: NDArray[np.void]
     samples: NDArray[np.void]
     node_samples: NDArray[np.float64]
@@ -381,8 +384,8 @@ def empty_state() -> State:
         nodes=np.zeros(1, NODE),
         links=np.zeros(1, LINK),
         queues=np.zeros(1, QUEUE),
-        queries=np.zeros(1, QUERY),
         requests=np.zeros(1, REQUEST),
+        work_items=np.zeros(1, WORK_ITEM),
         pipelines=np.zeros((1, 1), np.int32),
         kv_tokens=np.zeros((1, 1), np.int32),
         prompt_s=np.zeros((1, 1)),
@@ -392,7 +395,7 @@ def empty_state() -> State:
         followups=np.zeros(1, FOLLOWUP),
         arrivals=np.zeros(1, ARRIVAL),
         iterations=np.zeros(1, ITERATION),
-        query_logs=np.zeros(1, QUERY_LOG),
+        request_logs=np.zeros(1, REQUEST_LOG),
         batch_log=np.zeros(1, BATCH_LOG),
         samples=np.zeros(1, SAMPLE),
         node_samples=np.zeros((1, 3, 1)),
@@ -412,21 +415,21 @@ state_type = numba.typeof(empty_state())
 view_type = numba.typeof(_view_of_empty())
 node_type = numba.from_dtype(NODE)
 link_type = numba.from_dtype(LINK)
-request_type = numba.from_dtype(REQUEST)
+work_item_type = numba.from_dtype(WORK_ITEM)
 
 # Signatures of the functions of schedulers and execution policies.
 CHOOSE = types.int64(view_type, types.int64, types.int64)
 ON_START = types.void(view_type, types.int64)
 ON_READY = types.void(link_type, types.float64)
 ON_FINISH = types.void(view_type, types.int64)
-ADMITS = types.boolean(node_type, request_type)
+ADMITS = types.boolean(node_type, work_item_type)
 
 
 @inlined
 def view(state):
     """The View of a State, inside compiled code."""
     return View(
-        state.run, state.nodes, state.links, state.queues, state.queries, state.pipelines, state.parameters
+        state.run, state.nodes, state.links, state.queues, state.requests, state.pipelines, state.parameters
     )
 
 

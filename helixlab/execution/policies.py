@@ -11,7 +11,7 @@ from helixlab.execution.protocol import Execution, fits_limits
 __all__ = ["chunked", "decode_first", "greedy", "one_phase", "prompt_first"]
 
 greedy = Execution("greedy")
-"""Take every request that fits, as the reference simulator does."""
+"""Take every work item that fits, as the reference simulator does."""
 
 
 def chunked(
@@ -56,19 +56,19 @@ kv_reread_factor
 
 
 @compiled(ADMITS)
-def _decodes_first(node: Any, request: Any) -> bool:
-    return (not request.is_prompt or node.waiting_decodes == 0) and fits_limits(node, request)
+def _decodes_first(node: Any, item: Any) -> bool:
+    return (not item.is_prompt or node.waiting_decodes == 0) and fits_limits(node, item)
 
 
 @compiled(ADMITS)
-def _prompts_first(node: Any, request: Any) -> bool:
-    return (request.is_prompt or node.waiting_prompts == 0) and fits_limits(node, request)
+def _prompts_first(node: Any, item: Any) -> bool:
+    return (item.is_prompt or node.waiting_prompts == 0) and fits_limits(node, item)
 
 
 @compiled(ADMITS)
-def _same_phase(node: Any, request: Any) -> bool:
-    other = node.batch_decode_tokens if request.is_prompt else node.batch_prompt_requests
-    return other == 0 and fits_limits(node, request)
+def _same_phase(node: Any, item: Any) -> bool:
+    other = node.batch_decode_tokens if item.is_prompt else node.batch_prompts
+    return other == 0 and fits_limits(node, item)
 
 
 decode_first = Execution("decode-first", _decodes_first)

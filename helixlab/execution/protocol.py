@@ -1,4 +1,4 @@
-"""What an execution policy is: how prompts are cut, which requests join a batch, what a batch costs."""
+"""What an execution policy is: how prompts are cut, which work items join a batch, what a batch costs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ["Execution", "fits_limits"]
 
 
 @inlined
-def fits_limits(node: Any, request: Any) -> bool:
-    """Whether the batch formed so far, with this request, keeps to the node's limits."""
-    if request.is_prompt:
+def fits_limits(node: Any, item: Any) -> bool:
+    """Whether the batch formed so far, with this work item, keeps to the node's limits."""
+    if item.is_prompt:
         return (
-            node.batch_prompt_requests + 1 <= node.max_prompt_requests
-            and node.batch_prompt_tokens + request.tokens <= node.max_prompt_tokens
+            node.batch_prompts + 1 <= node.max_prompts
+            and node.batch_prompt_tokens + item.tokens <= node.max_prompt_tokens
         )
     return (
-        node.batch_decode_tokens + request.tokens <= node.max_decode_tokens
-        and node.batch_context_tokens + request.context_tokens <= node.max_decode_context_tokens
+        node.batch_decode_tokens + item.tokens <= node.max_decode_tokens
+        and node.batch_context_tokens + item.context_tokens <= node.max_decode_context_tokens
     )
 
 
 @compiled(ADMITS)
-def everything_that_fits(node: Any, request: Any) -> bool:
-    return fits_limits(node, request)
+def everything_that_fits(node: Any, item: Any) -> bool:
+    return fits_limits(node, item)
 
 
 @dataclass(frozen=True)
 class Execution:
     """How nodes work: how prompts are cut, how batches are formed, what they cost beyond the profile.
 
-    When a node is free it goes through the requests waiting at its layer, first come first, and
+    When a node is free it goes through the work items waiting at its layer, first come first, and
     asks of each whether it joins. Room in the KV cache is looked after by the engine.
 
     One layer takes a batch of ``p`` prompt tokens and ``d`` decode tokens ::
@@ -54,15 +54,15 @@ class Execution:
     ----------
     name : str
         Shown in results.
-    admits : function ``(node, request) -> bool``, optional
-        Whether the request joins the batch formed so far; both are rows of the tables in
+    admits : function ``(node, item) -> bool``, optional
+        Whether the work item joins the batch formed so far; both are rows of the tables in
         `helixlab.engine.state`. The ``batch_*`` columns of the node describe the batch, its
-        ``waiting_prompts`` and ``waiting_decodes`` what there was to choose from. A request that is
+        ``waiting_prompts`` and ``waiting_decodes`` what there was to choose from. A work item that is
         turned down though it could be alone in the batch is refused for good. By default everything
         that fits the node's limits joins.
     chunk_tokens : int, optional
         Prompts are cut at the coordinator into chunks of so many tokens that follow the same
-        pipeline, each a request of its own; the first decode starts when the last chunk is back. By
+        pipeline, each a work item of its own; the first decode starts when the last chunk is back. By
         default prompts travel whole.
     max_prompt_chunks_per_batch, max_decode_per_batch : int, optional
         Limits in addition to those of the machine (for whole prompts, a prompt is one chunk).
@@ -81,10 +81,10 @@ class Execution:
 
     Examples
     --------
-    One request a batch:
+    One work item a batch:
 
-    >>> def alone(node, request):
-    ...     return node.batch_prompt_requests + node.batch_decode_tokens == 0
+    >>> def alone(node, item):
+    ...     return node.batch_prompts + node.batch_decode_tokens == 0
     >>> Execution("one at a time", alone)
     Execution('one at a time')
 

@@ -87,8 +87,8 @@ def rates_ahead(bracket: Bracket, most: float, tolerance: float, count: int) -> 
 COLUMNS: Final = [
     "rate_tokens_per_s",
     "seed",
-    "queries",
-    "queries_in_time",
+    "requests",
+    "requests_in_time",
     "requests_per_s",
     "attainment",
     "goodput_requests_per_s",
@@ -126,7 +126,7 @@ def rate_sweep(
     progress: bool | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Serve queries online at several rates.
+    """Serve requests online at several rates.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def rate_sweep(
     objective : Objective
         What counts as served in time.
     warmup_s, duration_s : float
-        Queries arrive for `duration_s`; those of the warm-up are served but not counted. A query of
+        Requests arrive for `duration_s`; those of the warm-up are served but not counted. A request of
         240 tokens may take minutes: what is decoded reaches what is asked only after such a time.
     seeds, n_jobs, store, progress
         As for `sweep`: seeds of the requests, the same at every rate; runs at a time; where finished runs
@@ -148,11 +148,11 @@ def rate_sweep(
     Returns
     -------
     DataFrame
-        A row for each rate and seed: rate_tokens_per_s, seed, queries (that arrived in the window),
-        queries_in_time, requests_per_s (asked), attainment, goodput_requests_per_s, decode_tokens_per_s,
-        asked_decode_tokens_per_s, saturated (the queue grows for as long as queries come, see
+        A row for each rate and seed: rate_tokens_per_s, seed, requests (that arrived in the window),
+        requests_in_time, requests_per_s (asked), attainment, goodput_requests_per_s, decode_tokens_per_s,
+        asked_decode_tokens_per_s, saturated (the queue grows for as long as requests come, see
         `helixlab.diagnosis.steady_state.load`), ttft_mean_s, ttft_p95_s, tpot_mean_s, tpot_p95_s (infinite if
-        queries are not served), meets_objective; and ``error``: None, or what went wrong with this run,
+        requests are not served), meets_objective; and ``error``: None, or what went wrong with this run,
         which then has no figures.
 
     Raises
@@ -250,10 +250,10 @@ def carry_out_rates(
 def _served(runs: pd.DataFrame) -> pd.DataFrame:
     """The columns of a rate sweep, from those of a sweep."""
     runs = runs[COLUMNS]
-    # A run's figures are kept without infinities, which JSON does not know; where queries came there is a
+    # A run's figures are kept without infinities, which JSON does not know; where requests came there is a
     # mean, so that what is missing was infinite.
     runs[LATENCIES] = runs[LATENCIES].mask(
-        runs[LATENCIES].isna() & runs[["queries"]].gt(0).to_numpy(), np.inf
+        runs[LATENCIES].isna() & runs[["requests"]].gt(0).to_numpy(), np.inf
     )
     runs[YES_OR_NO] = runs[YES_OR_NO].astype("boolean" if runs["error"].notna().any() else "bool")
     return runs
@@ -274,7 +274,7 @@ class Goodput(ByContent):
         Prompt and decode tokens that arrive per second at that rate; 0 if none was found. In a partial one
         the largest rate at which the objective is known to be met: the goodput may be more.
     requests_per_s : float
-        The same in queries.
+        The same in requests.
     goodput_requests_per_s : float
         Of these, the ones that met the objective.
     runs : DataFrame
@@ -315,7 +315,7 @@ def goodput(
     progress: bool | None = None,
     **settings: Any,
 ) -> Goodput:
-    """The largest rate of queries for which an objective is met, by bisection over online runs.
+    """The largest rate of requests for which an objective is met, by bisection over online runs.
 
     Goodput is what DistServe (Zhong et al., OSDI 2024) calls the requests per second that are served
     within their latency objectives.
@@ -326,7 +326,7 @@ def goodput(
         As for `simulate`.
     objective : Objective
         What counts as served in time, and for how many it must hold: with several seeds, for that part
-        of the queries of all of them.
+        of the requests of all of them.
     tolerance : float
         The rate is found to within this part of itself.
     most_tokens_per_s : float, optional
@@ -348,7 +348,7 @@ def goodput(
     Raises
     ------
     WorkloadError
-        The tolerance makes no sense, the objective is met at any rate, or no query arrives in the
+        The tolerance makes no sense, the objective is met at any rate, or no request arrives in the
         first run; others as for `rate_sweep`.
     SimulationError
         A run failed; the message says at which rate and why.
@@ -403,7 +403,7 @@ def goodput(
                 part = _attainment(tried[rate])
                 if math.isnan(part) and len(path) == 1:
                     raise WorkloadError(
-                        f"no query arrives in the window at {rate:g} tokens/s: simulate longer (duration_s),"
+                        f"no request arrives in the window at {rate:g} tokens/s: simulate longer (duration_s),"
                         " or start the search higher with most_tokens_per_s"
                     )
                 bracket = bracket.after(rate, met=part >= objective.attainment)
@@ -469,12 +469,12 @@ def _in_words(found: Goodput, kept: Store) -> str:
 
 
 def _attainment(runs: pd.DataFrame) -> float:
-    """Part of all queries of these runs that were served in time; NaN without queries."""
+    """Part of all requests of these runs that were served in time; NaN without requests."""
     failed = runs.dropna(subset="error")
     if len(failed):
         first = failed.iloc[0]
         raise SimulationError(
             f"at {first['rate_tokens_per_s']:g} tokens/s with seed {first['seed']}: {first['error']}"
         )
-    queries = int(runs["queries"].sum())
-    return int(runs["queries_in_time"].sum()) / queries if queries else math.nan
+    requests = int(runs["requests"].sum())
+    return int(runs["requests_in_time"].sum()) / requests if requests else math.nan

@@ -14,7 +14,7 @@ from helixlab.diagnosis.steady_state import load_of
 from helixlab.errors import WorkloadError
 from helixlab.simulation import Result
 
-__all__ = ["Objective", "check_objective", "latency_figures", "query_latencies"]
+__all__ = ["Objective", "check_objective", "latency_figures", "request_latencies"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Objective:
     ttft_s : float
         Most seconds from arrival to the first token (time to first token).
     tpot_s : float
-        Most seconds per token after it, on the mean over a query (time per output token).
+        Most seconds per token after it, on the mean over a request (time per output token).
     attainment : float
-        Part of the queries for which both must hold.
+        Part of the requests for which both must hold.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def check_objective(objective: object) -> None:
         raise WorkloadError(f"objective must be an Objective(ttft_s=..., tpot_s=...), got {objective!r}")
 
 
-def query_latencies(result: Result) -> pd.DataFrame:
-    """What the queries that arrived in the measured window had to wait for their tokens.
+def request_latencies(result: Result) -> pd.DataFrame:
+    """What the requests that arrived in the measured window had to wait for their tokens.
 
     Returns
     -------
     DataFrame
-        Columns query, arrival_s, ttft_s, tpot_s; infinite for queries that were not served to their end.
+        Columns request, arrival_s, ttft_s, tpot_s; infinite for requests that were not served to their end.
 
     Examples
     --------
@@ -77,20 +77,20 @@ def query_latencies(result: Result) -> pd.DataFrame:
     >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> result = hx.simulate(*system, workload=hx.online(rate_tokens_per_s=100, duration_s=30))
-    >>> bool((query_latencies(result)["ttft_s"] > 0).all())
+    >>> bool((request_latencies(result)["ttft_s"] > 0).all())
     True
     """
     summary = result.summary.iloc[0]
-    queries = result.queries[
-        result.queries["arrival_s"].between(summary["window_start_s"], summary["window_end_s"])
-    ].sort_values("query")
-    finished = queries["outcome"] == "finished"
-    ttft_s = queries["prompt_done_s"] - queries["arrival_s"]
-    tpot_s = (queries["end_s"] - queries["prompt_done_s"]) / queries["output_tokens"]
+    requests = result.requests[
+        result.requests["arrival_s"].between(summary["window_start_s"], summary["window_end_s"])
+    ].sort_values("request")
+    finished = requests["outcome"] == "finished"
+    ttft_s = requests["prompt_done_s"] - requests["arrival_s"]
+    tpot_s = (requests["end_s"] - requests["prompt_done_s"]) / requests["output_tokens"]
     return pd.DataFrame(
         {
-            "query": queries["query"],
-            "arrival_s": queries["arrival_s"],
+            "request": requests["request"],
+            "arrival_s": requests["arrival_s"],
             "ttft_s": ttft_s.where(finished, np.inf),
             "tpot_s": tpot_s.where(finished, np.inf),
         }
@@ -111,15 +111,15 @@ def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
     """
     summary = result.summary.iloc[0]
     window_s = float(summary["window_end_s"] - summary["window_start_s"])
-    latencies = query_latencies(result)
+    latencies = request_latencies(result)
     served = np.isfinite(latencies["ttft_s"])  # infinity is within an infinite limit
     in_time = served & (latencies["ttft_s"] <= objective.ttft_s) & (latencies["tpot_s"] <= objective.tpot_s)
     attainment = float(in_time.mean()) if len(latencies) else math.nan
     arriving_s = float(summary["window_end_s"] - summary["start_s"])
-    asked = result.queries["output_tokens"].sum() / arriving_s
+    asked = result.requests["output_tokens"].sum() / arriving_s
     figures: dict[str, Any] = {
-        "queries": len(latencies),
-        "queries_in_time": int(in_time.sum()),
+        "requests": len(latencies),
+        "requests_in_time": int(in_time.sum()),
         "requests_per_s": len(latencies) / window_s,
         "attainment": attainment,
         "goodput_requests_per_s": float(in_time.sum()) / window_s,

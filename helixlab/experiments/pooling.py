@@ -30,12 +30,12 @@ __all__ = ["LATER", "later", "pooled_figures", "pooled_runs", "waits_and_runs"]
 SUMS: Final = (
     "decode_tokens_per_s",
     "max_flow_tokens_per_s",
-    "queries_fed",
-    "queries_finished",
-    "queries_in_flight",
-    "queries_dropped",
-    "queries_refused",
-    "queries_waited",
+    "requests_fed",
+    "requests_finished",
+    "requests_in_flight",
+    "requests_dropped",
+    "requests_refused",
+    "requests_waited",
     "events",
     "wall_s",
 )
@@ -137,8 +137,8 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     -------
     dict
         placement_hash, joined by plus signs. Sums: decode_tokens_per_s, max_flow_tokens_per_s, counts of
-        queries, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
-        `Result.summary`. Means over all queries: input_tokens_mean_accepted, and input_tokens_mean_asked,
+        requests, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
+        `Result.summary`. Means over all requests: input_tokens_mean_accepted, and input_tokens_mean_asked,
         which counts dropped ones too. Of the window: busy_fraction_mean and kv_used_fraction_mean over the
         nodes that hold layers, and what `trend_figures` and `load_figures` say.
     """
@@ -228,13 +228,13 @@ def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray
 
 
 def _inputs(results: Sequence[Result]) -> dict[str, float]:
-    """Mean input of the queries that were let in, and of all that asked."""
+    """Mean input of the requests that were let in, and of all that asked."""
     accepted = tokens = asked = tokens_asked = 0.0
     for result in results:
-        summary, queries = result.summary.iloc[0], result.queries
-        number = float(summary["queries_finished"] + summary["queries_in_flight"])
+        summary, requests = result.summary.iloc[0], result.requests
+        number = float(summary["requests_finished"] + summary["requests_in_flight"])
         of_them = number * float(summary["input_tokens_mean_accepted"]) if number else 0.0
-        turned_away = queries.loc[queries["outcome"] != "finished", "input_tokens"]
+        turned_away = requests.loc[requests["outcome"] != "finished", "input_tokens"]
         accepted, tokens = accepted + number, tokens + of_them
         asked, tokens_asked = asked + number + len(turned_away), tokens_asked + of_them + turned_away.sum()
     return {

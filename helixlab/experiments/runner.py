@@ -411,7 +411,7 @@ def way_on(finished: int, kept: Store, total: int | None = None) -> str:
 
 
 LABELS: Final = (
-    "cluster", "model", "placement", "scheduler", "execution", "mode", "trace", "initial_queries",
+    "cluster", "model", "placement", "scheduler", "execution", "mode", "trace", "initial_requests",
     "rate_tokens_per_s", "warmup_s", "duration_s", "on_full", "seed",
 )  # fmt: skip
 """Columns of a summary that say what ran; the rest are figures."""

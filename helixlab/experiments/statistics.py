@@ -161,7 +161,7 @@ def trends(runs: pd.DataFrame, *, by: str | Sequence[str]) -> pd.Series:
     -------
     Series
         By group, in the order in which they first come: ``"settled"``, ``"undecided"`` or ``"moving"``, the
-        worse of queries in flight and throughput, see `helixlab.diagnosis.steady_state.Drift`.
+        worse of requests in flight and throughput, see `helixlab.diagnosis.steady_state.Drift`.
 
     Examples
     --------

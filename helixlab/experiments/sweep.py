@@ -67,7 +67,7 @@ SETTINGS: Final = ("on_full", "kv_high_water_mark", "expected_output_ratio", "sm
 KEYS: Final = (*OBJECTS, "workload", *SETTINGS)
 ALWAYS_SHOWN: Final = {
     "execution": ("execution", "chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"),
-    "workload": ("mode", "trace", "initial_queries", "rate_tokens_per_s", "warmup_s", "duration_s"),
+    "workload": ("mode", "trace", "initial_requests", "rate_tokens_per_s", "warmup_s", "duration_s"),
 }
 """Columns of what has more than a name; the others are shown where they differ."""
 

@@ -99,7 +99,7 @@ def tune_execution(
     chunk_tokens, max_decode_per_batch, max_prompt_chunks_per_batch : int or sequence of int
         Values to try, see `chunked`; None for no limit but the machine's.
     scheduler : str or Scheduler
-        Routes the queries.
+        Routes the requests.
     workload : Workload, optional
         Of the final runs; by default offline, 600 s after 600 s of warm-up.
     n_jobs, store, progress
@@ -148,7 +148,7 @@ def tune_execution(
     short = final
     if not final.online:
         short = offline(
-            initial_queries=final.initial_queries,
+            initial_requests=final.initial_requests,
             warmup_s=min(SHORT_WARMUP_S, final.warmup_s),
             duration_s=min(SHORT_DURATION_S, final.duration_s),
             rng=final.seed,

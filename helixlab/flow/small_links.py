@@ -93,7 +93,7 @@ def links_left_out(on_link: Mapping[tuple[End, End], float], rule: str = RELATIV
     -------
     set of (sender, receiver)
         By either rule also the links without flow, and those that lead to nodes from which no link that is
-        left leads on to the sink: a query that got there could not go on.
+        left leads on to the sink: a request that got there could not go on.
 
     Examples
     --------

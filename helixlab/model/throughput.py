@@ -1,6 +1,6 @@
 """Throughput of a node by the layers it holds, T_m(k), in a given mix of machines.
 
-A node with many layers serves few queries at a time, because the KV cache is small, but works on
+A node with many layers serves few requests at a time, because the KV cache is small, but works on
 each of them for a longer part of its round trip. How long that part is depends on how fast the
 other machines of the cluster are, so the estimate starts from typical speeds and repeats.
 """
@@ -36,11 +36,11 @@ def _typical_batch(
     own_s = k * layer_s
     workload_ratio = own_s / ((model_layers - k) * mean_layer_s + own_s)
     entries = int(KV_FILL * kv_token_layers / k)
-    queries = entries / (MEAN_INPUT_TOKENS + MEAN_OUTPUT_TOKENS) * workload_ratio
-    prompts = queries / MEAN_OUTPUT_TOKENS
+    requests = entries / (MEAN_INPUT_TOKENS + MEAN_OUTPUT_TOKENS) * workload_ratio
+    prompts = requests / MEAN_OUTPUT_TOKENS
     if prompts > 1:
         return 1.0, MEAN_INPUT_TOKENS, MEAN_OUTPUT_TOKENS
-    return prompts, round(MEAN_INPUT_TOKENS * prompts), round(queries)
+    return prompts, round(MEAN_INPUT_TOKENS * prompts), round(requests)
 
 
 def _throughput(
@@ -143,7 +143,7 @@ def node_throughput(
 
     The same estimate as `machine_throughput`; it serves placements that hold more layers on a node
     than was measured and state the KV capacity that is left. Where the KV cache is too small
-    for half a query at a time it means nothing, see `typical_decode_tokens`.
+    for half a request at a time it means nothing, see `typical_decode_tokens`.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def typical_decode_tokens(
 ) -> int:
     """Decode tokens in the batch that `node_throughput` takes for typical.
 
-    Where it is 0 the node holds less than half a query at a time, and the estimate, which then counts
+    Where it is 0 the node holds less than half a request at a time, and the estimate, which then counts
     prompts only, means nothing.
 
     Examples

@@ -130,7 +130,7 @@ class Placement:
     layers : sequence of NodeLayers
         One entry for each node that holds layers; the order is that of the flow graph.
     links : sequence of (sender, receiver)
-        Links queries may take, ``"source"`` and ``"sink"`` being the coordinator. Their order
+        Links requests may take, ``"source"`` and ``"sink"`` being the coordinator. Their order
         breaks ties in scheduling.
     kv_capacity_token_layers : mapping of int to int
         KV capacity of nodes where it is not the measured one of the machine profile.
@@ -323,7 +323,7 @@ class Placement:
 def usable_links(
     cluster: Cluster, layers: Sequence[NodeLayers], model_layers: int, *, partial_inference: bool = True
 ) -> tuple[tuple[End, End], ...]:
-    """Links of the cluster over which the next layer of a query can be reached.
+    """Links of the cluster over which the next layer of a request can be reached.
 
     A link i -> j is usable when j holds the layer that follows i's last one: as its first layer, or,
     with partial inference, anywhere (j then runs only from that layer on).
@@ -337,7 +337,7 @@ def usable_links(
     model_layers : int
         Layers of the model.
     partial_inference : bool
-        Whether a query may enter a node behind its first layer.
+        Whether a request may enter a node behind its first layer.
 
     Examples
     --------
@@ -479,9 +479,7 @@ def memory_misfit(
         amounts += f"; the KV cache is that of the profile, which is for {other}"
         mends = "give the model a profile with the kv_blocks of this memory, or correct its vram_bytes"
     if token_layer_bytes == 2 * model.activation_bytes:
-        mends += (
-            " (with grouped-query attention also the model's kv_bytes_per_token_layer, two activations here)"
-        )
+        mends += " (with grouped-request attention also the model's kv_bytes_per_token_layer, two activations here)"
     return f"{amounts}; {mends}"
 
 

@@ -185,7 +185,7 @@ def plan_separate(
         Let nodes hold more layers than were measured, as the published study does. Their KV capacity is
         extrapolated, see `extrapolated_kv_capacity`, and stated in the placement. Refused are layers that
         do not fit into the GPU memory, or that leave less KV cache than the longest request of the
-        workloads needs (3072 tokens a layer) or than half a typical query on the node at a time, below
+        workloads needs (3072 tokens a layer) or than half a typical request on the node at a time, below
         which there is no estimate of its throughput.
     plus : bool, default False
         Build one mixed pipeline of the types that are left ("separate-plus").

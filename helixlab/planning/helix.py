@@ -177,7 +177,7 @@ def plan_helix(
     For throughput (`helixlab.planning.throughput`) these and those of the simpler planners are varied, and so
     are chains of all nodes of a group, for many ways to divide the cluster into groups
     (`helixlab.planning.throughput`). What a queueing model foretells (`predict`) proposes, and simulations
-    decide, with other queries than those of the seeds 0, 1, 2 ... that studies use.
+    decide, with other requests than those of the seeds 0, 1, 2 ... that studies use.
 
     Examples
     --------

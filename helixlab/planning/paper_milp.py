@@ -55,7 +55,7 @@ def plan_paper_milp(
     time_limit_s : float, optional
         Seconds for the solver.
     partial_inference : bool
-        Whether a query may enter a node behind its first layer.
+        Whether a request may enter a node behind its first layer.
     keep_links_per_node : int, optional
         Leave out all links but the fastest, see `keep_fastest_links`; the paper's study keeps 12.
     start : Placement, "heuristics" or None

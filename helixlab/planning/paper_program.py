@@ -211,7 +211,7 @@ class PaperProgram:
     model : Model
         What is to be served.
     partial_inference : bool
-        Whether a query may enter a node behind its first layer.
+        Whether a request may enter a node behind its first layer.
 
     Attributes
     ----------
@@ -235,7 +235,7 @@ class PaperProgram:
 
     The relaxation says next to nothing: a link that is half usable carries half its capacity, and asks of the
     nodes at its ends only that their layers follow within half the model. So every node holds a single layer,
-    with which it serves most, and a query passes two or three nodes.
+    with which it serves most, and a request passes two or three nodes.
 
     The capacity of a link is its bandwidth or, where that is less, what its two ends serve at most. This
     excludes no placement. Without it, the 1e-6 by which a solver lets whole numbers be missed would be worth

@@ -48,14 +48,14 @@ class Prediction:
     Parameters
     ----------
     decode_tokens_per_s : float
-    queries_in_flight : float
+    requests_in_flight : float
         As many as the KV caches let in.
     prompt_latency_s, decode_latency_s : float
         Means.
     """
 
     decode_tokens_per_s: float
-    queries_in_flight: float
+    requests_in_flight: float
     prompt_latency_s: float
     decode_latency_s: float
 
@@ -80,7 +80,7 @@ def predict(
         How nodes form batches. Of a policy's own rule for admission nothing is known here, and a batch
         always takes at least the time of reading the layer (as with ``memory_floor=True``).
     trace : str
-        Where the lengths of the queries come from.
+        Where the lengths of the requests come from.
     flow : Flow, optional
         The maximum flow of the placement, if it is at hand.
     small_links : str
@@ -101,7 +101,7 @@ def predict(
 
     Notes
     -----
-    The KV caches bound the queries in flight: as many as find a way from source to sink when every node
+    The KV caches bound the requests in flight: as many as find a way from source to sink when every node
     passes those that fit into its cache, and as many as the scheduler feeds. Each goes round once a token,
     and the round takes what it waits, is worked on, sent and under way at the nodes and links that the
     maximum flow passes. Tokens/s are those at which the one is the other's product with them (Little's law).
@@ -111,12 +111,12 @@ def predict(
     the part of the decodes that do grows from node to node by the chance to meet one. A link sends
     prompts one by one (an M/G/1 queue).
 
-    Parts of the flow that share no node each fill their own caches. Where queries may be let into one that
+    Parts of the flow that share no node each fill their own caches. Where requests may be let into one that
     find no room further on, they are held and all others behind them: then every part serves in proportion
     to its flow, and no more than the one with such dead ends. Where links are not used, a node sends by the
     others what it gets, in proportion to their flow.
 
-    It leaves out that the scheduler turns away from full nodes inside of a part, and how queries differ in
+    It leaves out that the scheduler turns away from full nodes inside of a part, and how requests differ in
     length but for the mean and what the variance of prompts does to links.
 
     Examples

@@ -47,7 +47,7 @@ LEAST_SHARE: Final = 1e-6
 
 
 class Serving(NamedTuple):
-    """What simulation knows of nodes, links and queries, beyond the capacities of a `Network`."""
+    """What simulation knows of nodes, links and requests, beyond the capacities of a `Network`."""
 
     decode_s: NDArray[np.float64]
     """``[kind of node, tokens]``: time of one layer for a batch of decodes."""
@@ -57,9 +57,9 @@ class Serving(NamedTuple):
     decode_limit: NDArray[np.float64]
     """``[node, k]``: most decodes in a batch."""
     cache: NDArray[np.float64]
-    """``[node, k]``: mean queries that the KV cache holds, each with all k layers."""
+    """``[node, k]``: mean requests that the KV cache holds, each with all k layers."""
     cache_network: Network
-    """The same as a network: the queries that find room on a way from source to sink."""
+    """The same as a network: the requests that find room on a way from source to sink."""
     bandwidth: NDArray[np.float64]
     """``[sender, receiver]`` in bytes/s; the coordinator is the last row and column."""
     latency_s: NDArray[np.float64]
@@ -75,7 +75,7 @@ CONSTANTS: Final = (
     "input_tokens_squared",  # mean of the squares
     "piece_tokens",  # of a prompt that travels as one: its chunk, or all of it
     "is_chunked",
-    "feed_limit",  # part of the KV cache up to which queries are fed
+    "feed_limit",  # part of the KV cache up to which requests are fed
     "token_bytes",
     "activation_bytes",
     "overhead_s_per_token",  # of bringing activations together
@@ -86,10 +86,10 @@ CONSTANTS: Final = (
 
 
 class Stations(NamedTuple):
-    """Where queries may have to wait, in the order of the layers: room for nodes and links."""
+    """Where requests may have to wait, in the order of the layers: room for nodes and links."""
 
     share: NDArray[np.float64]
-    """Part of the queries that come by."""
+    """Part of the requests that come by."""
     layers: NDArray[np.float64]
     """Of a node, that they run there; 0 for a link."""
     token_s: NDArray[np.float64]
@@ -106,9 +106,9 @@ class Stations(NamedTuple):
     flow: NDArray[np.float64]
     """``[part]``; so are the following."""
     in_flight: NDArray[np.float64]
-    """Queries that the KV caches let in."""
+    """Requests that the KV caches let in."""
     has_dead_ends: NDArray[np.bool_]
-    """Whether a query may be let in that finds no room further on."""
+    """Whether a request may be let in that finds no room further on."""
     rate: NDArray[np.float64]
     """Decode tokens/s."""
     prompt_s: NDArray[np.float64]
@@ -150,7 +150,7 @@ serving_type, stations_type = map(typeof, (_example(), stations_of(1)))
 
 @inlined
 def add_link(serving: Any, stations: Any, sender: Any, receiver: Any, flow: Any, total: Any) -> Any:
-    """A link with flow as a station; its latency, weighted with the share of the queries."""
+    """A link with flow as a station; its latency, weighted with the share of the requests."""
     coordinator = len(serving.kind)
     is_edge = sender == coordinator or receiver == coordinator
     token_bytes = serving.constants[TOKEN_BYTES]
@@ -247,13 +247,13 @@ QUEUEING_AT_NODES: Final = 0.2
 These two are fitted, once for all, to simulations of 54 placements on three clusters.
 """
 DEAD_END: Final = 0.98
-"""A part of the flow that takes in less than this part of what its first nodes could hold turns queries away
+"""A part of the flow that takes in less than this part of what its first nodes could hold turns requests away
 that these have let in."""
 FULL: Final = 0.999
 """A station that is busy for a larger part of the time never gets done."""
 
 Foretold = NDArray[np.float64]
-"""Decode tokens/s, queries in flight, mean latency of a prompt and of a decode in seconds."""
+"""Decode tokens/s, requests in flight, mean latency of a prompt and of a decode in seconds."""
 THROUGHPUT, IN_FLIGHT, PROMPT, DECODE = range(4)
 (foretold_type,) = map(typeof, (np.zeros(4),))
 
@@ -344,7 +344,7 @@ def set_latencies(serving: Any, stations: Any, latency_s: Any, rate: Any, foreto
 def set_in_flight(
     serving: Any, stations: Any, start: Any, end: Any, layers: Any, room: Any, cache_room: Any, parts: Any
 ) -> None:
-    """How many queries the KV caches let into each part of the flow, and whether they may find no way on."""
+    """How many requests the KV caches let into each part of the flow, and whether they may find no way on."""
     size = len(start)
     held = served(serving.cache_network, start, end, layers, cache_room)
     for layer in range(layers):
@@ -373,7 +373,7 @@ def set_in_flight(
 
 @rare
 def in_balance(serving: Any, stations: Any, latency_s: Any, part: Any, foretold: Any) -> Any:
-    """Decode tokens/s at which a part's queries are under way (Little's law); latencies are left behind."""
+    """Decode tokens/s at which a part's requests are under way (Little's law); latencies are left behind."""
     output = serving.constants[OUTPUT]
     low, high = 0.0, stations.flow[part]
     for _ in range(HALVINGS):
@@ -412,7 +412,7 @@ def foretold_by(
             most_per_flow = min(most_per_flow, rate / stations.flow[part])
     foretold[:] = 0.0
     for part in range(parts):
-        # A query that finds no way on is held, and with it all others, whatever room these have.
+        # A request that finds no way on is held, and with it all others, whatever room these have.
         rate = min(stations.rate[part], most_per_flow * stations.flow[part])
         foretold[THROUGHPUT] += rate
         foretold[PROMPT] += rate * stations.prompt_s[part]

@@ -91,7 +91,7 @@ def divisions(cluster: Cluster, model: Model) -> list[tuple[int, ...]]:
 def chains(cluster: Cluster, model: Model, group: Sequence[int]) -> Layout:
     """Every group as one chain of all its nodes, with layers as even as they can be.
 
-    Region follows region. Within each, the nodes with the least room for queries in their KV caches come
+    Region follows region. Within each, the nodes with the least room for requests in their KV caches come
     first, so that none is let in that finds no room further on.
     """
     most = _most_layers(cluster, model)
@@ -136,7 +136,7 @@ def _partitions(size: int) -> Iterator[list[int]]:
 COLD: Final = 0.002
 """Temperature at the end of an annealing as a part of what is foretold."""
 FINALISTS: Final = 4
-"""Simulated once more, for longer and with other queries, so that luck does not decide."""
+"""Simulated once more, for longer and with other requests, so that luck does not decide."""
 SEEDS: Final = 2
 """Of each."""
 SHORT_S: Final = (600.0, 600.0)
@@ -156,7 +156,7 @@ class Trials:
     cluster, model, execution
         What is planned for.
     rng : numpy.random.Generator
-        Of the steps of the annealing and the seeds of the queries.
+        Of the steps of the annealing and the seeds of the requests.
     watch : Watch
         When the search is to end; it is told of the most decode tokens/s simulated.
     """
@@ -269,7 +269,7 @@ class Trials:
         )
 
     def means(self, several: Sequence[Layout], executor: Executor) -> NDArray[np.float64]:
-        """Decode tokens/s of placements in long simulations, with other queries than the short ones had."""
+        """Decode tokens/s of placements in long simulations, with other requests than the short ones had."""
         seeds = [self._seed + number for number in range(1, SEEDS + 1)]
         runs = [(layout, LONG_S, seed) for layout in several for seed in seeds]
         figures = np.fromiter(executor.map(lambda run: self.measured(*run), runs), float)

@@ -23,7 +23,7 @@ _NAMED: Final = (
     "cluster", "model", "scheduler", "execution", "chunk_tokens", "max_prompt_chunks_per_batch",
     "max_decode_per_batch", "memory_floor", "prompt_cost_factor", "kv_reread_factor", "on_full",
     "kv_high_water_mark", "expected_output_ratio", "small_links", "mode", "trace", "arrivals",
-    "initial_queries", "rate_tokens_per_s", "warmup_s", "duration_s", "helixlab",
+    "initial_requests", "rate_tokens_per_s", "warmup_s", "duration_s", "helixlab",
 )  # fmt: skip
 """Columns of a table of runs that say, with placement, its hash and seed, what ran."""
 

@@ -26,10 +26,10 @@ _NAMES: Final = ("placement", "placement_hash", "scheduler", "seed")
 _SUMS: Final = (
     "decode_tokens_per_s",
     "max_flow_tokens_per_s",
-    "queries_fed",
-    "queries_finished",
-    "queries_waited",
-    "queries_dropped",
+    "requests_fed",
+    "requests_finished",
+    "requests_waited",
+    "requests_dropped",
 )
 
 
@@ -52,7 +52,7 @@ def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series
         raise SimulationError(f"phase must be 'prompt' or 'decode', got {phase!r}")
     pieces = []
     for run in _listed(result):
-        if run.iterations.empty and run.summary["queries_finished"].item() > 0:
+        if run.iterations.empty and run.summary["requests_finished"].item() > 0:
             raise SimulationError(
                 f"{run!r} kept no iterations and so no latencies; simulate with keep_iterations=True"
             )
@@ -62,7 +62,7 @@ def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series
 
 
 def comparison_table(runs: Runs) -> pd.DataFrame:
-    """One row a method: throughput, maximum flow and queries summed over its runs, latencies pooled.
+    """One row a method: throughput, maximum flow and requests summed over its runs, latencies pooled.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
     DataFrame
         Columns: method, placement, placement_hash, scheduler, seed (of several runs: each once, with a plus
         between), runs, partial (whether one of them was stopped), decode_tokens_per_s,
-        max_flow_tokens_per_s, queries_fed, queries_finished, queries_waited, queries_dropped, and for prompt
+        max_flow_tokens_per_s, requests_fed, requests_finished, requests_waited, requests_dropped, and for prompt
         and decode latency the mean and percentiles, as in
         `Result.summary`. Methods in the order in which figures show them.
 

@@ -256,7 +256,7 @@ def node_use_picture(
     return ax
 
 
-_QUERIES: Final = {"in_flight": "in flight", "held": "held", "finished": "finished"}
+_REQUESTS: Final = {"in_flight": "in flight", "held": "held", "finished": "finished"}
 _RATE_PHASES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
 
 
@@ -302,7 +302,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "time_s": kept["time_s"] - result.summary["start_s"].item(),
-            **{name: kept[name] for name in _QUERIES},
+            **{name: kept[name] for name in _REQUESTS},
             **{name: kept[name] for name in _RATE_PHASES},
         }
     )
@@ -322,7 +322,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
 
 @styled
 def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
-    """A run over time: queries, tokens/s, KV caches, and how busy each node was, with what ran below.
+    """A run over time: requests, tokens/s, KV caches, and how busy each node was, with what ran below.
 
     Parameters
     ----------
@@ -347,7 +347,7 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
     )
     table = table[table["time_s"] <= end_s]
     figure, axes = panels(2, 2, width_in=PAGE_WIDTH_IN, height_in=4.2)
-    (queries, rates), (caches, busy) = axes
+    (requests, rates), (caches, busy) = axes
     kv = {
         "used, mean": table["kv_used_mean_fraction"],
         "used, fullest node": table["kv_used_max_fraction"],
@@ -357,7 +357,7 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
         kv["expected, fullest layer"] = table["bottleneck_kv_expected_fraction"]
     phases = [PHASE_COLOURS[name] for name in _RATE_PHASES.values()]
     for ax, lines, label, colours in (
-        (queries, {name: table[column] for column, name in _QUERIES.items()}, "queries", OTHER_COLOURS),
+        (requests, {name: table[column] for column, name in _REQUESTS.items()}, "requests", OTHER_COLOURS),
         (rates, {name: table[column] for column, name in _RATE_PHASES.items()}, "tokens/s", phases),
         (caches, kv, "part of the KV cache", OTHER_COLOURS),
     ):

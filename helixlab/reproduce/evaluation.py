@@ -129,7 +129,7 @@ def _number(figure: str) -> str:
 VARIANTS: Final = ("same-requests", "wait", "long")
 """In which published scenarios are run once more; `evaluate` says what they are."""
 FAVOURED: Final = 0.02
-"""Part by which dropping may move the mean input of the queries that are let in, before it has to be said."""
+"""Part by which dropping may move the mean input of the requests that are let in, before it has to be said."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def evaluate(
     -------
     DataFrame
         One row a run, seed and variant: the columns of `scenarios` that the rows of a run share, variant,
-        seed, and the columns of `pooled_figures`. Variants: ``"published"``, queries that fit nowhere
+        seed, and the columns of `pooled_figures`. Variants: ``"published"``, requests that fit nowhere
         are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
         whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
         they wait; ``"long"``, where the window of a run had not settled, or seeds are too few to
@@ -199,7 +199,7 @@ def evaluate(
     table = table.assign(group=names)
     shared = table.groupby("group", sort=False).agg(
         {name: "first" for name in (*RUN, "scheduler", "published")}
-        | {"placement": " + ".join, "queries_in_flight_or_initial": "sum", "rate_tokens_per_s": "sum"}
+        | {"placement": " + ".join, "requests_in_flight_or_initial": "sum", "rate_tokens_per_s": "sum"}
     )
     settings: dict[str, Any] = {"seeds": seeds, "n_jobs": n_jobs, "store": store, "progress": progress}
     later_s = SPANS[scale].long_online[0] if "long" in variants else None
@@ -224,7 +224,7 @@ def evaluate(
     for variant in (name for name in VARIANTS if name in variants):
         groups = list(applying[variant])
         if variant == "long":
-            # Where nothing was dropped, a run in which queries wait is the same run.
+            # Where nothing was dropped, a run in which requests wait is the same run.
             there = of_later[of_later["group"].isin(groups)].assign(variant=variant)
             groups = [name for name in groups if name not in set(there["group"])]
             parts += [there] if len(there) else []
@@ -264,17 +264,17 @@ def _workload(row: pd.Series, spans: _Spans, *, long: bool) -> Workload:
         rate = float(row["rate_tokens_per_s"])
         return online(rate_tokens_per_s=rate, warmup_s=warmup_s, duration_s=duration_s)
     warmup_s, duration_s = spans.long_offline if long else spans.offline
-    initial = int(row["queries_in_flight_or_initial"])
-    return offline(initial_queries=initial, warmup_s=warmup_s, duration_s=duration_s)
+    initial = int(row["requests_in_flight_or_initial"])
+    return offline(initial_requests=initial, warmup_s=warmup_s, duration_s=duration_s)
 
 
 def _two_windows(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Figures in the windows, and those from later on of the online runs in which no query was dropped."""
+    """Figures in the windows, and those from later on of the online runs in which no request was dropped."""
     again = [name for name in map(str, runs.columns) if name.startswith(LATER)]
     first = runs.drop(columns=again)
     if not again:
         return first, first.iloc[:0]
-    dropped = runs.groupby("group")["queries_dropped"].transform("sum") > 0
+    dropped = runs.groupby("group")["requests_dropped"].transform("sum") > 0
     those = runs[runs[again[0]].notna() & ~dropped]
     of_later = {name.removeprefix(LATER): those[name] for name in again}
     return first, first.loc[those.index].assign(**of_later)

@@ -30,7 +30,7 @@ def check_parameters(**parameters: Any) -> None:
     ----------
     **parameters
         All that the notebook has, by name. Which values scale, seed, seeds, n_jobs, replan, figures, output,
-        store, on_full and queries_in_flight take is known here; others take any.
+        store, on_full and requests_in_flight take is known here; others take any.
 
     Raises
     ------
@@ -189,7 +189,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
         lambda value: _is_whole(value, -1) and value != 0,
         "a whole number from 1 up, or -1 for all cores",
     ),
-    "queries_in_flight": (lambda value: _is_whole(value, 1), "a whole number from 1 up"),
+    "requests_in_flight": (lambda value: _is_whole(value, 1), "a whole number from 1 up"),
     "replan": (lambda value: isinstance(value, bool), "True or False"),
     "on_full": (_is_one_of("wait", "drop"), "'wait' or 'drop'"),
     "figures": (_are_names, "a list of names such as ['5a', '5b']"),

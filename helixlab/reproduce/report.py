@@ -47,7 +47,7 @@ CAUSES: Final = {
         "the maximum flow of this placement is not unique, and the reference varies from run to run"
     ),
     "single24, llama-1-30b, helix, online": (
-        "one query decides it: the published percentile is that of our next quicker prompt"
+        "one request decides it: the published percentile is that of our next quicker prompt"
     ),
 }
 """What is known of single runs; `tests/golden` has the published ones."""
@@ -131,9 +131,9 @@ def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
     lines = [
         "## What the published window and rules hide",
         "",
-        "Published runs drop queries that find no room, which favours short ones; *waiting* is the same run"
+        "Published runs drop requests that find no room, which favours short ones; *waiting* is the same run"
         " with nothing dropped, where dropping moved the mean input by more than 2 %. *From 900 s* is what"
-        " runs with nothing dropped decode from 900 s on, where throughput or queries in flight moved in the"
+        " runs with nothing dropped decode from 900 s on, where throughput or requests in flight moved in the"
         " published window of a run compared here, or our seeds differ by too much to say (*undecided*)."
         " Online runs are *filling* that are too short to say"
         " whether their queue would go on growing. Decode tokens/s, means over seeds.",
@@ -169,7 +169,7 @@ def _latencies_later(numbers: pd.DataFrame) -> list[str]:
 
 
 def _turns(numbers: pd.DataFrame) -> list[str]:
-    """Rankings of ours that do not outlast the published window and its dropped queries."""
+    """Rankings of ours that do not outlast the published window and its dropped requests."""
     ranked = rankings(numbers[numbers["platform"] == "simulation"])
     turned = ranked[ranked["turns"] & (ranked["metric"] == "decode_tokens_per_s")]
     if turned.empty:

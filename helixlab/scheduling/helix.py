@@ -19,18 +19,18 @@ EXPECTED_OUTPUT_TOKENS = 240
 
 
 @inlined
-def _expected_tokens(state, query):
-    tokens = state.queries[query].input_tokens
+def _expected_tokens(state, request):
+    tokens = state.requests[request].input_tokens
     return int(tokens + state.run[0].scheduler_output_ratio * EXPECTED_OUTPUT_TOKENS)
 
 
 @compiled(CHOOSE)
-def _choose(state: Any, sender: int, query: int) -> int:
+def _choose(state: Any, sender: int, request: int) -> int:
     node = state.nodes[sender]
     run = state.run[0]
-    tokens = state.queries[query].input_tokens
+    tokens = state.requests[request].input_tokens
     in_one_batch = tokens if run.chunk_tokens == 0 else min(tokens, run.chunk_tokens)
-    expected = _expected_tokens(state, query)
+    expected = _expected_tokens(state, request)
     best = NONE
     best_load = 0.0
     for row in range(node.first_link, node.first_link + node.links):
@@ -58,11 +58,11 @@ def _choose(state: Any, sender: int, query: int) -> int:
 
 
 @compiled(ON_START)
-def _on_start(state: Any, query: int) -> None:
-    entry = state.queries[query]
-    expected = _expected_tokens(state, query)
+def _on_start(state: Any, request: int) -> None:
+    entry = state.requests[request]
+    expected = _expected_tokens(state, request)
     for hop in range(entry.hops):
-        link = state.links[state.pipelines[query, hop]]
+        link = state.links[state.pipelines[request, hop]]
         receiver = state.nodes[link.receiver]
         if entry.kv_tokens > 0:
             link.load += 1 / link.flow_tokens_per_s  # a decode; prompts are counted when they choose
@@ -72,11 +72,11 @@ def _on_start(state: Any, query: int) -> None:
 
 
 @compiled(ON_FINISH)
-def _on_finish(state: Any, query: int) -> None:
-    entry = state.queries[query]
-    expected = _expected_tokens(state, query)
+def _on_finish(state: Any, request: int) -> None:
+    entry = state.requests[request]
+    expected = _expected_tokens(state, request)
     for hop in range(entry.hops):
-        link = state.links[state.pipelines[query, hop]]
+        link = state.links[state.pipelines[request, hop]]
         receiver = state.nodes[link.receiver]
         if entry.booked == 1:
             receiver.kv_expected_token_layers -= expected * link.layers

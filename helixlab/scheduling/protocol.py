@@ -20,7 +20,7 @@ __all__ = ["Scheduler"]
 
 
 @compiled(ON_START)
-def _no_start(state, query):
+def _no_start(state, request):
     pass
 
 
@@ -30,7 +30,7 @@ def _no_ready(link, elapsed_s):
 
 
 @compiled(ON_FINISH)
-def _no_finish(state, query):
+def _no_finish(state, request):
     pass
 
 
@@ -50,23 +50,23 @@ class Scheduler:
     ----------
     name : str
         Shown in results.
-    choose : function ``(state, sender, query) -> link``
-        Row of the outbound link that `query` takes from node `sender`, or ``NONE`` (-1): with
-        ``plans_ahead`` nothing fits and the query is held or dropped, otherwise it waits and is
+    choose : function ``(state, sender, request) -> link``
+        Row of the outbound link that `request` takes from node `sender`, or ``NONE`` (-1): with
+        ``plans_ahead`` nothing fits and the request is held or dropped, otherwise it waits and is
         asked for again when something happens to the sender.
-    on_start : function ``(state, query)``, optional
-        An iteration starts at the coordinator; ``state.queries[query].iteration`` says which.
+    on_start : function ``(state, request)``, optional
+        An iteration starts at the coordinator; ``state.requests[request].iteration`` says which.
     on_ready : function ``(link, elapsed_s)``, optional
-        A request that came by `link` (the row itself, not its number) is ready to leave the node,
+        A work item that came by `link` (the row itself, not its number) is ready to leave the node,
         `elapsed_s` after sending it on that link started.
-    on_finish : function ``(state, query)``, optional
-        The query leaves: finished, preempted or refused; or found no pipeline, then its ``hops``
+    on_finish : function ``(state, request)``, optional
+        The request leaves: finished, preempted or refused; or found no pipeline, then its ``hops``
         are those it had chosen.
     plans_ahead : bool
-        Choose the whole pipeline when the query arrives, not hop by hop as the prompt travels.
+        Choose the whole pipeline when the request arrives, not hop by hop as the prompt travels.
     picks_free_links : bool
         Looks at which links are free (``links["free_rate_bytes_per_s"]`` above 0 and not ``taken``):
-        a sender's requests are then gone through in the order they got ready. Otherwise a prompt
+        a sender's work items are then gone through in the order they got ready. Otherwise a prompt
         joins the queue of its link at once, and links send in their order.
     follows_flow : bool
         Needs the maximum flow in ``links["flow_tokens_per_s"]``; links then send at the rate the flow
@@ -80,7 +80,7 @@ class Scheduler:
     --------
     A scheduler that always takes the first link:
 
-    >>> def first(state, sender, query):
+    >>> def first(state, sender, request):
     ...     return state.nodes[sender].first_link
     >>> Scheduler("first", first)
     Scheduler('first')

@@ -13,7 +13,7 @@ __all__ = ["random", "shortest_queue"]
 
 @inlined
 def _waiting_at_first_layer(state, link):
-    """Requests that wait at the receiver's first layer; the coordinator counts as shortest."""
+    """Work items that wait at the receiver's first layer; the coordinator counts as shortest."""
     if link.queue == NONE:
         return NONE
     queue = state.queues[state.nodes[link.receiver].first_queue]
@@ -22,7 +22,7 @@ def _waiting_at_first_layer(state, link):
 
 @inlined
 def _pick(state, sender, by_length):
-    """A free link of the sender, uniformly among those with the fewest requests waiting at the receiver."""
+    """A free link of the sender, uniformly among those with the fewest work items waiting at the receiver."""
     node = state.nodes[sender]
     found = 0
     picked = NONE
@@ -47,16 +47,16 @@ def _pick(state, sender, by_length):
 
 
 @compiled(CHOOSE)
-def _choose_random(state: Any, sender: int, query: int) -> int:
+def _choose_random(state: Any, sender: int, request: int) -> int:
     return _pick(state, sender, False)
 
 
 @compiled(CHOOSE)
-def _choose_shortest(state: Any, sender: int, query: int) -> int:
+def _choose_shortest(state: Any, sender: int, request: int) -> int:
     return _pick(state, sender, True)
 
 
 random = Scheduler("random", _choose_random, picks_free_links=True)
 """Any free link, all equally likely."""
 shortest_queue = Scheduler("shortest-queue", _choose_shortest, picks_free_links=True)
-"""The free link whose receiver has the fewest requests waiting at its first layer."""
+"""The free link whose receiver has the fewest work items waiting at its first layer."""

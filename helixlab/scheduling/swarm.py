@@ -1,7 +1,7 @@
 """The scheduler of SWARM: prefer links whose receivers have been quick.
 
 Each link has a priority that grows with every prompt it takes by the moving average of the time its
-requests took until they left the receiver (Ryabinin et al., "SWARM Parallelism", ICML 2023, as the
+work items took until they left the receiver (Ryabinin et al., "SWARM Parallelism", ICML 2023, as the
 Helix paper's artifact reads it).
 """
 
@@ -19,7 +19,7 @@ NEWEST_WEIGHT = 0.8
 
 
 @compiled(CHOOSE)
-def _choose(state: Any, sender: int, query: int) -> int:
+def _choose(state: Any, sender: int, request: int) -> int:
     node = state.nodes[sender]
     best = NONE
     for row in range(node.first_link, node.first_link + node.links):

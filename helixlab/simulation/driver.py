@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helixlab._interrupts import CtrlC
-from helixlab.engine.loop import DONE, ERROR, FULL, NEEDS_ARRIVALS, advance, draw_query
+from helixlab.engine.loop import DONE, ERROR, FULL, NEEDS_ARRIVALS, advance, draw_request
 from helixlab.engine.network import BAD_LINK
 from helixlab.engine.node import OUTSIDE_PROFILE
 from helixlab.engine.state import ARRIVAL, State
@@ -24,7 +24,7 @@ from helixlab.workload import Workload
 __all__ = ["Recording", "drive"]
 
 FEED_DELAY_S = 0.1
-"""From the end of a prompt or query to the next one it lets in."""
+"""From the end of a prompt or request to the next one it lets in."""
 FEED_KV_LIMIT = 0.8
 EVENTS_A_CALL = 1_000_000
 """The engine comes back after this many events, so that Ctrl-C is heard and progress is shown."""
@@ -42,7 +42,7 @@ class Recording:
         Start and end of the measured window.
     runs_at_window, nodes_at_window, links_at_window : list of arrays
         The tables when the window started and ended.
-    iterations, iteration_parts, query_logs, batches, samples, node_samples : list of arrays
+    iterations, iteration_parts, request_logs, batches, samples, node_samples : list of arrays
         Pieces of the logs, in order.
     partial : bool
         It was stopped before its end.
@@ -55,7 +55,7 @@ class Recording:
     links_at_window: list[NDArray[np.void]] = field(default_factory=list)
     iterations: list[NDArray[np.void]] = field(default_factory=list)
     iteration_parts: list[NDArray[np.float64]] = field(default_factory=list)
-    query_logs: list[NDArray[np.void]] = field(default_factory=list)
+    request_logs: list[NDArray[np.void]] = field(default_factory=list)
     batches: list[NDArray[np.void]] = field(default_factory=list)
     samples: list[NDArray[np.void]] = field(default_factory=list)
     node_samples: list[NDArray[np.float64]] = field(default_factory=list)
@@ -90,11 +90,11 @@ class Recording:
         state, run = self.state, self.state.run[0]
         self.iterations.append(state.iterations[: run["iterations"]].copy())
         self.iteration_parts.append(state.iteration_parts[: run["iterations"]].copy())
-        self.query_logs.append(state.query_logs[: run["query_logs"]].copy())
+        self.request_logs.append(state.request_logs[: run["request_logs"]].copy())
         self.batches.append(state.batch_log[: run["batches_logged"]].copy())
         self.samples.append(state.samples[: run["samples"]].copy())
         self.node_samples.append(state.node_samples[: run["samples"]].copy())
-        run["iterations"] = run["query_logs"] = run["batches_logged"] = run["samples"] = 0
+        run["iterations"] = run["request_logs"] = run["batches_logged"] = run["samples"] = 0
 
 
 class _Arrivals:
@@ -136,7 +136,7 @@ def drive(
 ) -> Recording:
     """Run a fresh state to the end of the workload, or until Ctrl-C is heard.
 
-    Offline that is the end of the window; online, when all queries have ended.
+    Offline that is the end of the window; online, when all requests have ended.
 
     Raises
     ------
@@ -164,14 +164,14 @@ def drive(
     state = arrivals.fill(state)
     if workload.online:
         if run["arrivals_known"]:
-            draw_query(state, float(state.arrivals["arrival_s"][0]))
+            draw_request(state, float(state.arrivals["arrival_s"][0]))
     else:
-        if workload.initial_queries + 64 > len(state.queries):
-            state = enlarged(state, workload.initial_queries + 64)
-        for query in range(workload.initial_queries):
+        if workload.initial_requests + 64 > len(state.requests):
+            state = enlarged(state, workload.initial_requests + 64)
+        for request in range(workload.initial_requests):
             if run["next_arrival"] == run["arrivals_known"] and run["more_arrivals"]:
                 state = arrivals.fill(state)
-            draw_query(state, start_s + FEED_DELAY_S * query)
+            draw_request(state, start_s + FEED_DELAY_S * request)
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
     if watch is not None:
@@ -223,7 +223,7 @@ def _advanced(
             recording.empty_logs()
             state = recording.state
             if short_of_rows(state):
-                recording.state = enlarged(state, 2 * len(state.queries))
+                recording.state = enlarged(state, 2 * len(state.requests))
         yield status
         if status not in (NEEDS_ARRIVALS, FULL):
             return

@@ -30,7 +30,7 @@ MOST_PILOT_EVENTS: Final = 12_000_000
 until it has so many events and has filled up, or has so many that this must do, or is the whole run. Events,
 as on a busy machine seconds tell little."""
 MOST_DRAWN: Final = 1_000_000
-"""Queries from which on they are reckoned by their mean rather than drawn."""
+"""Requests from which on they are reckoned by their mean rather than drawn."""
 QUEUE_GROWS: Final = 2.0
 """The same where far more comes than is served, and pilots are long."""
 BYTES_AN_ITERATION: Final = 130
@@ -39,10 +39,10 @@ BYTES_A_NODE_SAMPLE: Final = 130
 SECONDS_A_NODE_SAMPLE: Final = 5e-7
 BYTES_A_BATCH: Final = 100
 BATCHES_AN_ITERATION: Final = 4.0
-BYTES_A_QUERY: Final = 300
-BYTES_A_QUERY_IN_SYSTEM: Final = 2500
-BYTES_A_QUERY_IN_SYSTEM_BREAKDOWN: Final = 700
-SECONDS_A_QUERY: Final = 3e-6
+BYTES_A_REQUEST: Final = 300
+BYTES_A_REQUEST_IN_SYSTEM: Final = 2500
+BYTES_A_REQUEST_IN_SYSTEM_BREAKDOWN: Final = 700
+SECONDS_A_REQUEST: Final = 3e-6
 SAMPLES_AN_EVENT: Final = 3
 """What the tables and the work on them take at the most, measured."""
 
@@ -162,7 +162,7 @@ def estimate(
         if part is workload or (len(pilots) > 2 and _tells(result, part_s)):
             break
         before = part
-        while part is not workload and _queries(part) == _queries(before):
+        while part is not workload and _requests(part) == _requests(before):
             size = size.times(PILOT_GROWS if len(pilots) == 2 or not queues else QUEUE_GROWS)
             part = _first(workload, size)
             if not workload.online or workload.requests is None:
@@ -171,7 +171,7 @@ def estimate(
     if part is workload:
         whole = done
     elif workload.online:
-        turned_away = result.summary[["queries_dropped", "queries_refused"]].iloc[0].sum()
+        turned_away = result.summary[["requests_dropped", "requests_refused"]].iloc[0].sum()
         asked_of_part = _asked(part).iterations
         whole = asked.iterations * (min(done / asked_of_part, 1.0) if turned_away else 1.0)
     else:
@@ -183,7 +183,7 @@ def estimate(
     longer = max(whole / done, 1.0) if done else 1.0
     samples = 0.0
     if sample_step_s > 0:
-        # Behind the last query to come those that queue are served; where nothing happens there are none.
+        # Behind the last request to come those that queue are served; where nothing happens there are none.
         late_s = _late_s(result, part_s) * (longer if queues else 1.0)
         steps = max(_span_s(workload), _came_s(workload) + late_s) / sample_step_s + 1
         samples = min(steps, SAMPLES_AN_EVENT * (result.summary["events"].item() * longer + 2))
@@ -191,10 +191,10 @@ def estimate(
     wall_s += samples * SECONDS_A_NODE_SAMPLE
     bytes_ = samples * BYTES_A_NODE_SAMPLE
     if workload.online or workload.requests is not None:
-        wall_s += (asked.queries - _asked(part).queries) * SECONDS_A_QUERY
-        bytes_ += asked.queries * BYTES_A_QUERY
+        wall_s += (asked.requests - _asked(part).requests) * SECONDS_A_REQUEST
+        bytes_ += asked.requests * BYTES_A_REQUEST
     in_system = _most_in_system(result) * (longer if queues else 1.0)
-    bytes_ += in_system * (BYTES_A_QUERY_IN_SYSTEM + BYTES_A_QUERY_IN_SYSTEM_BREAKDOWN * keep_breakdown)
+    bytes_ += in_system * (BYTES_A_REQUEST_IN_SYSTEM + BYTES_A_REQUEST_IN_SYSTEM_BREAKDOWN * keep_breakdown)
     if keep_iterations:
         bytes_ += whole * (BYTES_AN_ITERATION + BYTES_AN_ITERATION_BREAKDOWN * keep_breakdown)
     if keep_batches:
@@ -206,12 +206,12 @@ def estimate(
 def _tells(pilot: Result, part_s: float) -> bool:
     """Whether it is long enough to go by; while a system fills up, fewer iterations end than later."""
     row = pilot.summary.iloc[0]
-    filled = row["queries_finished"] >= row["queries_in_flight"] and _late_s(pilot, part_s) <= part_s
+    filled = row["requests_finished"] >= row["requests_in_flight"] and _late_s(pilot, part_s) <= part_s
     return bool(row["events"] >= (PILOT_EVENTS if filled else MOST_PILOT_EVENTS))
 
 
 def _late_s(pilot: Result, part_s: float) -> float:
-    """How long after the last arrival the last query ends."""
+    """How long after the last arrival the last request ends."""
     row = pilot.summary.iloc[0]
     return max(float(row["last_finish_s"] - row["start_s"]) - part_s, 0.0)
 
@@ -227,7 +227,7 @@ def _each_s(pilots: list[_Pilot]) -> float:
 
 
 def _more_each_s(pilots: list[_Pilot], whole: float) -> float:
-    """What an iteration to come takes longer, on the mean, where a queue grows for as long as queries come.
+    """What an iteration to come takes longer, on the mean, where a queue grows for as long as requests come.
 
     Its cost grows with the queue, that of a run with the square of its iterations.
     """
@@ -244,7 +244,7 @@ def _span_s(workload: Workload) -> float:
 
 
 def _came_s(workload: Workload) -> float:
-    """From the start to the last arrival: where queries are given they all arrive, whatever the window is."""
+    """From the start to the last arrival: where requests are given they all arrive, whatever the window is."""
     if workload.online and workload.requests is not None:
         return float(workload.requests["arrival_s"].iloc[-1])
     return _span_s(workload)
@@ -288,16 +288,16 @@ def _first(workload: Workload, size: _Size) -> Workload:
     return replace(workload, warmup_s=0.0, duration_s=size.span_s)
 
 
-def _queries(workload: Workload) -> int:
+def _requests(workload: Workload) -> int:
     """How many were given."""
     return 0 if workload.requests is None else len(workload.requests)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """How many queries will come, and iterations of theirs; infinite where there is no end to them."""
+    """How many requests will come, and iterations of theirs; infinite where there is no end to them."""
 
-    queries: float
+    requests: float
     iterations: float
 
 
@@ -307,19 +307,19 @@ def _asked(workload: Workload) -> _Asked:
     if not workload.online:
         return _Asked(math.inf, math.inf)
     lengths = trace_lengths(workload.trace)
-    queries = workload.rate_tokens_per_s * workload.duration_s / lengths.sum(axis=1).mean()
-    if queries > MOST_DRAWN:
-        return _Asked(queries, queries * float(lengths["output_tokens"].mean() + 1))
+    requests = workload.rate_tokens_per_s * workload.duration_s / lengths.sum(axis=1).mean()
+    if requests > MOST_DRAWN:
+        return _Asked(requests, requests * float(lengths["output_tokens"].mean() + 1))
     drawn = next(workload.batches())
     return _Asked(len(drawn), float((drawn[:, 2] + 1).sum()))
 
 
 def _most_in_system(pilot: Result) -> float:
-    """The most queries at a time, those held included."""
-    queries = pilot.queries
-    moves = pd.concat([pd.Series(1, queries["arrival_s"]), pd.Series(-1, queries["end_s"])]).sort_index()
+    """The most requests at a time, those held included."""
+    requests = pilot.requests
+    moves = pd.concat([pd.Series(1, requests["arrival_s"]), pd.Series(-1, requests["end_s"])]).sort_index()
     ended = float(moves.cumsum().max()) if len(moves) else 0.0
-    return ended + float(pilot.summary["queries_in_flight"].item())
+    return ended + float(pilot.summary["requests_in_flight"].item())
 
 
 def _iterations(result: Result, back: float) -> float:
@@ -328,7 +328,7 @@ def _iterations(result: Result, back: float) -> float:
     if back == 0.0 and len(result.iterations):
         return float(len(result.iterations))
     if back == 0.0 and row["mode"] == "online":
-        finished = result.queries[result.queries["outcome"] == "finished"]
+        finished = result.requests[result.requests["outcome"] == "finished"]
         return float((finished["output_tokens"] + 1).sum())
     until_s = row["window_end_s"] - back * (row["window_end_s"] - row["start_s"])
     at = timeline[timeline["time_s"] <= until_s].iloc[-1]

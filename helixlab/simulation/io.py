@@ -87,7 +87,7 @@ _STATED_TWICE = (
     ("scheduler", "scheduler", "name"),
     ("execution", "execution", "name"),
     ("mode", "workload", "mode"),
-    ("initial_queries", "workload", "initial_queries"),
+    ("initial_requests", "workload", "initial_requests"),
     ("warmup_s", "workload", "warmup_s"),
     ("duration_s", "workload", "duration_s"),
     ("on_full", "settings", "on_full"),

@@ -17,7 +17,7 @@ from helixlab.engine.state import State
 __all__ = ["COLUMNS", "EXPLAINED", "Watch", "watch_row"]
 
 EXPLAINED: Final = (
-    "Every {step:.10g} s: simulated seconds since the start; queries in flight (those held are among them),"
+    "Every {step:.10g} s: simulated seconds since the start; requests in flight (those held are among them),"
     " held at the coordinator, finished; tokens/s of prompts and of decodes; KV cache used (fullest node,"
     " mean) and expected (fullest layer); part of the time busy (busiest node, mean)."
 )

@@ -47,13 +47,13 @@ def unusual_in_words(workload: Mapping[str, Any], settings: Mapping[str, Any]) -
     >>> workload = {"mode": "online", "trace": "sharegpt", "arrivals": "poisson"}
     >>> settings = {"on_full": "drop", "kv_high_water_mark": 0.9, "expected_output_ratio": 1.0}
     >>> unusual_in_words(workload, settings)
-    ['arrivals poisson', 'queries dropped on full', 'expected_output_ratio 1']
+    ['arrivals poisson', 'requests dropped on full', 'expected_output_ratio 1']
     """
     words = []
     if workload.get("arrivals") and workload["arrivals"] != workload["trace"]:
         words.append(f"arrivals {workload['arrivals']}")
     if settings.get("on_full") == "drop":
-        words.append("queries dropped on full")
+        words.append("requests dropped on full")
     rules = ("kv_high_water_mark", "expected_output_ratio")
     for name, usual in zip(rules, KV_RULES[workload["mode"]], strict=True):
         if settings.get(name, usual) != usual:
@@ -177,7 +177,7 @@ def provenance(
             "duration_s": workload.duration_s,
             "seed": workload.seed,
             "trace": workload.trace,
-            "initial_queries": workload.initial_queries,
+            "initial_requests": workload.initial_requests,
             "rate_tokens_per_s": workload.rate_tokens_per_s if workload.rate_tokens_per_s > 0 else None,
             "arrivals": workload.arrivals,
             "requests_hash": _requests_hash(workload.requests),

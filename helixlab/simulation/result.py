@@ -26,7 +26,7 @@ FORMAT, VERSION = "helixlab-result", 6
 TABLES = (
     "summary",
     "iterations",
-    "queries",
+    "requests",
     "batches",
     "nodes",
     "links",
@@ -45,11 +45,11 @@ class Result(ByContent):
     summary : DataFrame
         One row: what ran, throughput, latencies, counts. Figures are of the measured window.
     iterations : DataFrame
-        One row a finished iteration: query, iteration (0 is the prompt), tokens, start_s, end_s, latency_s.
+        One row a finished iteration: request, iteration (0 is the prompt), tokens, start_s, end_s, latency_s.
         Empty if they were not kept. With ``keep_breakdown`` also where the latency went, in parts that add
         up to it: see Notes.
-    queries : DataFrame
-        One row a query that ended: query, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
+    requests : DataFrame
+        One row a request that ended: request, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
         outcome (``"finished"``, ``"dropped"``, ``"refused"``), reason (why it was refused).
     batches : DataFrame
         One row a batch from one layer where requests may enter to the next: node, first_layer, layers,
@@ -67,7 +67,7 @@ class Result(ByContent):
     bottlenecks : DataFrame
         What binds the maximum flow, see `Flow`.
     timeline : DataFrame
-        One row a sample: time_s, queries in flight, held and finished, prompt and decode tokens so
+        One row a sample: time_s, requests in flight, held and finished, prompt and decode tokens so
         far, prompt and decode tokens/s since the last sample, expected KV use of the bottleneck layer.
         Samples in whose step nothing happened are left out, see Notes.
     node_timeline : DataFrame
@@ -84,7 +84,7 @@ class Result(ByContent):
     Samples are taken every ``sample_step_s`` from the start to the end of the window, or of the run, if that
     is later. Of a stretch in which nothing happens three rows are kept: the first sample in it, the next, and
     the last. All that are left out equal the row before, so weigh rows by the time to the next one for means
-    over time. ``queries_outside_window`` of the summary counts queries that came, online, before or after the
+    over time. ``requests_outside_window`` of the summary counts requests that came, online, before or after the
     measured window; in the warm-up, for instance.
     Every table has `origin` in its ``attrs``, which goes with what is made of that table alone.
     The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
@@ -100,7 +100,7 @@ class Result(ByContent):
 
     summary: pd.DataFrame
     iterations: pd.DataFrame
-    queries: pd.DataFrame
+    requests: pd.DataFrame
     batches: pd.DataFrame
     nodes: pd.DataFrame
     links: pd.DataFrame
@@ -121,8 +121,8 @@ class Result(ByContent):
         shown = (
             "placement", "placement_hash", "cluster", "model", "scheduler", "execution", "mode", "on_full",
             "seed", "partial",
-            "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "queries_finished",
-            "queries_in_flight", "queries_waited", "queries_outside_window", "max_flow_tokens_per_s",
+            "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "requests_finished",
+            "requests_in_flight", "requests_waited", "requests_outside_window", "max_flow_tokens_per_s",
             "upper_bound_tokens_per_s",
         )  # fmt: skip
         columns = ["node", "machine", "busy_fraction", "kv_used_fraction", "tokens"]
@@ -132,10 +132,10 @@ class Result(ByContent):
     def __repr__(self) -> str:
         row = self.summary.iloc[0]
         what = "Partial result" if row["partial"] else "Result"
-        dropped = ", queries dropped on full" if row["on_full"] == "drop" else ""
+        dropped = ", requests dropped on full" if row["on_full"] == "drop" else ""
         left_out = ""
-        if self.provenance["workload"]["requests_hash"] and row["queries_outside_window"]:
-            outside, fed = row["queries_outside_window"], row["queries_fed"]
+        if self.provenance["workload"]["requests_hash"] and row["requests_outside_window"]:
+            outside, fed = row["requests_outside_window"], row["requests_fed"]
             left_out = f"; {outside} of {fed} requests outside the window"
         # The names of cluster and model are part of most placements' names, but not that they are marked.
         on = "".join(f" on {row[part]}" for part in ("cluster", "model") if "@" in row[part])
@@ -168,7 +168,7 @@ class Result(ByContent):
         workload, versions = source["workload"], source["versions"]
         requests = workload["requests_hash"]
         parts.append(f"{workload['mode']}, {f'requests {requests[:8]}' if requests else workload['trace']}")
-        for key, unit in (("rate_tokens_per_s", "tokens/s"), ("initial_queries", "queries at first")):
+        for key, unit in (("rate_tokens_per_s", "tokens/s"), ("initial_requests", "requests at first")):
             if workload[key] and (key == "rate_tokens_per_s" or workload["mode"] == "offline"):
                 parts.append(f"{workload[key]:g} {unit}")
         parts += [
@@ -180,7 +180,7 @@ class Result(ByContent):
         return "; ".join(parts)
 
     def plot_timeline(self, *, step_s: float | None = None) -> Any:
-        """Draw the run over time: queries, tokens/s, KV caches and busy nodes, with what ran below.
+        """Draw the run over time: requests, tokens/s, KV caches and busy nodes, with what ran below.
 
         Parameters
         ----------

@@ -20,12 +20,12 @@ from helixlab.engine.state import (
     LINK,
     NODE,
     NONE,
-    QUERY,
-    QUERY_LOG,
     QUEUE,
     REQUEST,
+    REQUEST_LOG,
     RUN,
     SAMPLE,
+    WORK_ITEM,
     State,
 )
 from helixlab.errors import SimulationError
@@ -53,7 +53,7 @@ FIRST_PRIORITY = 0.05
 
 
 def longest_pipeline(placement: Placement) -> int:
-    """The most links that a query can take from the source to the sink; every link leads on by a layer."""
+    """The most links that a request can take from the source to the sink; every link leads on by a layer."""
     reached: dict[End, int] = {held.node: held.end_layer for held in placement.layers}
     longest: dict[End, int] = {SOURCE: 0}
     for sender, receiver in sorted(placement.links, key=lambda link: reached.get(link[0], 0)):
@@ -115,7 +115,7 @@ def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
 
 
 def queue_table(placement: Placement, nodes: NDArray[np.void], links: NDArray[np.void]) -> NDArray[np.void]:
-    """One queue for every layer where requests may enter a node; nodes and links learn which are theirs."""
+    """One queue for every layer where work items may enter a node; nodes and links learn which are theirs."""
     coordinator = len(nodes) - 1
     rows: list[tuple[int, int, int, bool, bool]] = []
     for held in placement.layers:
@@ -153,8 +153,8 @@ def queue_table(placement: Placement, nodes: NDArray[np.void], links: NDArray[np
 LOG_ROWS = 1 << 16
 MOST_CHUNK_TOKENS = 2**62
 """Longer than any prompt, as the engine can count it."""
-CHUNKS_A_QUERY = 4
-"""Requests under way that tables have room for at first, for each query."""
+CHUNKS_A_REQUEST = 4
+"""Work items under way that tables have room for at first, for each request."""
 
 
 def loading_time_s(cluster: Cluster, model: Model, placement: Placement) -> float:
@@ -175,10 +175,10 @@ def new_state(
     flow: Mapping[tuple[End, End], float] | None,
     *,
     left_out: Set[tuple[End, End]] = frozenset(),
-    query_rows: int,
+    request_rows: int,
     keep_breakdown: bool = False,
 ) -> State:
-    """Tables of an idle system with room for `query_rows` queries at first.
+    """Tables of an idle system with room for `request_rows` requests at first.
 
     Parameters
     ----------
@@ -192,8 +192,8 @@ def new_state(
         Flow on each link of the placement, for schedulers that follow it.
     left_out : set of (sender, receiver)
         Links that such a scheduler does not use, though they have flow.
-    query_rows : int
-        Rows of the query tables to start with.
+    request_rows : int
+        Rows of the request tables to start with.
     keep_breakdown : bool
         Make room to note where the time of each iteration goes.
     """
@@ -204,7 +204,7 @@ def new_state(
         _padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s")
     )
     run = np.zeros(1, RUN)
-    run["first_held"] = run["free_query"] = run["free_request"] = run["first_gathered"] = NONE
+    run["first_held"] = run["free_request"] = run["free_work_item"] = run["first_gathered"] = NONE
     run["most_chunks"] = 1
     run["chunk_tokens"] = min(execution.chunk_tokens or 0, MOST_CHUNK_TOKENS)
     run["prompt_cost_factor"] = execution.prompt_cost_factor
@@ -221,8 +221,8 @@ def new_state(
         nodes=nodes,
         links=links,
         queues=queues,
-        queries=np.zeros(0, QUERY),
         requests=np.zeros(0, REQUEST),
+        work_items=np.zeros(0, WORK_ITEM),
         pipelines=np.zeros((0, longest), np.int32),
         prompt_s=prompt_s,
         decode_s=decode_s,
@@ -232,7 +232,7 @@ def new_state(
         followups=np.zeros(0, FOLLOWUP),
         arrivals=np.zeros(0, ARRIVAL),
         iterations=np.zeros(LOG_ROWS, ITERATION),
-        query_logs=np.zeros(LOG_ROWS, QUERY_LOG),
+        request_logs=np.zeros(LOG_ROWS, REQUEST_LOG),
         batch_log=np.zeros(LOG_ROWS, BATCH_LOG),
         samples=np.zeros(256, SAMPLE),
         node_samples=np.zeros((256, len(NODE_SAMPLES), len(cluster.nodes))),
@@ -240,11 +240,11 @@ def new_state(
         spent=np.zeros((0, len(PARTS) + 1)),
         iteration_parts=np.zeros((LOG_ROWS if keep_breakdown else 0, len(PARTS))),
     )
-    return enlarged(state, query_rows)
+    return enlarged(state, request_rows)
 
 
-def enlarged(state: State, query_rows: int) -> State:
-    """The same state with more rows for queries, their requests, and what these cause."""
+def enlarged(state: State, request_rows: int) -> State:
+    """The same state with more rows for requests, their work items, and what these cause."""
     run = state.run[0]
 
     def longer(table: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -261,17 +261,17 @@ def enlarged(state: State, query_rows: int) -> State:
             run[first_free] = before
         return result
 
-    request_rows = query_rows * min(int(run["most_chunks"]), CHUNKS_A_QUERY) + int(run["most_chunks"])
-    run["free_requests"] += max(request_rows - len(state.requests), 0)
+    work_item_rows = request_rows * min(int(run["most_chunks"]), CHUNKS_A_REQUEST) + int(run["most_chunks"])
+    run["free_work_items"] += max(work_item_rows - len(state.work_items), 0)
     return state._replace(
-        queries=with_free_rows(state.queries, query_rows, "free_query"),
         requests=with_free_rows(state.requests, request_rows, "free_request"),
-        pipelines=longer(state.pipelines, query_rows),
-        kv_tokens=longer(state.kv_tokens, query_rows),
-        events=longer(state.events, 4 * request_rows + 4 * query_rows + 64),
-        followups=longer(state.followups, 8 * request_rows + 6 * len(state.nodes) + 64),
-        spent=longer(state.spent, request_rows if run["keep_breakdown"] else 0),
-        query_logs=longer(state.query_logs, max(2 * request_rows, LOG_ROWS)),
+        work_items=with_free_rows(state.work_items, work_item_rows, "free_work_item"),
+        pipelines=longer(state.pipelines, request_rows),
+        kv_tokens=longer(state.kv_tokens, request_rows),
+        events=longer(state.events, 4 * work_item_rows + 4 * request_rows + 64),
+        followups=longer(state.followups, 8 * work_item_rows + 6 * len(state.nodes) + 64),
+        spent=longer(state.spent, work_item_rows if run["keep_breakdown"] else 0),
+        request_logs=longer(state.request_logs, max(2 * work_item_rows, LOG_ROWS)),
     )
 
 
@@ -279,8 +279,8 @@ def short_of_rows(state: State) -> bool:
     """Whether emptied logs are not enough for the engine to go on."""
     run = state.run[0]
     return bool(
-        run["free_query"] == NONE
-        or run["free_requests"] < run["most_chunks"]
+        run["free_request"] == NONE
+        or run["free_work_items"] < run["most_chunks"]
         or run["events"] > len(state.events) // 2
         or run["followups_end"] > len(state.followups) // 2
     )
@@ -316,13 +316,13 @@ def _nodes(
             )
         row["first_layer"], row["layers"] = held.first_layer, held.count
         row["kv_capacity_token_layers"] = placement.kv_capacity(cluster, model, held.node)
-        row["max_prompt_requests"], row["max_prompt_tokens"] = limits.prompt_requests, limits.prompt_tokens
+        row["max_prompts"], row["max_prompt_tokens"] = limits.prompt_requests, limits.prompt_tokens
         row["max_decode_tokens"], row["max_decode_context_tokens"] = (
             limits.decode_tokens,
             limits.decode_context_tokens,
         )
         for column, limit in (
-            ("max_prompt_requests", execution.max_prompt_chunks_per_batch),
+            ("max_prompts", execution.max_prompt_chunks_per_batch),
             ("max_decode_tokens", execution.max_decode_per_batch),
         ):
             row[column] = min(int(row[column]), limit or int(row[column]))

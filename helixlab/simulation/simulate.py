@@ -40,7 +40,7 @@ def leave_links_out(flow: Flow, rule: str) -> set[tuple[End, End]]:
     Raises
     ------
     SchedulingError
-        Without them no way leads from the source to the sink, so that every query would be turned away.
+        Without them no way leads from the source to the sink, so that every request would be turned away.
     """
     left_out = links_left_out(flow.on_link, rule)
     starts = [link for link in flow.on_link if link[0] == SOURCE]
@@ -124,14 +124,14 @@ def simulate(
     execution : str or Execution
         How nodes form batches.
     on_full : str
-        What happens to a query for which a scheduler that plans ahead finds no room: ``"wait"`` at
+        What happens to a request for which a scheduler that plans ahead finds no room: ``"wait"`` at
         the coordinator, in order of arrival, or ``"drop"``, as the reference simulator does. Dropping
-        favours short queries. With a scheduler that chooses hop by hop it decides nothing.
+        favours short requests. With a scheduler that chooses hop by hop it decides nothing.
     kv_high_water_mark : float, optional
         Part of a node's KV cache that the helix scheduler may expect to fill; the paper's by default
         (0.85 offline, 0.9 online).
     expected_output_ratio : float, optional
-        Part of the mean output of 240 tokens it expects of a query; the paper's by default (1 offline,
+        Part of the mean output of 240 tokens it expects of a request; the paper's by default (1 offline,
         0.6 online). Like the mark, it decides nothing with schedulers that do not look at it.
     small_links : str
         Which links the helix scheduler does not use because they carry too little: ``"relative"`` to the
@@ -236,7 +236,7 @@ def simulate(
             execution,
             flow.on_link if scheduler.follows_flow else None,
             left_out=left_out,
-            query_rows=1024,
+            request_rows=1024,
             keep_breakdown=keep_breakdown,
         )
     run = state.run[0]

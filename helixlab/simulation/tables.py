@@ -58,10 +58,10 @@ def build_result(
     in_window = iterations["end_s"].between(first_s, last_s).to_numpy()
     is_prompt = (iterations["iteration"] == 0).to_numpy()
     prompt_latency_s, decode_latency_s = latency_s[in_window & is_prompt], latency_s[in_window & ~is_prompt]
-    queries = _frame(recording.query_logs)
-    queries["outcome"] = OUTCOMES[queries["outcome"].to_numpy(np.int64)]
-    queries["reason"] = REASONS[queries["reason"].to_numpy(np.int64)]
-    finished = queries[queries["outcome"] == "finished"]
+    requests = _frame(recording.request_logs)
+    requests["outcome"] = OUTCOMES[requests["outcome"].to_numpy(np.int64)]
+    requests["reason"] = REASONS[requests["reason"].to_numpy(np.int64)]
+    finished = requests[requests["outcome"] == "finished"]
     accepted, asked = (
         np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
         for name in ("input_tokens", "output_tokens")
@@ -84,7 +84,7 @@ def build_result(
         "execution": source["execution"]["name"],
         "mode": workload.mode,
         "trace": workload.source,
-        "initial_queries": workload.initial_queries,
+        "initial_requests": workload.initial_requests,
         "rate_tokens_per_s": workload.rate_tokens_per_s,
         "warmup_s": float(workload.warmup_s),
         "duration_s": float(workload.duration_s),
@@ -103,14 +103,14 @@ def build_result(
         "window_start_s": float(first_s),
         "window_end_s": float(last_s),
         "last_finish_s": float(run["last_finish_s"]),
-        "queries_fed": int(run["fed"]),
-        "queries_finished": int(run["finished"]),
-        "queries_in_flight": int(run["in_flight"]),
-        "queries_dropped": int(run["dropped"]),
-        "queries_refused": int(run["refused"]),
-        "queries_waited": int(run["waited"]),
-        "queries_preempted": int(run["preempted"]),
-        "queries_outside_window": _outside_window(recording, queries) if workload.online else 0,
+        "requests_fed": int(run["fed"]),
+        "requests_finished": int(run["finished"]),
+        "requests_in_flight": int(run["in_flight"]),
+        "requests_dropped": int(run["dropped"]),
+        "requests_refused": int(run["refused"]),
+        "requests_waited": int(run["waited"]),
+        "requests_preempted": int(run["preempted"]),
+        "requests_outside_window": _outside_window(recording, requests) if workload.online else 0,
         "prompts_waited_for_kv": int(run["kv_waits"]),
         "input_tokens_mean_accepted": float(accepted.mean()) if len(accepted) else float("nan"),
         "output_tokens_mean_accepted": float(asked.mean()) if len(asked) else float("nan"),
@@ -123,7 +123,7 @@ def build_result(
     return Result(
         summary=pd.DataFrame([summary]),
         iterations=iterations,
-        queries=queries,
+        requests=requests,
         batches=_frame(recording.batches),
         nodes=_nodes(recording, cluster, model, placement, flow),
         links=_links(recording, flow),
@@ -143,14 +143,14 @@ def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
 
 
 def _in_flight(recording: Recording) -> NDArray[np.void]:
-    queries = recording.state.queries
-    return queries[queries["in_use"] == 1]
+    requests = recording.state.requests
+    return requests[requests["in_use"] == 1]
 
 
-def _outside_window(recording: Recording, queries: pd.DataFrame) -> int:
-    """Queries that came before or after the measured window."""
+def _outside_window(recording: Recording, requests: pd.DataFrame) -> int:
+    """Requests that came before or after the measured window."""
     first_s, last_s = recording.window_s
-    came_s = np.concatenate([queries["arrival_s"], _in_flight(recording)["arrival_s"]])
+    came_s = np.concatenate([requests["arrival_s"], _in_flight(recording)["arrival_s"]])
     return int(((came_s < first_s) | (came_s > last_s)).sum())
 
 

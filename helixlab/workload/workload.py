@@ -1,6 +1,6 @@
 """Workloads: which requests come, and when they are fed.
 
-Offline, the system is kept busy: queries are fed as fast as it takes them. Online, they arrive at
+Offline, the system is kept busy: requests are fed as fast as it takes them. Online, they arrive at
 times of their own.
 """
 
@@ -32,14 +32,14 @@ LEAST_DURATION_S = 60.0
 """Shortest duration that is taken by default for requests of one's own, however soon the last one comes."""
 FAR_FROM_0_S = 3600.0
 """Arrivals are moved to begin at 0 if the first is later than this, and than it is from there to the last."""
-LONGEST_S, MOST_QUERIES, MOST_TOKENS = 1e9, 1_000_000, 1e11
+LONGEST_S, MOST_REQUESTS, MOST_TOKENS = 1e9, 1_000_000, 1e11
 """Beyond these a workload is taken for a mistake."""
 MOST_INTERVALS = 10_000_000
 """Of arrivals drawn like those of a trace, which takes its time for each, whether anything comes or not."""
 TRACE = "azure-conv"
 """Of drawn lengths and arrivals, by default."""
 DURATION_S = 1800.0
-"""Of drawn online queries, by default: as in the paper."""
+"""Of drawn online requests, by default: as in the paper."""
 MILLISECONDS_FROM = 1e11
 """Arrivals beyond are hardly seconds: since 1970 those would be of the year 5138."""
 Requests = pd.DataFrame | str | os.PathLike[str]
@@ -75,8 +75,8 @@ class Workload:
         paper's simulator draws them, so that a seed gives the same ones there and here.
     trace : str
         Where lengths are drawn from; empty with requests of your own.
-    initial_queries : int
-        Offline: queries fed at first. Schedulers that do not watch the KV cache keep that many in
+    initial_requests : int
+        Offline: requests fed at first. Schedulers that do not watch the KV cache keep that many in
         flight.
     rate_tokens_per_s : float
         Online: prompt and decode tokens that arrive per second, on average.
@@ -97,7 +97,7 @@ class Workload:
     duration_s: float
     seed: int
     trace: str = ""
-    initial_queries: int = 0
+    initial_requests: int = 0
     rate_tokens_per_s: float = math.nan
     arrivals: str = ""
     requests: pd.DataFrame | None = _OWN_REQUESTS
@@ -116,10 +116,10 @@ class Workload:
                 " shorter"
             )
         if not self.online:
-            queries = as_whole(
-                self.initial_queries, "initial_queries", least=1, most=MOST_QUERIES, error=WorkloadError
+            requests = as_whole(
+                self.initial_requests, "initial_requests", least=1, most=MOST_REQUESTS, error=WorkloadError
             )
-            self._set("initial_queries", queries)
+            self._set("initial_requests", requests)
         elif self.requests is None:
             self._set("rate_tokens_per_s", _number(self.rate_tokens_per_s, "rate_tokens_per_s", above=0))
             if self.rate_tokens_per_s * self.duration_s > MOST_TOKENS:
@@ -155,7 +155,7 @@ class Workload:
 
     @property
     def online(self) -> bool:
-        """Whether queries arrive at times of their own."""
+        """Whether requests arrive at times of their own."""
         return self.mode == "online"
 
     @property
@@ -275,7 +275,7 @@ def _refuse_with_requests(**given: object) -> None:
 
 def offline(
     *,
-    initial_queries: int = 20,
+    initial_requests: int = 20,
     warmup_s: float = 60.0,
     duration_s: float = 600.0,
     rng: int | np.random.Generator = 0,
@@ -286,8 +286,8 @@ def offline(
 
     Parameters
     ----------
-    initial_queries : int
-        Queries fed at first, 0.1 s apart. The helix scheduler then feeds while the KV cache
+    initial_requests : int
+        Requests fed at first, 0.1 s apart. The helix scheduler then feeds while the KV cache
         allows it; with the others this many stay in flight.
     warmup_s, duration_s : float
         Figures are taken from the end of the warm-up, for the duration; nothing is fed after that. Requests
@@ -322,7 +322,7 @@ def offline(
         duration_s,
         _seed(rng),
         trace=trace,
-        initial_queries=initial_queries,
+        initial_requests=initial_requests,
         requests=own,
     )
 
@@ -337,15 +337,15 @@ def online(
     arrivals: str | None = None,
     requests: Requests | None = None,
 ) -> Workload:
-    """Serve queries that arrive over time, as in the paper's online experiments.
+    """Serve requests that arrive over time, as in the paper's online experiments.
 
     Parameters
     ----------
     rate_tokens_per_s : float
-        Prompt and decode tokens of the arriving queries per second, on average.
+        Prompt and decode tokens of the arriving requests per second, on average.
     duration_s : float, optional
-        How long queries arrive and where the measured window ends; the run goes on until all have ended. By
-        default 1800 seconds for queries that are drawn. For requests of your own, which all arrive whatever
+        How long requests arrive and where the measured window ends; the run goes on until all have ended. By
+        default 1800 seconds for requests that are drawn. For requests of your own, which all arrive whatever
         it is, by default until the last one arrives, but at least 60 seconds.
     warmup_s : float
         Figures are taken from here to the end of the duration.

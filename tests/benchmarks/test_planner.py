@@ -60,7 +60,7 @@ def test_plan(name, benchmark, table):
 
 @pytest.mark.parametrize("name", THROUGHPUTS)
 def test_plan_for_throughput(name, benchmark, table):
-    """Beside the published placement under the same policy, with other queries than those planned with."""
+    """Beside the published placement under the same policy, with other requests than those planned with."""
     published, aim = THROUGHPUTS[name]
     cluster, execution = name.split(", ")
     model, known = hx.load_model("llama-2-70b"), hx.load_placement(f"{cluster}/llama-2-70b/{published}")

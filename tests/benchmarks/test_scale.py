@@ -39,10 +39,10 @@ def large(nodes=1000, regions=10):
     )
 
 
-def run(cluster, placement, queries, output_tokens):
+def run(cluster, placement, requests, output_tokens):
     # All come at once and decode equally often, so that all are in flight from the first seconds to the last.
     requests = pd.DataFrame(
-        {"arrival_s": np.linspace(0, 5, queries), "input_tokens": 100, "output_tokens": output_tokens}
+        {"arrival_s": np.linspace(0, 5, requests), "input_tokens": 100, "output_tokens": output_tokens}
     )
     workload = hx.online(requests=requests, duration_s=10)
     before = time.process_time()
@@ -53,14 +53,14 @@ def run(cluster, placement, queries, output_tokens):
     return seconds, result.summary.iloc[0], int(result.timeline["in_flight"].max())
 
 
-def pace(cluster, placement, queries, few, many):
+def pace(cluster, placement, requests, few, many):
     # What is the same in both (making tables, prompts) drops out of the difference.
     run(cluster, placement, 1, 2)
-    first, short, _ = run(cluster, placement, queries, few)
-    second, long, in_flight = run(cluster, placement, queries, many)
+    first, short, _ = run(cluster, placement, requests, few)
+    second, long, in_flight = run(cluster, placement, requests, many)
     return {
         "events_per_s": float(long["events"] - short["events"]) / (second - first),
-        "finished": int(long["queries_finished"]),
+        "finished": int(long["requests_finished"]),
         "in_flight": in_flight,
     }
 
@@ -84,7 +84,7 @@ result = hx.simulate(
     keep_iterations=False,
 )
 run = result.summary.iloc[0]
-fed, finished = int(run["queries_fed"]), int(run["queries_finished"])
+fed, finished = int(run["requests_fed"]), int(run["requests_finished"])
 print(json.dumps({{"fed": fed, "finished": finished, "peak_mb": peak_rss_mb()}}))
 """
 
@@ -102,9 +102,9 @@ def test_a_thousand_nodes(benchmark, table):
     assert (small["finished"], small["in_flight"]) == (300, 300)
     assert (large["finished"], large["in_flight"]) == (10_000, 10_000)
     paces = [each["events_per_s"] / 1e6 for each in (small, large)]
-    what = f"single24 {paces[0]:.2f} M events/s, 1000 nodes with 10,000 queries in flight {paces[1]:.2f}"
+    what = f"single24 {paces[0]:.2f} M events/s, 1000 nodes with 10,000 requests in flight {paces[1]:.2f}"
     table.append((what, paces[0] / paces[1], SLOWER, "times slower"))
-    table.append(("1000 nodes with 10,000 queries in flight: peak memory", found["peak_mb"], PEAK_MB, "MB"))
+    table.append(("1000 nodes with 10,000 requests in flight: peak memory", found["peak_mb"], PEAK_MB, "MB"))
 
 
 def test_memory_stays_flat(benchmark, table):

@@ -41,22 +41,22 @@ def add_up(result):
 
 @pytest.mark.parametrize("number", [5, 5000])
 @pytest.mark.parametrize("keep_breakdown", [True, False])
-def test_queries_that_are_all_refused(number, keep_breakdown):
+def test_requests_that_are_all_refused(number, keep_breakdown):
     result = run(given((number, 20_000)), keep_breakdown=keep_breakdown)
-    refused = result.summary["queries_refused"].item()
+    refused = result.summary["requests_refused"].item()
     first = hx.diagnose(result)[0]
     assert first.cause == "rejected"
     assert first.text.startswith(
-        f"All {refused} queries were turned away for good, because no pipeline has room for such a query"
+        f"All {refused} requests were turned away for good, because no pipeline has room for such a request"
     )
     assert not {"requests ran out", "waiting"} & set(found(result))
     assert add_up(result)
 
 
-def test_queries_that_are_refused_last():
+def test_requests_that_are_refused_last():
     """They run out with the last one, whether it is served or not."""
     result = run(given((20, 100), (5000, 20_000)))
-    assert result.summary["queries_finished"].item() == 20
+    assert result.summary["requests_finished"].item() == 20
     assert "requests ran out" not in found(result)
     assert "rejected" in found(result)
     assert add_up(result)
@@ -71,7 +71,7 @@ def at_mark(mark):
 
 
 def test_caches_are_those_of_the_window():
-    """At the end of an online run all queries have left."""
+    """At the end of an online run all requests have left."""
     result = offered(320)
     finding = found(result)["full KV caches"]
     means = result.node_timeline[
@@ -103,22 +103,22 @@ def test_the_mark_is_raised_where_it_can_be(mark, told):
     assert suggestion.endswith(told)
 
 
-def test_no_more_queries_while_some_are_held():
+def test_no_more_requests_while_some_are_held():
     result = at_mark(0.5)
     findings = found(result)
-    assert findings["full KV caches"].cost > findings["few queries"].cost
+    assert findings["full KV caches"].cost > findings["few requests"].cost
     for finding in findings.values():
-        assert "more queries in flight" not in finding.suggestion
-        assert "initial_queries" not in finding.suggestion
+        assert "more requests in flight" not in finding.suggestion
+        assert "initial_requests" not in finding.suggestion
     assert (
-        "if more queries were let in, for which KV caches lack room" in findings["costly batches"].suggestion
+        "if more requests were let in, for which KV caches lack room" in findings["costly batches"].suggestion
     )
     assert add_up(result)
 
 
-def test_more_queries_where_few_are_held():
-    result = run(hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
-    assert "a larger initial_queries" in found(result)["few queries"].suggestion
+def test_more_requests_where_few_are_held():
+    result = run(hx.offline(initial_requests=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
+    assert "a larger initial_requests" in found(result)["few requests"].suggestion
 
 
 @pytest.mark.parametrize("rate", [265, 320])
@@ -158,9 +158,9 @@ def test_filling_up_fits_the_workload():
         )
     ]
     assert suggestions == [
-        "Warm up for longer, until as many queries end as start.",
-        "Lower the rate: prompts come faster than the queries that they belong to end.",
-        "Measure for longer, until as many queries end as start.",
+        "Warm up for longer, until as many requests end as start.",
+        "Lower the rate: prompts come faster than the requests that they belong to end.",
+        "Measure for longer, until as many requests end as start.",
     ]
 
 
@@ -180,25 +180,25 @@ def test_busy_nodes_are_not_busy_only():
 
 def test_one_is_not_told_as_many():
     result = at_mark(0.5)
-    assert text_of("few queries", result, serving=0.4, active=1) == (
-        "Only 0.4 queries were being served on 1 node, too few to keep it at work"
+    assert text_of("few requests", result, serving=0.4, active=1) == (
+        "Only 0.4 requests were being served on 1 node, too few to keep it at work"
     )
-    assert text_of("few queries", result, serving=1.0, active=1) == (
-        "1 query was being served on 1 node, and it was at times without one"
+    assert text_of("few requests", result, serving=1.0, active=1) == (
+        "1 request was being served on 1 node, and it was at times without one"
     )
-    assert text_of("few queries", result, serving=50.0, active=23) == (
-        "50 queries were being served on 23 nodes, and each of them was at times without one"
+    assert text_of("few requests", result, serving=50.0, active=23) == (
+        "50 requests were being served on 23 nodes, and each of them was at times without one"
     )
-    once = replace(result, summary=result.summary.assign(queries_waited=1, queries_preempted=1))
-    assert ": 1 of 122 queries was held" in text_of("full KV caches", once)
-    assert text_of("preemption", once).startswith("Once a query lost its KV cache")
+    once = replace(result, summary=result.summary.assign(requests_waited=1, requests_preempted=1))
+    assert ": 1 of 122 requests was held" in text_of("full KV caches", once)
+    assert text_of("preemption", once).startswith("Once a request lost its KV cache")
     assert text_of("preemption", once).endswith("takes hardly any of the time of tokens")
     alone = hx.diagnose(run(given((1, 20_000))))[0]
-    assert alone.text.startswith("The only query was turned away for good, because ")
+    assert alone.text.startswith("The only request was turned away for good, because ")
 
 
 def test_a_placement_is_not_blamed_where_the_run_is_far_from_its_flow():
-    workload = hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0)
+    workload = hx.offline(initial_requests=2, warmup_s=60, duration_s=300, rng=0)
     petals = hx.load_placement("single24/llama-2-70b/petals")
     system = hx.load_cluster("single24"), hx.load_model("llama-2-70b"), petals
     result = hx.simulate(*system, scheduler="swarm", workload=workload, keep_breakdown=True)
@@ -216,7 +216,7 @@ def test_who_was_held_is_told_where_little_is_asked_for():
     finding = found(result)["little asked for"]
     row = result.summary.iloc[0]
     assert (
-        f"; even so {row['queries_waited']} of {row['queries_fed']} queries were held for want of room, "
+        f"; even so {row['requests_waited']} of {row['requests_fed']} requests were held for want of room, "
         in finding.text
     )
     assert "seconds on the mean of all" in finding.text
@@ -227,9 +227,9 @@ def test_who_was_held_is_told_where_little_is_asked_for():
 
 
 def test_preemptions_are_told_whatever_is_lost():
-    workload = hx.offline(initial_queries=500, warmup_s=10, duration_s=120, rng=0)
+    workload = hx.offline(initial_requests=500, warmup_s=10, duration_s=120, rng=0)
     result = run(workload, scheduler="swarm")
-    assert result.summary["queries_preempted"].item() > 0
+    assert result.summary["requests_preempted"].item() > 0
     assert "lost its KV cache to another" in found(result)["preemption"].text
 
 
@@ -242,8 +242,8 @@ def test_chunks_and_batches_are_to_be_tuned():
 
 
 def test_given_requests_must_suffice_for_more():
-    finding = tell("few queries", *(lambda r: (r, facts_of(r), idle_nodes(r)))(run(given((3, 100)))))
-    assert finding.suggestion.endswith("a larger initial_queries, of requests enough.")
+    finding = tell("few requests", *(lambda r: (r, facts_of(r), idle_nodes(r)))(run(given((3, 100)))))
+    assert finding.suggestion.endswith("a larger initial_requests, of requests enough.")
 
 
 def test_long_prompts_can_be_cut():
@@ -268,16 +268,16 @@ def arriving(times_s, duration_s, warmup_s=0.0):
 def stopped(result, at_s):
     """The run as if Ctrl-C had stopped it then, all that ended later left out."""
     end_s = result.summary["start_s"].item() + at_s
-    queries = result.queries[result.queries["end_s"] <= end_s]
-    arrived = result.queries["arrival_s"] <= end_s
+    requests = result.requests[result.requests["end_s"] <= end_s]
+    arrived = result.requests["arrival_s"] <= end_s
     summary = result.summary.assign(
-        partial=True, window_end_s=end_s, queries_in_flight=int(arrived.sum()) - len(queries)
+        partial=True, window_end_s=end_s, requests_in_flight=int(arrived.sum()) - len(requests)
     )
     iterations = result.iterations[result.iterations["end_s"] <= end_s]
-    return replace(result, summary=summary, queries=queries, iterations=iterations)
+    return replace(result, summary=summary, requests=requests, iterations=iterations)
 
 
-def test_queries_in_flight_were_asked_for():
+def test_requests_in_flight_were_asked_for():
     """Those of a stopped run are in no table."""
     times_s = np.sort(np.random.default_rng(0).uniform(0, 300, 900))
     whole = arriving(times_s, 300)
@@ -288,7 +288,7 @@ def test_queries_in_flight_were_asked_for():
     assert "little asked for" not in found(stopped(whole, 150))
 
 
-def test_queries_of_the_warmup_were_asked_for():
+def test_requests_of_the_warmup_were_asked_for():
     result = arriving(np.linspace(0, 99, 60), 200, warmup_s=100)
     facts = facts_of(result)
     assert facts.offered_tokens_per_s == facts.processed_tokens_per_s > 0
@@ -300,10 +300,10 @@ def test_queries_of_the_warmup_were_asked_for():
 
 def test_lengths_that_change_are_no_filling_up():
     kinds = {"input_tokens": [20] * 120 + [1000] * 600, "output_tokens": [400] * 120 + [40] * 600}
-    workload = hx.offline(requests=pd.DataFrame(kinds), initial_queries=10, warmup_s=700, duration_s=400)
+    workload = hx.offline(requests=pd.DataFrame(kinds), initial_requests=10, warmup_s=700, duration_s=400)
     result = run(workload, scheduler="swarm")
     facts = facts_of(result)
-    assert result.summary["queries_in_flight"].item() == 10
+    assert result.summary["requests_in_flight"].item() == 10
     assert facts.served_tokens_per_s == pytest.approx(facts.processed_tokens_per_s, rel=0.02)
     assert "filling up" not in found(result)
     assert add_up(result)
@@ -315,7 +315,7 @@ def test_no_higher_rate_where_the_run_is_too_short_to_tell():
     for load, told in {
         "stable": "ask for a higher rate",
         "filling": "Measure for longer: this run is too short",
-        "backlogged": "Ask for less: queries pile up",
+        "backlogged": "Ask for less: requests pile up",
     }.items():
         case = tell("little asked for", result, replace(facts, load=load), idle_nodes(result))
         assert told in case.suggestion
@@ -379,22 +379,22 @@ def test_cards_that_bind(cards, told):
 
 
 def test_a_single_preemption_turns_no_advice_round():
-    result = run(hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
-    once = replace(result, summary=result.summary.assign(queries_preempted=1))
-    assert once.summary["queries_fed"].item() > 10
-    assert "a larger initial_queries" in found(once)["few queries"].suggestion
+    result = run(hx.offline(initial_requests=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
+    once = replace(result, summary=result.summary.assign(requests_preempted=1))
+    assert once.summary["requests_fed"].item() > 10
+    assert "a larger initial_requests" in found(once)["few requests"].suggestion
     assert "seldom enough" in found(once)["preemption"].suggestion
-    assert found(once)["preemption"].cost < found(once)["few queries"].cost
-    fed = once.summary["queries_fed"].item()
-    often = replace(result, summary=result.summary.assign(queries_preempted=fed))
-    assert "keep fewer queries in flight" in found(often)["preemption"].suggestion
-    assert "initial_queries" not in found(often)["few queries"].suggestion
+    assert found(once)["preemption"].cost < found(once)["few requests"].cost
+    fed = once.summary["requests_fed"].item()
+    often = replace(result, summary=result.summary.assign(requests_preempted=fed))
+    assert "keep fewer requests in flight" in found(often)["preemption"].suggestion
+    assert "initial_requests" not in found(often)["few requests"].suggestion
 
 
 def test_no_more_is_computed_again_than_the_preempted_had():
     """Tokens may pass a cut more than once for other reasons too."""
-    result = run(hx.offline(initial_queries=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
-    facts = facts_of(replace(result, summary=result.summary.assign(queries_preempted=1)))
+    result = run(hx.offline(initial_requests=2, warmup_s=60, duration_s=300, rng=0), scheduler="swarm")
+    facts = facts_of(replace(result, summary=result.summary.assign(requests_preempted=1)))
     mean = result.summary["input_tokens_mean_accepted"] + result.summary["output_tokens_mean_accepted"]
     assert facts.preempted_tokens_per_s == pytest.approx(mean.item() / 300)
     crowded = replace(facts, cut=facts.cut.assign(used_tokens_per_s=1e6))
@@ -404,10 +404,10 @@ def test_no_more_is_computed_again_than_the_preempted_had():
 
 def test_preemption_is_not_timed_where_no_time_was_noted():
     kept = run(hx.offline(warmup_s=60, duration_s=300, rng=0))
-    result = replace(kept, summary=kept.summary.assign(queries_preempted=3))
+    result = replace(kept, summary=kept.summary.assign(requests_preempted=3))
     assert "of the time of tokens" in text_of("preemption", result)
     assert text_of("preemption", result, time={}) == (
-        "3 times a query lost its KV cache to another and was computed again"
+        "3 times a request lost its KV cache to another and was computed again"
     )
 
 
@@ -424,12 +424,12 @@ def test_all_refused_online():
     table = pd.DataFrame({"arrival_s": np.arange(20.0), "input_tokens": 20_000, "output_tokens": 5})
     result = run(hx.online(requests=table, duration_s=60))
     assert hx.diagnose(result)[0].cause == "rejected"
-    assert hx.diagnose(result)[0].text.startswith("All 20 queries were turned away for good")
+    assert hx.diagnose(result)[0].text.startswith("All 20 requests were turned away for good")
     assert "little asked for" not in found(result)
     assert add_up(result)
 
 
-def test_queries_that_end_after_the_window_were_in_flight():
+def test_requests_that_end_after_the_window_were_in_flight():
     table = pd.DataFrame({"arrival_s": [0.0, 0.1], "input_tokens": 700, "output_tokens": 50})
     result = run(hx.online(requests=table, duration_s=0.5))
-    assert "at whose end 2 queries were in flight" in found(result)["nothing ended"].text
+    assert "at whose end 2 requests were in flight" in found(result)["nothing ended"].text

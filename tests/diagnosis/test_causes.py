@@ -74,7 +74,7 @@ def requests(input_tokens, output_tokens, arrival_s=None):
 def offline(count=20, input_tokens=750, output_tokens=240, number=3000, **changes):
     table = requests([input_tokens] * number, [output_tokens] * number)
     changes = {"warmup_s": 200, "duration_s": 400, "rng": 0, **changes}
-    return hx.offline(initial_queries=count, requests=table, **changes)
+    return hx.offline(initial_requests=count, requests=table, **changes)
 
 
 def run(case, **how):
@@ -118,7 +118,7 @@ def batch_too_small():
     return run(case, scheduler="helix", workload=offline(60, input_tokens=2600, output_tokens=800))
 
 
-def _first(state, sender, query):
+def _first(state, sender, request):
     return state.nodes[sender].first_link
 
 
@@ -172,7 +172,7 @@ def overhead():
 
 
 def full_kv_caches():
-    # Room for two queries at a time, on four nodes.
+    # Room for two requests at a time, on four nodes.
     case = system((A, 0, 1), (A, 1, 2), (A, 2, 3), (A, 3, 4))
     case = (*case[:2], replace(case[2], kv_capacity_token_layers=dict.fromkeys(range(4), 2400)))
     return run(case, workload=offline(20, input_tokens=1000, output_tokens=200))
@@ -191,9 +191,9 @@ def busy_links():
     return run(case, scheduler=Scheduler("nine to one", _nine_to_one), workload=offline(40))
 
 
-def _nine_to_one(state, sender, query):
+def _nine_to_one(state, sender, request):
     node = state.nodes[sender]
-    return node.first_link + (node.links > 1 and state.queries[query].id % 10 == 0)
+    return node.first_link + (node.links > 1 and state.requests[request].id % 10 == 0)
 
 
 def sending():
@@ -207,14 +207,14 @@ def link_latency():
 
 
 def imbalance():
-    # Queries are split evenly over a quick node and a slow one.
+    # Requests are split evenly over a quick node and a slow one.
     quick, slow = profile("Q", token_s=0.001), profile("S", token_s=0.008)
     case = system((quick, 0, 4), (slow, 0, 4))
     return run(case, scheduler=Scheduler("in turn", _in_turn), workload=offline(20, 50, 20))
 
 
-def _in_turn(state, sender, query):
-    return state.nodes[sender].first_link + state.queries[query].id % state.nodes[sender].links
+def _in_turn(state, sender, request):
+    return state.nodes[sender].first_link + state.requests[request].id % state.nodes[sender].links
 
 
 def bubbles():
@@ -223,13 +223,13 @@ def bubbles():
     return run(case, workload=offline(20))
 
 
-def few_queries():
+def few_requests():
     case = system((A, 0, 1), (A, 1, 2), (A, 2, 3), (A, 3, 4))
     return run(case, workload=offline(1))
 
 
 def waiting():
-    result = few_queries()
+    result = few_requests()
     return hx.simulate(*FEW, scheduler="swarm", workload=offline(1)) if result else None
 
 
@@ -237,7 +237,7 @@ FEW = system((A, 0, 1), (A, 1, 2), (A, 2, 3), (A, 3, 4))
 
 
 def unsteady():
-    # Five times as many queries in the second half.
+    # Five times as many requests in the second half.
     rng = np.random.default_rng(0)
     arrival_s = np.sort(np.concatenate([rng.uniform(0, 500, 60), rng.uniform(500, 1000, 300)]))
     table = requests([200] * 360, [50] * 360, arrival_s)
@@ -280,7 +280,7 @@ CASES = {
     "link latency": link_latency,
     "imbalance": imbalance,
     "bubbles": bubbles,
-    "few queries": few_queries,
+    "few requests": few_requests,
     "waiting": waiting,
     "unsteady": unsteady,
     "saturated": saturated,
@@ -296,13 +296,15 @@ def test_imbalance_has_its_measures():
         assert finding.evidence[f"{what}_max_over_mean"] > 1
 
 
-def test_no_more_queries_where_some_lose_their_kv_cache():
+def test_no_more_requests_where_some_lose_their_kv_cache():
     result = preemption()
     facts, idle = facts_of(result), idle_nodes(result)
-    suggestions = [tell(cause, result, facts, idle).suggestion for cause in ("few queries", "costly batches")]
+    suggestions = [
+        tell(cause, result, facts, idle).suggestion for cause in ("few requests", "costly batches")
+    ]
     suggestions += [finding.suggestion for finding in hx.diagnose(result)]
-    assert any("keep fewer queries in flight" in each for each in suggestions)
-    assert not any("more queries in flight" in each or "initial_queries" in each for each in suggestions)
+    assert any("keep fewer requests in flight" in each for each in suggestions)
+    assert not any("more requests in flight" in each or "initial_requests" in each for each in suggestions)
     assert "for which KV caches lack room" in suggestions[0]
 
 
@@ -334,7 +336,7 @@ def check_finding(finding):
         assert not set(sentence) & set("%_[]{}<>|~") - {"_"}, "reads well aloud"
         assert "nan" not in sentence.split()
         assert not re.search(
-            r"\b0(\.0+)? percent|only hardly|(?<![\d.])1 (nodes|queries|times|seconds)\b", sentence
+            r"\b0(\.0+)? percent|only hardly|(?<![\d.])1 (nodes|requests|times|seconds)\b", sentence
         )
     json.dumps(finding.to_dict(), allow_nan=False)
     assert copy.deepcopy(finding) == finding
@@ -386,7 +388,7 @@ def test_requests_that_run_out(keep_breakdown, warmup_s):
     workload = offline(20, 100, 50, number=200, warmup_s=warmup_s, duration_s=5000)
     result = run(system((A, 0, 2), (A, 2, 4)), workload=workload, keep_breakdown=keep_breakdown)
     row = result.summary.iloc[0]
-    assert row["queries_finished"] == 200
+    assert row["requests_finished"] == 200
     findings = hx.diagnose(result)
     asked_s = max(row["last_finish_s"] - row["window_start_s"], 0)
     assert findings[0].cause == "requests ran out"
@@ -407,8 +409,8 @@ def test_requests_that_run_out_while_some_are_served():
         hx.load_placement("small10/llama-1-30b/helix"),
         workload=hx.offline(requests=requests, warmup_s=60, duration_s=400, rng=0),
     )
-    assert result.summary["queries_fed"].item() == 100
-    assert result.summary["queries_in_flight"].item() > 0
+    assert result.summary["requests_fed"].item() == 100
+    assert result.summary["requests_in_flight"].item() > 0
     (found,) = (finding for finding in hx.diagnose(result) if finding.cause == "unsteady")
     assert "If the given requests ran out, give more" in found.suggestion
 
@@ -421,7 +423,7 @@ def test_nothing_sent():
     assert "never chosen" not in causes
     assert "the coordinator sent nothing in the window" in causes["nothing sent"].text
     assert idle_nodes(result)["node"].tolist() == [1], "the other one was at work all the time"
-    assert "whose end 1 query was in flight" in causes["nothing ended"].text
+    assert "whose end 1 request was in flight" in causes["nothing ended"].text
     check_losses(result)
 
 
@@ -432,10 +434,10 @@ def test_a_node_before_which_nothing_ended_was_not_passed_over():
     assert set(idle["cause"]) == {"nothing upstream"}
 
 
-def test_no_query_came():
+def test_no_request_came():
     empty = requests([300], [100], [90.0])
     result = run(FEW, workload=hx.online(requests=empty, duration_s=50))
-    assert hx.diagnose(result)[0].text.startswith("No query came in the window, and the maximum flow is")
+    assert hx.diagnose(result)[0].text.startswith("No request came in the window, and the maximum flow is")
     check_losses(result)
 
 
@@ -451,14 +453,14 @@ def test_what_is_served_beyond_the_flow_is_not_lost():
     check_losses(result)
 
 
-def test_refused_queries_cannot_wait():
+def test_refused_requests_cannot_wait():
     tight = profile("T", kv_blocks=180)  # 2880 tokens
     table = requests([200] * 20 + [3500] * 20, [50] * 40, np.arange(40) * 20.0)
     result = run(system((tight, 0, 4)), workload=hx.online(requests=table, duration_s=800))
-    assert result.summary["queries_refused"].item() > 0
+    assert result.summary["requests_refused"].item() > 0
     finding = next(finding for finding in hx.diagnose(result) if finding.cause == "rejected")
     assert "for good" in finding.text
-    assert finding.suggestion == "Give the nodes on their way fewer layers, or leave such queries out."
+    assert finding.suggestion == "Give the nodes on their way fewer layers, or leave such requests out."
 
 
 def test_masks_are_of_the_window():
@@ -479,12 +481,12 @@ def test_masked_now_and_then_is_not_why():
     assert idle["cause"] == "KV cache masked"
     assert idle["kv_masked"] == idle["considered"] > 0
     text = next(each.text for each in hx.diagnose(result) if each.cause == "KV cache masked")
-    assert f"too full each time that a query could have come, {idle['considered']} times in all" in text
+    assert f"too full each time that a request could have come, {idle['considered']} times in all" in text
     links = result.links.assign(considered=100, kv_masked=60)
     mostly = next(
         each.text for each in hx.diagnose(replace(result, links=links)) if each.cause == idle["cause"]
     )
-    assert "too full 60 of the 100 times that a query could have come" in mostly
+    assert "too full 60 of the 100 times that a request could have come" in mostly
     seldom = replace(result, links=links.assign(kv_masked=40))
     assert idle_nodes(seldom)["cause"].tolist() == ["never chosen"]
     (finding,) = (each for each in hx.diagnose(seldom) if each.cause == "never chosen")
@@ -579,7 +581,7 @@ def test_the_bound_is_nothing():
 
 
 def test_saved_results_tell_the_same(tmp_path):
-    result = few_queries()
+    result = few_requests()
     again = hx.load_result(result.save(tmp_path / "run"))
     assert hx.diagnose(again) == hx.diagnose(result)
 

@@ -19,8 +19,8 @@ SYSTEM = (
 PETALS = hx.load_placement("single24/llama-2-70b/petals")
 
 
-def run(placement=SYSTEM[2], scheduler="swarm", queries=20, **how):
-    workload = hx.offline(initial_queries=queries, warmup_s=10, duration_s=40, rng=0)
+def run(placement=SYSTEM[2], scheduler="swarm", requests=20, **how):
+    workload = hx.offline(initial_requests=requests, warmup_s=10, duration_s=40, rng=0)
     how = {"workload": workload, "keep_breakdown": True, **how}
     return hx.simulate(*SYSTEM[:2], placement, scheduler=scheduler, **how)
 
@@ -51,15 +51,15 @@ def test_two_settings_warn():
 
 
 def test_the_causes_add_up_to_the_difference():
-    runs = [run(queries=3), run(queries=40), run(queries=40, execution="chunked")]
-    with pytest.warns(UserWarning, match="initial queries|execution"):
+    runs = [run(requests=3), run(requests=40), run(requests=40, execution="chunked")]
+    with pytest.warns(UserWarning, match="initial requests|execution"):
         comparison = hx.compare(runs)
     served = comparison.figures["served_tokens_per_s"]
     for at, result in enumerate(runs, 1):
         lost = losses(result)["tokens_per_s"].sum()
         assert comparison.causes[str(at)].sum() == pytest.approx(lost)
         assert served[str(at)] + lost == pytest.approx(result.summary["upper_bound_tokens_per_s"].item())
-    assert comparison.causes.index[0] in ("few queries", "costly batches", "bubbles")
+    assert comparison.causes.index[0] in ("few requests", "costly batches", "bubbles")
     assert f"Run 2 serves {served['2']:.0f} tokens per second" in comparison.text
     assert "What explains it most: " in comparison.text
 
@@ -83,10 +83,10 @@ def test_the_step_of_the_timeline_is_no_setting():
 
 
 def test_waiting_is_told_alike_of_all():
-    few, many = run(queries=3), run(queries=12, keep_breakdown=False)
+    few, many = run(requests=3), run(requests=12, keep_breakdown=False)
     comparison = hx.compare([few, many])
     assert "Run 2 was simulated without keep_breakdown, so that for none of the runs it is" in comparison.text
-    assert not {"bubbles", "few queries"} & set(comparison.causes.index)
+    assert not {"bubbles", "few requests"} & set(comparison.causes.index)
     lost = comparison.causes.sum()
     assert lost["1"] == pytest.approx(losses(few)["tokens_per_s"].sum())
     assert lost["2"] == pytest.approx(losses(many)["tokens_per_s"].sum())
@@ -130,11 +130,11 @@ def test_only_results(wrong):
         hx.compare(wrong)
 
 
-def _first(state, sender, query):
+def _first(state, sender, request):
     return state.nodes[sender].first_link
 
 
-def _second(state, sender, query):
+def _second(state, sender, request):
     node = state.nodes[sender]
     return node.first_link + min(1, node.links - 1)
 

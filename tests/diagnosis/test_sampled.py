@@ -1,4 +1,4 @@
-"""Means over samples, against the same numbers by queries and iterations."""
+"""Means over samples, against the same numbers by requests and iterations."""
 
 import re
 
@@ -52,13 +52,13 @@ def overlap_s(begin_s, end_s, first_s, last_s):
 @settings(max_examples=15, deadline=None)
 @given(runs())
 def test_numbers_agree_with_the_iterations(result):
-    row, queries, iterations = result.summary.iloc[0], result.queries, result.iterations
+    row, requests, iterations = result.summary.iloc[0], result.requests, result.iterations
     first_s, last_s = row["window_start_s"], row["window_end_s"]
-    span_s, count = last_s - first_s, len(queries)
-    # Every query comes and goes, and is held and let go: so often a sample may be a step late.
+    span_s, count = last_s - first_s, len(requests)
+    # Every request comes and goes, and is held and let go: so often a sample may be a step late.
     late = 4 * count * STEP_S
     held = iterations["held_s"]
-    truth_s = held.groupby(iterations["query"]).sum().reindex(range(count)).fillna(0).mean()
+    truth_s = held.groupby(iterations["request"]).sum().reindex(range(count)).fillna(0).mean()
     without = result.__class__(
         **{name: getattr(result, name) for name in result.__dataclass_fields__ if name != "iterations"},
         iterations=iterations.drop(columns="held_s"),
@@ -71,7 +71,7 @@ def test_numbers_agree_with_the_iterations(result):
         for number in re.findall(r"([\d.]+) seconds on the mean of all", str(finding)):
             assert float(number) == pytest.approx(truth_s, rel=0.006, abs=1e-3)
 
-    in_system_s = overlap_s(queries["arrival_s"], queries["end_s"], first_s, last_s)
+    in_system_s = overlap_s(requests["arrival_s"], requests["end_s"], first_s, last_s)
     blocks = window_blocks(result)
     assert blocks["in_flight"].mean() * span_s == pytest.approx(in_system_s, abs=late + 0.01 * in_system_s)
     waiting_s = overlap_s(iterations["start_s"], iterations["start_s"] + held, first_s, last_s)
@@ -117,7 +117,7 @@ def test_pools_of_different_steps():
     fine, coarse = (hx.simulate(*SYSTEM, workload=workload, sample_step_s=step_s) for step_s in (0.5, 5.0))
     other = hx.simulate(
         *SYSTEM,
-        workload=hx.offline(initial_queries=1, warmup_s=10, duration_s=60),
+        workload=hx.offline(initial_requests=1, warmup_s=10, duration_s=60),
         scheduler="swarm",
         sample_step_s=5.0,
     )

@@ -93,14 +93,14 @@ class TestLoad:
         assert load(filled, NONE, span_s=1800, arrivals_per_s=0.1).label == "stable"
 
     def test_chance_is_not_growing(self):
-        """A stable system that queries enter at random: their number is a Poisson count."""
+        """A stable system that requests enter at random: their number is a Poisson count."""
         rng = np.random.default_rng(0)
         labels = [
             load(rng.poisson(30, BLOCKS), NONE, span_s=600, arrivals_per_s=0.5).label for _ in range(400)
         ]
         assert labels.count("stable") >= 396
 
-    def test_two_queries_are_no_trend(self):
+    def test_two_requests_are_no_trend(self):
         assert load([0] * 10 + [1, 1], NONE, span_s=1800, arrivals_per_s=0.001).label == "stable"
 
     @pytest.mark.parametrize(("blocks", "span_s"), [([1, 2], 10), ([1] * 12, 0)])
@@ -109,7 +109,7 @@ class TestLoad:
             load(blocks, blocks, span_s=span_s, arrivals_per_s=1)
 
     def test_filling_up_for_long_is_not_growing(self):
-        """Queries that take 200 s fill a system for 600 s; those that wait show whether that is all."""
+        """Requests that take 200 s fill a system for 600 s; those that wait show whether that is all."""
         rising = 100 * (1 - np.exp(-np.arange(BLOCKS) * 50 / 200))
         shape = {"span_s": 600, "arrivals_per_s": 0.5, "life_s": 200}
         assert load(rising, NONE, **shape).label == "filling"
@@ -140,7 +140,7 @@ class TestOfResults:
         assert labels == ["stable", "overloaded"]
 
     def test_the_length_of_a_run_does_not(self):
-        """A rate that the system bears for hours, in runs that end before all queries have come to theirs."""
+        """A rate that the system bears for hours, in runs that end before all requests have come to theirs."""
         system = [hx.load_cluster("geo24"), hx.load_model("llama-2-70b")]
         placement = hx.load_placement("geo24/llama-2-70b/helix")
         labels = [
@@ -171,7 +171,7 @@ class TestOfResults:
             result = simulated(hx.online(requests=table, **window))
             assert load_of(result).label == "overloaded", window
             saturated = [found for found in hx.diagnose(result) if found.cause == "saturated"]
-            in_flight = [found.evidence["queries_at_the_end"] for found in saturated]
+            in_flight = [found.evidence["requests_at_the_end"] for found in saturated]
             assert len(in_flight) == 1
             if window.get("duration_s") != 30:
                 assert in_flight[0] > 300
@@ -217,7 +217,7 @@ class TestOfResults:
 
     def test_nothing_comes(self):
         rare = simulated(hx.online(rate_tokens_per_s=1, duration_s=60), sample_step_s=1.0)
-        assert rare.summary["queries_fed"].item() == 0
+        assert rare.summary["requests_fed"].item() == 0
         assert (window_blocks(rare) == 0).all(axis=None)
         assert load_of(rare).label == "stable"
 

@@ -4,7 +4,7 @@ One event for every layer of every batch, every sending, every arrival, in ordin
 nothing of `helixlab.simulation` or `helixlab.scheduling` is used. What an event causes at its own
 instant is another event, and events of one instant run in the order they were created.
 
-Left out: full KV caches (the fast engine's requests then wait, which the reference does not know).
+Left out: full KV caches (the fast engine's work items then wait, which the reference does not know).
 """
 
 import heapq
@@ -30,7 +30,7 @@ class Randomness:
 
 
 @dataclass(eq=False)
-class Query:
+class Request:
     number: int
     input_tokens: int
     output_tokens: int
@@ -41,10 +41,10 @@ class Query:
 
 
 @dataclass(eq=False)
-class Request:
-    """One iteration of a query."""
+class WorkItem:
+    """One iteration of a request."""
 
-    query: Query
+    request: Request
     tokens: int
     is_prompt: bool
     context_tokens: int
@@ -54,7 +54,7 @@ class Request:
 
     @property
     def link(self):
-        return self.query.path[self.hop] if 0 <= self.hop < len(self.query.path) else None
+        return self.request.path[self.hop] if 0 <= self.hop < len(self.request.path) else None
 
 
 @dataclass(eq=False)
@@ -106,7 +106,7 @@ class Node:
         return self.first_layer + self.layers
 
     def next_waiting(self):
-        """The next layer after the current one, in a circle, with a request waiting; itself if none has."""
+        """The next layer after the current one, in a circle, with a work item waiting; itself if none has."""
         for step in range(1, self.layers):
             layer = self.first_layer + (self.layer - self.first_layer + step) % self.layers
             if self.queues[layer]:
@@ -121,32 +121,32 @@ class SlowEngine:
     ----------
     flow : dict or None
         Flow of each link in tokens/s, for the helix scheduler.
-    requests : list of (input_tokens, output_tokens) or of (arrival_s, input_tokens, output_tokens)
+    work items : list of (input_tokens, output_tokens) or of (arrival_s, input_tokens, output_tokens)
         Offline and online.
     """
 
     def __init__(
-        self, cluster, model, placement, scheduler, flow, requests, *,
-        start_s, warmup_s=0.0, duration_s, initial_queries=None, high_water_mark, output_ratio,
+        self, cluster, model, placement, scheduler, flow, work_items, *,
+        start_s, warmup_s=0.0, duration_s, initial_requests=None, high_water_mark, output_ratio,
         random_state=0,
     ):  # fmt: skip
         self.scheduler = scheduler
-        self.online = initial_queries is None
+        self.online = initial_requests is None
         self.end_s = start_s + warmup_s + duration_s
         self.high_water_mark, self.output_ratio = high_water_mark, output_ratio
         self.activation_bytes = model.activation_bytes
         self.random = Randomness(random_state)
-        self.requests = iter(requests)
+        self.work_items = iter(work_items)
         self.now_s = start_s
         self.events, self.created = [], 0
         self.iterations, self.dropped, self.finished, self.in_flight, self.fed = [], 0, 0, 0, 0
         self._build(cluster, model, placement, flow)
         self.gathered = []
         if self.online:
-            for number, (arrival_s, *lengths) in enumerate(requests):
-                self.at(start_s + arrival_s, self.feed, Query(number, *lengths))
+            for number, (arrival_s, *lengths) in enumerate(work_items):
+                self.at(start_s + arrival_s, self.feed, Request(number, *lengths))
         else:
-            for position in range(initial_queries):
+            for position in range(initial_requests):
                 self.draw(start_s + 0.1 * position)
 
     def _build(self, cluster, model, placement, flow):
@@ -224,82 +224,80 @@ class SlowEngine:
     # The coordinator
 
     def draw(self, time_s):
-        """Lengths are drawn when it is decided that a query will come, not when it comes."""
-        lengths = next(self.requests, None)
+        """Lengths are drawn when it is decided that a request will come, not when it comes."""
+        lengths = next(self.work_items, None)
         if lengths is not None:
-            self.at(time_s, self.feed, Query(self.fed, *lengths))
+            self.at(time_s, self.feed, Request(self.fed, *lengths))
             self.fed += 1
 
-    def feed(self, query):
-        query.arrival_s = self.now_s
-        if self.scheduler == "helix" and not self.plan(query):
+    def feed(self, request):
+        request.arrival_s = self.now_s
+        if self.scheduler == "helix" and not self.plan(request):
             self.dropped += 1
             return
         self.in_flight += 1
-        self.start_iteration(query)
+        self.start_iteration(request)
 
-    def start_iteration(self, query):
-        is_prompt = query.iteration == 0
-        request = Request(
-            query,
-            tokens=query.input_tokens if is_prompt else 1,
+    def start_iteration(self, request):
+        is_prompt = request.iteration == 0
+        item = WorkItem(
+            request,
+            tokens=request.input_tokens if is_prompt else 1,
             is_prompt=is_prompt,
-            context_tokens=0 if is_prompt else query.input_tokens + query.iteration - 1,
+            context_tokens=0 if is_prompt else request.input_tokens + request.iteration - 1,
             start_s=self.now_s,
         )
         if self.scheduler == "helix" and not is_prompt:
-            for link in query.path:
+            for link in request.path:
                 link.load += 1 / link.flow
-        self.source.ready.append(request)
+        self.source.ready.append(item)
         self.soon(self.send, self.source)
 
-    def arrive_at_sink(self, request):
-        self.gathered.append(request)
+    def arrive_at_sink(self, item):
+        self.gathered.append(item)
         self.soon(self.gather)
 
     def gather(self):
-        for request in self.gathered:
-            query = request.query
-            self.iterations.append(
-                (query.number, query.iteration, request.tokens, request.start_s, self.now_s)
-            )
-            finished = query.iteration == query.output_tokens
+        for item in self.gathered:
+            request = item.request
+            self.iterations.append((request.number, request.iteration, item.tokens, item.start_s, self.now_s))
+            finished = request.iteration == request.output_tokens
             if finished:
                 self.in_flight -= 1
                 self.finished += 1
-                self.forget(query)
+                self.forget(request)
             else:
-                query.iteration += 1
-                self.soon(self.start_iteration, query)
-            self.feed_on(finished, request.is_prompt)
+                request.iteration += 1
+                self.soon(self.start_iteration, request)
+            self.feed_on(finished, item.is_prompt)
         self.gathered = []
 
-    def feed_on(self, query_finished, prompt_finished):
-        """Offline: one more query, if this one's end (or prompt's end) makes room for it."""
+    def feed_on(self, request_finished, prompt_finished):
+        """Offline: one more request, if this one's end (or prompt's end) makes room for it."""
         if self.online or self.now_s > self.end_s:
             return
         if self.scheduler == "helix":
-            lets_in = (query_finished or prompt_finished) and self.fullest() <= 0.8
+            lets_in = (request_finished or prompt_finished) and self.fullest() <= 0.8
         else:
-            lets_in = query_finished
+            lets_in = request_finished
         if lets_in:
             self.draw(self.now_s + 0.1)
 
-    def forget(self, query):
-        for link in query.path:
+    def forget(self, request):
+        for link in request.path:
             node = link.receiver
-            node.kv_used -= (query.input_tokens + query.output_tokens) * link.layers
-            if query.booked:
-                node.kv_expected -= self.expected_tokens(query) * link.layers
+            node.kv_used -= (request.input_tokens + request.output_tokens) * link.layers
+            if request.booked:
+                node.kv_expected -= self.expected_tokens(request) * link.layers
 
     # Schedulers
 
-    def expected_tokens(self, query):
-        return int(query.input_tokens + self.output_ratio * 240)
+    def expected_tokens(self, request):
+        return int(request.input_tokens + self.output_ratio * 240)
 
-    def plan(self, query):
+    def plan(self, request):
         """Helix: choose the whole pipeline; false if some node has no next one that fits."""
-        expected = self.expected_tokens(query)
+        expected = self.expected_tokens(request)
         node = self.source
         while node is not self.sink:
             candidates = [
@@ -309,7 +307,7 @@ class SlowEngine:
                 and (
                     link.receiver is self.sink
                     or (
-                        query.input_tokens <= link.receiver.limits.prompt_tokens
+                        request.input_tokens <= link.receiver.limits.prompt_tokens
                         and link.receiver.kv_capacity - link.receiver.kv_expected
                         - expected * link.receiver.layers
                         >= (1 - self.high_water_mark) * link.receiver.kv_capacity
@@ -318,15 +316,15 @@ class SlowEngine:
             ]  # fmt: skip
             if not candidates:
                 # The loads go back by subtraction, which may leave a last digit behind.
-                for link in query.path:
-                    link.load -= query.input_tokens / link.flow
+                for link in request.path:
+                    link.load -= request.input_tokens / link.flow
                 return False
-            chosen = min(candidates, key=lambda link: link.load + query.input_tokens / link.flow)
-            chosen.load += query.input_tokens / chosen.flow
-            query.path.append(chosen)
+            chosen = min(candidates, key=lambda link: link.load + request.input_tokens / link.flow)
+            chosen.load += request.input_tokens / chosen.flow
+            request.path.append(chosen)
             node = chosen.receiver
-        query.booked = True
-        for link in query.path:
+        request.booked = True
+        for link in request.path:
             link.receiver.kv_expected += expected * link.layers
         return True
 
@@ -382,26 +380,26 @@ class SlowEngine:
 
     def _send_along_flow(self, node):
         kept, asked = [], set()
-        for request in node.ready:
-            link = request.query.path[request.hop + 1]
+        for item in node.ready:
+            link = item.request.path[item.hop + 1]
             if link in asked or link.sending:
-                kept.append(request)
+                kept.append(item)
             else:
-                self.transmit(link, request, link.rate)
+                self.transmit(link, item, link.rate)
             asked.add(link)
         node.ready = kept
 
     def _send_from_queues(self, node):
-        for request in node.ready:
-            arrived_by = request.link
+        for item in node.ready:
+            arrived_by = item.link
             if arrived_by is not None:
-                elapsed_s = self.now_s - request.sent_s
+                elapsed_s = self.now_s - item.sent_s
                 arrived_by.service_s = 0.8 * elapsed_s + (1 - 0.8) * arrived_by.service_s
                 self.soon(self.send, arrived_by.sender)
-        for request in node.ready:
-            if request.is_prompt:
-                request.query.path.append(self.choose_swarm(node))
-            request.query.path[request.hop + 1].waiting.append(request)
+        for item in node.ready:
+            if item.is_prompt:
+                item.request.path.append(self.choose_swarm(node))
+            item.request.path[item.hop + 1].waiting.append(item)
         node.ready = []
         rates = {link: self.free_rate(link) for link in node.out}
         for link, rate in rates.items():
@@ -412,47 +410,47 @@ class SlowEngine:
         rates = {link: self.free_rate(link) for link in node.out}
         free = [link for link in node.out if rates[link] > MIN_FREE_BYTES_PER_S]
         taken, kept = {}, []
-        for request in node.ready:
-            if request.is_prompt:
+        for item in node.ready:
+            if item.is_prompt:
                 link = self.choose_drawing([link for link in free if link not in taken])
                 if link is not None:
-                    request.query.path.append(link)
+                    item.request.path.append(link)
             else:
-                link = request.query.path[request.hop + 1]
+                link = item.request.path[item.hop + 1]
             if link is None or link not in free or link in taken:
-                kept.append(request)
+                kept.append(item)
             else:
-                taken[link] = request
+                taken[link] = item
         node.ready = kept
         for link in free:
             if link in taken:
                 self.transmit(link, taken[link], rates[link])
 
-    def transmit(self, link, request, rate):
-        request.hop += 1
-        request.sent_s = self.now_s
+    def transmit(self, link, item, rate):
+        item.hop += 1
+        item.sent_s = self.now_s
         link.sending += 1
         link.used += rate
         link.sender.nic_out_used += rate
         link.receiver.nic_in_used += rate
-        duration_s = link.latency_s + request.tokens * link.bytes_per_token / rate
-        self.at(self.now_s + duration_s - link.latency_s, self.finish_sending, link, request, rate)
+        duration_s = link.latency_s + item.tokens * link.bytes_per_token / rate
+        self.at(self.now_s + duration_s - link.latency_s, self.finish_sending, link, item, rate)
 
-    def finish_sending(self, link, request, rate):
+    def finish_sending(self, link, item, rate):
         link.sending -= 1
         link.used -= rate
         link.sender.nic_out_used -= rate
         link.receiver.nic_in_used -= rate
         self.soon(self.send, link.sender)
-        self.at(self.now_s + link.latency_s, self.arrive, link, request)
+        self.at(self.now_s + link.latency_s, self.arrive, link, item)
 
-    def arrive(self, link, request):
+    def arrive(self, link, item):
         node = link.receiver
         if node is self.sink:
-            self.arrive_at_sink(request)
+            self.arrive_at_sink(item)
             return
-        node.queues[link.entry_layer].append(request)
-        node.received_tokens += request.tokens
+        node.queues[link.entry_layer].append(item)
+        node.received_tokens += item.tokens
         self.soon(self.start_batch, node)
 
     # Nodes
@@ -464,27 +462,27 @@ class SlowEngine:
             node.layer = node.next_waiting()
         prompts = prompt_tokens = decodes = context_tokens = 0
         kept = []
-        for request in node.queues[node.layer]:
-            if request.is_prompt:
+        for item in node.queues[node.layer]:
+            if item.is_prompt:
                 fits = (
                     prompts + 1 <= node.limits.prompt_requests
-                    and prompt_tokens + request.tokens <= node.limits.prompt_tokens
+                    and prompt_tokens + item.tokens <= node.limits.prompt_tokens
                 )
             else:
                 fits = (
                     decodes + 1 <= node.limits.decode_tokens
-                    and context_tokens + request.context_tokens <= node.limits.decode_context_tokens
+                    and context_tokens + item.context_tokens <= node.limits.decode_context_tokens
                 )
             if not fits:
-                kept.append(request)
+                kept.append(item)
                 continue
-            node.batch.append(request)
-            if request.is_prompt:
+            node.batch.append(item)
+            if item.is_prompt:
                 prompts += 1
-                prompt_tokens += request.tokens
+                prompt_tokens += item.tokens
             else:
                 decodes += 1
-                context_tokens += request.context_tokens
+                context_tokens += item.context_tokens
         node.queues[node.layer] = kept
         if not node.batch:
             return
@@ -496,12 +494,12 @@ class SlowEngine:
         self.at(self.now_s + duration_s, self.finish_layer, node)
 
     def finish_layer(self, node):
-        for request in node.batch:
-            node.kv_used += request.tokens
+        for item in node.batch:
+            node.kv_used += item.tokens
             if node.layer + 1 < node.end_layer:
-                node.queues[node.layer + 1].append(request)
+                node.queues[node.layer + 1].append(item)
             else:
-                node.ready.append(request)
+                node.ready.append(item)
         if node.layer + 1 == node.end_layer:
             self.soon(self.send, node)
         node.batch = []

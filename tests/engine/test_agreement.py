@@ -38,7 +38,7 @@ def models(draw):
             kv_blocks=(100_000,) * LAYERS,
             typical_layers=2,
             typical_layers_when_tight=2,
-            max_prompt_requests=(draw(st.integers(1, 3)),) * LAYERS,
+            max_prompts=(draw(st.integers(1, 3)),) * LAYERS,
             max_decode_tokens=(draw(st.integers(2, 40)),) * LAYERS,
         )
     return replace(model, layers=LAYERS, profiles=profiles)
@@ -94,7 +94,7 @@ def systems(draw):
 lengths = st.tuples(st.integers(1, 400), st.integers(1, 12))
 
 
-def check_same(system, scheduler, workload, requests, seed):
+def check_same(system, scheduler, workload, work_items, seed):
     cluster, model, placement = system
     how = {"workload": workload, "on_full": "drop", "sample_step_s": 0, "small_links": "paper"}
     with warnings.catch_warnings():
@@ -108,22 +108,22 @@ def check_same(system, scheduler, workload, requests, seed):
         placement,
         scheduler,
         flow,
-        requests,
+        work_items,
         start_s=loading_time_s(*system),
         warmup_s=workload.warmup_s,
         duration_s=workload.duration_s,
-        initial_queries=None if workload.online else workload.initial_queries,
+        initial_requests=None if workload.online else workload.initial_requests,
         high_water_mark=mark,
         output_ratio=ratio,
         random_state=int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]),
     )
     slow.run(math.inf if workload.online else slow.end_s)
-    columns = ["query", "iteration", "tokens", "start_s", "end_s"]
+    columns = ["request", "iteration", "tokens", "start_s", "end_s"]
     assert list(result.iterations[columns].itertuples(index=False, name=None)) == slow.iterations
     figures = result.summary.iloc[0]
-    assert figures["queries_finished"] == slow.finished
-    assert figures["queries_dropped"] == slow.dropped
-    assert figures["queries_in_flight"] == slow.in_flight
+    assert figures["requests_finished"] == slow.finished
+    assert figures["requests_dropped"] == slow.dropped
+    assert figures["requests_in_flight"] == slow.in_flight
     stored = result.nodes.set_index("node")["kv_used_token_layers"]
     assert {name: node.kv_used for name, node in slow.nodes.items()} == {
         name: stored[name] for name in slow.nodes
@@ -138,15 +138,15 @@ def check_same(system, scheduler, workload, requests, seed):
     st.integers(1, 30),
     st.integers(0, 99),
 )
-def test_offline(system, scheduler, requests, initial_queries, seed):
+def test_offline(system, scheduler, work_items, initial_requests, seed):
     workload = hx.offline(
-        initial_queries=initial_queries,
+        initial_requests=initial_requests,
         warmup_s=0,
         duration_s=20,
         rng=seed,
-        requests=pd.DataFrame(requests, columns=["input_tokens", "output_tokens"]),
+        work_items=pd.DataFrame(work_items, columns=["input_tokens", "output_tokens"]),
     )
-    check_same(system, scheduler, workload, requests, seed)
+    check_same(system, scheduler, workload, work_items, seed)
 
 
 @settings(max_examples=120)
@@ -157,6 +157,6 @@ def test_offline(system, scheduler, requests, initial_queries, seed):
     st.integers(0, 99),
 )
 def test_online(system, scheduler, arrivals, seed):
-    requests = sorted((tenths * 0.1, *pair) for tenths, pair in arrivals)
-    table = pd.DataFrame(requests, columns=["arrival_s", "input_tokens", "output_tokens"])
-    check_same(system, scheduler, hx.online(requests=table, duration_s=10, rng=seed), requests, seed)
+    work_items = sorted((tenths * 0.1, *pair) for tenths, pair in arrivals)
+    table = pd.DataFrame(work_items, columns=["arrival_s", "input_tokens", "output_tokens"])
+    check_same(system, scheduler, hx.online(work_items=table, duration_s=10, rng=seed), work_items, seed)

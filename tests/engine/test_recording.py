@@ -78,7 +78,7 @@ def test_parts_add_up_to_the_latency(system, scheduler, execution, tight, arriva
     table = pd.DataFrame(requests, columns=["arrival_s", "input_tokens", "output_tokens"])
     workload = hx.online(requests=table, duration_s=10, rng=seed)
     if tight:
-        # Room for the longest query and not much more: some wait, some lose their cache.
+        # Room for the longest request and not much more: some wait, some lose their cache.
         system = (*system[:2], with_kv(system[2], 20_000 if scheduler == "helix" else 420))
         assume(scheduler != "helix" or hx.max_flow(*system).value_tokens_per_s > 0)
     how = {"scheduler": scheduler, "execution": execution, "workload": workload}
@@ -90,7 +90,7 @@ def test_parts_add_up_to_the_latency(system, scheduler, execution, tight, arriva
     if execution != "chunked" and not result.iterations["lost_s"].any():
         in_window = result.summary["last_finish_s"].item() < result.summary["window_end_s"].item()
         for part, table in (("batch_wait_s", result.nodes), ("kv_wait_s", result.nodes)):
-            if in_window and not (result.queries["outcome"] == "refused").any():
+            if in_window and not (result.requests["outcome"] == "refused").any():
                 assert table[part].sum() == pytest.approx(result.iterations[part].sum(), abs=1e-6)
 
 
@@ -106,7 +106,7 @@ def test_it_needs_the_iterations():
         hx.simulate(*CHAIN, keep_iterations=False, keep_breakdown=True)
 
 
-def test_a_lone_query():
+def test_a_lone_request():
     result = hx.simulate(*one_machine(), scheduler="swarm", workload=own([100], [1]), keep_breakdown=True)
     check_sums(result)
     prompt, decode = result.iterations[parts].to_dict("records")
@@ -159,7 +159,7 @@ def test_what_is_held_waits_for_nothing_else():
     result = hx.simulate(*system, workload=workload, keep_breakdown=True)
     check_sums(result)
     prompts = result.iterations[result.iterations["iteration"] == 0]
-    assert result.summary["queries_waited"].item() == (prompts["held_s"] > 0).sum() > 0
+    assert result.summary["requests_waited"].item() == (prompts["held_s"] > 0).sum() > 0
     assert not result.iterations[["lost_s", "kv_wait_s"]].any(axis=None)
     assert not result.iterations.loc[result.iterations["iteration"] > 0, "held_s"].any()
 
@@ -175,7 +175,7 @@ def test_what_is_preempted_loses_time(scheduler):
         keep_breakdown=True,
     )
     check_sums(result)
-    assert result.summary["queries_preempted"].item() > 0
+    assert result.summary["requests_preempted"].item() > 0
     assert (result.iterations["lost_s"] > 0).sum() > 0
     assert (result.iterations["held_s"] > 0).sum() > 0
 

@@ -47,7 +47,7 @@ def test_the_books_of_the_helix_scheduler(system, requests, policy, every_s):
     table.insert(0, "arrival_s", np.arange(len(table)) * every_s)
     workload = hx.online(requests=table, duration_s=100)
     result, state = simulate(*system, workload=workload, execution=policy)
-    assert (result.queries["outcome"] == "finished").all()
+    assert (result.requests["outcome"] == "finished").all()
     links = state.links[state.links["flow_tokens_per_s"] > 0]
     np.testing.assert_allclose(
         links["load"] * links["flow_tokens_per_s"], links["sent_tokens"], rtol=1e-9, atol=1e-6
@@ -67,7 +67,7 @@ def test_the_books_of_the_helix_scheduler(system, requests, policy, every_s):
 def test_the_caches_at_any_moment(system, scheduler, requests, policy, duration_s, seed):
     """What is stored is all iterations done, and of the one under way no more than its tokens."""
     workload = hx.offline(
-        initial_queries=12,
+        initial_requests=12,
         warmup_s=0,
         duration_s=duration_s,
         rng=seed,
@@ -75,15 +75,15 @@ def test_the_caches_at_any_moment(system, scheduler, requests, policy, duration_
     )
     result, state = simulate(*system, scheduler=scheduler, workload=workload, execution=policy)
     done, most, reserved = (np.zeros(len(state.nodes), np.int64) for _ in range(3))
-    for query in np.flatnonzero((state.queries["in_use"] == 1) & (state.queries["held"] == 0)):
-        entry = state.queries[query]
+    for request in np.flatnonzero((state.requests["in_use"] == 1) & (state.requests["held"] == 0)):
+        entry = state.requests[request]
         for hop in range(entry["hops"]):
-            link = state.links[state.pipelines[query, hop]]
+            link = state.links[state.pipelines[request, hop]]
             if link["queue"] != NONE:
                 node = link["receiver"]
                 done[node] += entry["kv_tokens"] * link["layers"]
                 most[node] += (entry["kv_tokens"] + entry["iteration_tokens"]) * link["layers"]
-                reserved[node] += state.kv_tokens[query, hop] * link["layers"]
+                reserved[node] += state.kv_tokens[request, hop] * link["layers"]
     np.testing.assert_array_equal(state.nodes["kv_used_token_layers"], reserved)
     stored = result.nodes.sort_values("node")["kv_used_token_layers"].to_numpy()
     assert (done[:-1] <= stored).all()

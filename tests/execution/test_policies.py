@@ -19,7 +19,7 @@ SINGLE24 = (
     hx.load_model("llama-2-70b"),
     hx.load_placement("single24/llama-2-70b/example-ilp"),
 )
-TABLES = ("iterations", "queries", "nodes", "links", "timeline", "node_timeline")
+TABLES = ("iterations", "requests", "nodes", "links", "timeline", "node_timeline")
 every_policy = pytest.mark.parametrize("policy", sorted(EXECUTIONS))
 
 
@@ -120,7 +120,7 @@ def test_chunks_as_long_as_prompts_are_greedy(system, scheduler, requests, seed)
         kv_reread_factor=0,
     )
     workload = hx.offline(
-        initial_queries=20,
+        initial_requests=20,
         warmup_s=0,
         duration_s=10,
         rng=seed,
@@ -143,19 +143,19 @@ def test_chunks_as_long_as_prompts_are_greedy(system, scheduler, requests, seed)
     st.sampled_from([*sorted(EXECUTIONS), 1, 7, 50]),
 )
 def test_nothing_is_lost(system, scheduler, requests, policy):
-    """Whatever the policy: every query ends, every token counts once, caches are empty again."""
+    """Whatever the policy: every request ends, every token counts once, caches are empty again."""
     execution = hx.chunked(chunk_tokens=policy) if isinstance(policy, int) else policy
     result = hx.simulate(
         *system, scheduler=scheduler, workload=burst(requests, every_s=0.2), execution=execution
     )
     summary = result.summary.iloc[0]
-    assert summary["queries_finished"] == summary["queries_fed"] == len(requests)
+    assert summary["requests_finished"] == summary["requests_fed"] == len(requests)
     assert summary["total_tokens"] == sum(map(sum, requests))
     assert (result.nodes["kv_used_token_layers"] == 0).all()
     assert (result.node_timeline["kv_used_fraction"] >= 0).all()
-    served = result.queries.sort_values("query")[["input_tokens", "output_tokens"]]
+    served = result.requests.sort_values("request")[["input_tokens", "output_tokens"]]
     np.testing.assert_array_equal(served, requests)
-    finished = result.iterations.groupby("query").agg(n=("iteration", "size"), tokens=("tokens", "sum"))
+    finished = result.iterations.groupby("request").agg(n=("iteration", "size"), tokens=("tokens", "sum"))
     assert finished["tokens"].tolist() == [sum(request) for request in requests]
     assert finished["n"].tolist() == [1 + output for _, output in requests]
 
@@ -185,9 +185,9 @@ def test_what_a_prompt_costs():
 def test_a_prompt_longer_than_a_batch_is_served_in_chunks():
     system = alone(plain_profile())
     requests = burst([(9000, 2)])
-    assert hx.simulate(*system, workload=requests).queries["outcome"].item() == "refused"
+    assert hx.simulate(*system, workload=requests).requests["outcome"].item() == "refused"
     assert (
-        hx.simulate(*system, workload=requests, execution="chunked").queries["outcome"].item() == "finished"
+        hx.simulate(*system, workload=requests, execution="chunked").requests["outcome"].item() == "finished"
     )
 
 
@@ -203,7 +203,7 @@ def test_a_full_cache_takes_prompts_one_after_the_other():
         workload=burst([(400, 20)] * 6),
         execution=hx.chunked(chunk_tokens=50),
     )
-    assert (result.queries["outcome"] == "finished").all()
+    assert (result.requests["outcome"] == "finished").all()
     assert result.summary["prompts_waited_for_kv"].item() > 0
     assert (result.nodes["kv_used_token_layers"] == 0).all()
     assert result.node_timeline["kv_used_fraction"].max() <= 1
@@ -215,7 +215,7 @@ def test_the_cache_in_the_middle_of_a_prompt():
     stored = []
     for end_s in (0.35, 0.55, 0.95):
         workload = hx.offline(
-            initial_queries=1,
+            initial_requests=1,
             warmup_s=0,
             duration_s=end_s,
             requests=pd.DataFrame({"input_tokens": [1000], "output_tokens": [5]}),
@@ -251,7 +251,7 @@ def test_limits_split_batches():
 )
 def test_who_goes_first(policy, slower):
     """Under load, the phase that goes first is served quicker than under the other policy."""
-    requests = hx.offline(initial_queries=60, warmup_s=0, duration_s=60, rng=1)
+    requests = hx.offline(initial_requests=60, warmup_s=0, duration_s=60, rng=1)
     runs = {
         name: hx.simulate(*alone(plain_profile()), scheduler="random", workload=requests, execution=name)
         for name in ("decode-first", "prompt-first", "greedy")
@@ -268,7 +268,7 @@ def test_phases_that_do_not_mix():
     def mixed(node, request):
         return fits_limits(node, request)
 
-    workload = hx.offline(initial_queries=30, warmup_s=0, duration_s=30)
+    workload = hx.offline(initial_requests=30, warmup_s=0, duration_s=30)
     own, greedy, apart = (
         hx.simulate(*alone(plain_profile()), scheduler="random", workload=workload, execution=execution)
         for execution in (hx.Execution("own", mixed), "greedy", "one-phase")

@@ -49,7 +49,7 @@ def test_an_objective_that_anything_meets():
 
 
 def test_a_window_in_which_nothing_arrives():
-    with pytest.raises(WorkloadError, match=r"no query arrives in the window at 0\.1 tokens/s"):
+    with pytest.raises(WorkloadError, match=r"no request arrives in the window at 0\.1 tokens/s"):
         hx.goodput(*SYSTEM, objective=OBJECTIVE, most_tokens_per_s=0.1, warmup_s=0, duration_s=60)
 
 
@@ -63,11 +63,11 @@ def test_jobs_change_nothing(start):
 
 
 def test_seeds_are_judged_together(tmp_path):
-    """The objective is for the queries of all seeds; runs are kept, and taken up again."""
+    """The objective is for the requests of all seeds; runs are kept, and taken up again."""
     asked = {"objective": OBJECTIVE, "tolerance": 0.2, "seeds": [1, 2], "store": tmp_path, **SHORT}
     found = hx.goodput(*SYSTEM, **asked)
-    of_rate = found.runs.groupby("rate_tokens_per_s")[["queries", "queries_in_time"]].sum()
-    met = of_rate["queries_in_time"] / of_rate["queries"] >= OBJECTIVE.attainment
+    of_rate = found.runs.groupby("rate_tokens_per_s")[["requests", "requests_in_time"]].sum()
+    met = of_rate["requests_in_time"] / of_rate["requests"] >= OBJECTIVE.attainment
     assert met[found.rate_tokens_per_s]
     assert not met[met.index > found.rate_tokens_per_s].any()
     assert found.runs["seed"].tolist() == [1, 2] * len(of_rate)

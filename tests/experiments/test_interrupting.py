@@ -102,8 +102,8 @@ def test_goodput_says_what_is_known(interrupted):
     finished = runs["error"].isna()
     assert set(runs.loc[~finished, "error"]) <= {"not run: interrupted"}
     whole = runs.groupby("rate_tokens_per_s").filter(lambda rows: rows["error"].isna().all())
-    queries = whole.groupby("rate_tokens_per_s")[["queries", "queries_in_time"]].sum()
-    met = queries["queries_in_time"] / queries["queries"] >= OBJECTIVE.attainment
+    requests = whole.groupby("rate_tokens_per_s")[["requests", "requests_in_time"]].sum()
+    met = requests["requests_in_time"] / requests["requests"] >= OBJECTIVE.attainment
     assert told["rate"] == pytest.approx(max(met.index[met], default=0))
     assert told["missed"] == pytest.approx(met.index[~met].min())
     [said] = told["said"]

@@ -15,27 +15,27 @@ SYSTEM = (
 )
 
 
-def test_latencies_of_queries_by_hand():
+def test_latencies_of_requests_by_hand():
     requests = pd.DataFrame(
         {"arrival_s": [0.0, 1.0, 50.0], "input_tokens": [100] * 3, "output_tokens": [4, 1, 2]}
     )
     result = hx.simulate(*SYSTEM, workload=hx.online(requests=requests, duration_s=40))
-    latencies = hx.query_latencies(result)
-    assert latencies["query"].tolist() == [0, 1]  # the third comes after the window
-    for query, row in latencies.set_index("query").iterrows():
-        own = result.iterations[result.iterations["query"] == query].sort_values("iteration")
+    latencies = hx.request_latencies(result)
+    assert latencies["request"].tolist() == [0, 1]  # the third comes after the window
+    for request, row in latencies.set_index("request").iterrows():
+        own = result.iterations[result.iterations["request"] == request].sort_values("iteration")
         assert row["ttft_s"] == pytest.approx(own["latency_s"].iloc[0])
         assert row["tpot_s"] == pytest.approx(own["latency_s"].iloc[1:].mean())
 
 
-def test_queries_that_are_not_served_miss_every_objective():
+def test_requests_that_are_not_served_miss_every_objective():
     requests = pd.DataFrame({"arrival_s": [0.0], "input_tokens": [10**6], "output_tokens": [4]})
     result = hx.simulate(*SYSTEM, scheduler="swarm", workload=hx.online(requests=requests, duration_s=10))
-    assert result.queries["outcome"].item() == "refused"
-    assert np.isinf(hx.query_latencies(result)[["ttft_s", "tpot_s"]].to_numpy()).all()
+    assert result.requests["outcome"].item() == "refused"
+    assert np.isinf(hx.request_latencies(result)[["ttft_s", "tpot_s"]].to_numpy()).all()
     for limit_s in (5, float("inf")):
         figures = latency_figures(result, hx.Objective(ttft_s=limit_s, tpot_s=limit_s))
-        assert (figures["queries"], figures["queries_in_time"], figures["attainment"]) == (1, 0, 0)
+        assert (figures["requests"], figures["requests_in_time"], figures["attainment"]) == (1, 0, 0)
         assert not figures["meets_objective"]
 
 

@@ -22,7 +22,7 @@ GOOD: dict[str, list[Any]] = {
     "output": [None, "figures", Path("figures")],
     "store": [None, "runs", Path("runs")],
     "on_full": ["wait", "drop"],
-    "queries_in_flight": [1, 180],
+    "requests_in_flight": [1, 180],
     "own": ["whatever", None],
 }
 BAD: dict[str, list[Any]] = {
@@ -35,7 +35,7 @@ BAD: dict[str, list[Any]] = {
     "output": ["", "  ", 5, False, [], "a\0b", b"figures"],
     "store": ["", 0, True, {}],
     "on_full": ["Wait", "", None, True],
-    "queries_in_flight": [0, -1, 1.5, "180", None, True],
+    "requests_in_flight": [0, -1, 1.5, "180", None, True],
 }
 
 

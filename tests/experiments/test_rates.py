@@ -39,10 +39,10 @@ def test_a_row_is_what_that_run_shows():
     assert list(rows) == [(100, 4), (100, 2), (250, 4), (250, 2)]
     workload = hx.online(rate_tokens_per_s=250, warmup_s=30, duration_s=90, rng=2)
     result = hx.simulate(*SYSTEM, scheduler="swarm", workload=workload)
-    latencies, row = hx.query_latencies(result), table.iloc[3]
+    latencies, row = hx.request_latencies(result), table.iloc[3]
     in_time = (latencies["ttft_s"] <= 20) & (latencies["tpot_s"] <= 2)
-    assert row["queries"] == len(latencies)
-    assert row["queries_in_time"] == in_time.sum()
+    assert row["requests"] == len(latencies)
+    assert row["requests_in_time"] == in_time.sum()
     assert row["attainment"] == in_time.mean()
     assert row["decode_tokens_per_s"] == result.summary["decode_tokens_per_s"].item()
     assert row["ttft_mean_s"] == latencies["ttft_s"].mean()
@@ -67,13 +67,13 @@ def test_jobs_and_a_store_change_nothing(tmp_path):
     assert len(list(tmp_path.iterdir())) == 9
 
 
-def test_latencies_of_queries_that_are_never_served_are_infinite(tmp_path):
+def test_latencies_of_requests_that_are_never_served_are_infinite(tmp_path):
     cluster, model, placement = SYSTEM
     tight = replace(placement, kv_capacity_token_layers={held.node: 2000 for held in placement.layers})
     asked = {"rates_tokens_per_s": [60], "scheduler": "swarm", "store": tmp_path, **SHORT}
     for _ in range(2):  # from a run, and from what is kept of it
         row = hx.rate_sweep(cluster, model, tight, **asked).iloc[0]
-        assert row["queries_in_time"] < row["queries"]
+        assert row["requests_in_time"] < row["requests"]
         assert np.isinf(row["ttft_mean_s"])
         assert np.isinf(row["tpot_p95_s"])
 

@@ -37,7 +37,7 @@ def figures(frame):
     return frame.drop(columns=COSTS)
 
 
-def first_free(state, sender, query):
+def first_free(state, sender, request):
     return state.nodes[sender].first_link + SKIP
 
 
@@ -64,7 +64,7 @@ def test_rows_are_the_combinations_in_order():
         "workload": SHORT,
     }
     runs = quiet(grid, seeds=[3, 1])
-    asked = ["mode", "warmup_s", "duration_s", "trace", "initial_queries", "rate_tokens_per_s"]
+    asked = ["mode", "warmup_s", "duration_s", "trace", "initial_requests", "rate_tokens_per_s"]
     assert list(runs.columns[:10]) == ["scheduler", "placement", "on_full", *asked, "seed"]
     rows = runs[["scheduler", "placement", "on_full", "seed"]].itertuples(index=False, name=None)
     assert list(rows) == list(itertools.product(["swarm", "helix"], [HELIX], ["wait", "drop"], [3, 1]))
@@ -163,10 +163,10 @@ def test_own_requests_vary_with_the_seed_where_a_scheduler_draws():
 
 
 def test_failures_are_rows():
-    def bad(state, sender, query):
+    def bad(state, sender, request):
         return "the first one"
 
-    def nowhere(state, sender, query):
+    def nowhere(state, sender, request):
         return -7
 
     grid = {
@@ -459,31 +459,31 @@ def test_the_bar_counts(capsys):
 # Functions of one's own: what makes them different, and how they travel
 
 
-def plus_zero(state, sender, query):
+def plus_zero(state, sender, request):
     return state.nodes[sender].first_link + 0
 
 
-def plus_one(state, sender, query):
+def plus_one(state, sender, request):
     return state.nodes[sender].first_link + 1
 
 
-def plus_far(state, sender, query):
+def plus_far(state, sender, request):
     return state.nodes[sender].first_link + far  # noqa: F821
 
 
-def plus_first(state, sender, query):
+def plus_first(state, sender, request):
     return state.nodes[sender].first_link + far[0]  # noqa: F821
 
 
-def plus_step(state, sender, query):
+def plus_step(state, sender, request):
     return state.nodes[sender].first_link + step(1)  # noqa: F821
 
 
-def plus_sine(state, sender, query):
+def plus_sine(state, sender, request):
     return state.nodes[sender].first_link + np.sin(0)
 
 
-def plus_cosine(state, sender, query):
+def plus_cosine(state, sender, request):
     return state.nodes[sender].first_link + np.cos(0)
 
 
@@ -530,8 +530,8 @@ DIGEST = """
 import helixlab as hx
 from helixlab._hashing import digest
 far = (1, 2.5)
-def choose(state, sender, query):
-    return state.nodes[sender].first_link + far[0] * (query in {"a", "b", "c"})
+def choose(state, sender, request):
+    return state.nodes[sender].first_link + far[0] * (request in {"a", "b", "c"})
 print(digest([hx.Scheduler("mine", choose), hx.load_placement("small10/llama-1-30b/helix"), hx.chunked()]))
 """
 

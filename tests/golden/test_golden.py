@@ -50,7 +50,7 @@ def test_swarm_offline(cluster, model, case, placement):
         model,
         hx.load_placement(PLACEMENT + placement),
         scheduler="swarm",
-        workload=hx.offline(initial_queries=50, requests=OFFLINE),
+        workload=hx.offline(initial_requests=50, requests=OFFLINE),
         on_full="drop",
     )
     check_every_figure(result, f"offline-swarm-50-on-{case}")
@@ -85,7 +85,7 @@ def test_schedulers_that_draw(cluster, model, scheduler):
             model,
             hx.load_placement(PLACEMENT + "ilp"),
             scheduler=scheduler,
-            workload=hx.offline(initial_queries=240, requests=OFFLINE, rng=seed),
+            workload=hx.offline(initial_requests=240, requests=OFFLINE, rng=seed),
         ).summary[figures]
         for seed in range(5)
     ]
@@ -106,7 +106,7 @@ PRINTED = {"decode_tokens_per_s": 0.1, "prompt_latency": 0.01, "decode_latency":
 def published_run(row):
     """The published scenario, with the requests that its seed means."""
     if row["mode"] == "offline":
-        workload = hx.offline(initial_queries=int(row["queries_in_flight_or_initial"]), rng=0)
+        workload = hx.offline(initial_requests=int(row["requests_in_flight_or_initial"]), rng=0)
     else:
         workload = hx.online(rate_tokens_per_s=row["rate_tokens_per_s"], rng=0)
     return hx.simulate(
@@ -194,7 +194,7 @@ def test_another_maximum_flow_gives_the_published_percentiles(monkeypatch):
         assert round(summary[metric].item(), 2) == value, metric
 
 
-def test_a_percentile_that_hangs_on_one_query():
+def test_a_percentile_that_hangs_on_one_request():
     """Figure 5e, helix: the published 95th percentile is that of our next quicker prompt."""
     rows = SCENARIOS.query(
         "figure == '5b' and model == 'llama-1-30b' and method == 'helix' and mode == 'online'"

@@ -55,14 +55,16 @@ class TestPredict:
 
     @POLICIES
     def test_little(self, execution):
-        """Queries in flight are those that arrive while one is under way."""
+        """Requests in flight are those that arrive while one is under way."""
         placement = hx.load_placement("small10/llama-1-30b/helix")
         found = hx.predict(SMALL10, LLAMA30, placement, execution=execution)
         output = 232.0
         stay_s = found.prompt_latency_s + output * found.decode_latency_s
-        assert found.decode_tokens_per_s / output * stay_s == pytest.approx(found.queries_in_flight, rel=0.01)
+        assert found.decode_tokens_per_s / output * stay_s == pytest.approx(
+            found.requests_in_flight, rel=0.01
+        )
 
-    def test_queries_in_flight(self):
+    def test_requests_in_flight(self):
         """As many as the simulation has."""
         placement = hx.load_placement("single24/llama-2-70b/example-ilp")
         found = hx.predict(SINGLE24, LLAMA70, placement)
@@ -70,7 +72,7 @@ class TestPredict:
             SINGLE24, LLAMA70, placement, workload=hx.offline(warmup_s=300, duration_s=200), sample_step_s=5
         )
         window = result.timeline[result.timeline["time_s"] > result.summary["window_start_s"].item()]
-        assert found.queries_in_flight == pytest.approx(window["in_flight"].mean(), rel=0.05)
+        assert found.requests_in_flight == pytest.approx(window["in_flight"].mean(), rel=0.05)
 
     @given(factor=st.floats(1.0, 4.0))
     @settings(max_examples=10)
@@ -110,7 +112,7 @@ class TestPredict:
             for cluster, each in ((SMALL10, layout), (shuffled, mixed))
         )
         assert one.decode_tokens_per_s == pytest.approx(other.decode_tokens_per_s, rel=1e-6)
-        assert one.queries_in_flight == pytest.approx(other.queries_in_flight, rel=1e-6)
+        assert one.requests_in_flight == pytest.approx(other.requests_in_flight, rel=1e-6)
 
     @POLICIES
     @pytest.mark.parametrize("number", range(5))
@@ -126,8 +128,8 @@ class TestPredict:
             alone.append(hx.predict(SINGLE24, LLAMA30, placement, execution=execution))
         served = sum(found.decode_tokens_per_s for found in alone)
         assert together.decode_tokens_per_s == pytest.approx(served, rel=0.02)
-        assert together.queries_in_flight == pytest.approx(
-            sum(found.queries_in_flight for found in alone), rel=0.02
+        assert together.requests_in_flight == pytest.approx(
+            sum(found.requests_in_flight for found in alone), rel=0.02
         )
 
 

@@ -302,7 +302,7 @@ def test_comparison_sums_throughput_and_pools_latencies(result: hx.Result) -> No
     table = comparison_table({"separate": [result, result], "helix": result}).set_index("method")
     summary = result.summary.iloc[0]
     assert list(table.index) == ["helix", "separate"]
-    for column in ("decode_tokens_per_s", "max_flow_tokens_per_s", "queries_fed"):
+    for column in ("decode_tokens_per_s", "max_flow_tokens_per_s", "requests_fed"):
         assert table.loc["separate", column] == pytest.approx(2 * summary[column])
     for column in ("prompt_latency_mean_s", "decode_latency_p95_s"):
         assert table.loc["helix", column] == pytest.approx(summary[column])

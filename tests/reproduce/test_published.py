@@ -32,7 +32,7 @@ PIPELINES = [f"single24/llama-2-70b/separate-{machine}" for machine in ("a100", 
 
 
 def points(**changes):
-    workload = hx.offline(initial_queries=5, warmup_s=10, duration_s=40)
+    workload = hx.offline(initial_requests=5, warmup_s=10, duration_s=40)
     common = {"cluster": "single24", "model": "llama-2-70b", "workload": workload, "sample_step_s": 1.0}
     return [{**common, "placement": name, "scheduler": "random", **changes} for name in PIPELINES]
 
@@ -100,13 +100,13 @@ class TestPooled:
         assert other["wall_s"].tolist() != first["wall_s"].tolist()
 
     def test_those_let_in_and_those_that_asked(self):
-        crowded = hx.offline(initial_queries=400, warmup_s=10, duration_s=60)
+        crowded = hx.offline(initial_requests=400, warmup_s=10, duration_s=60)
         one = {"placement": "small10/llama-1-30b/helix", "workload": crowded, "sample_step_s": 1.0}
         table = pooled_runs({"drop": [one | {"on_full": "drop"}], "wait": [one]}, progress=False)
         drop, wait = table.set_index("group").loc[["drop", "wait"]].to_dict("records")
-        assert drop["queries_dropped"] > 0
+        assert drop["requests_dropped"] > 0
         assert drop["input_tokens_mean_accepted"] < drop["input_tokens_mean_asked"]
-        assert wait["queries_dropped"] == 0
+        assert wait["requests_dropped"] == 0
 
     def test_a_later_window_is_that_of_a_longer_warm_up(self):
         def group(warmup_s):
@@ -167,7 +167,7 @@ class TestEvaluation:
     def test_requests_are_kept_where_the_scheduler_draws(self):
         table = scenarios(["5d"]).query("method == 'separate'")
         runs = evaluate(table, scale="smoke", seeds=2, progress=False)
-        fed = runs.groupby("variant")["queries_fed"].nunique()
+        fed = runs.groupby("variant")["requests_fed"].nunique()
         assert fed["same-requests"] == 1
         assert fed["published"] == 2
 

@@ -55,7 +55,7 @@ def test_schedulers_that_make_no_sense():
     with pytest.raises(SchedulingError, match="choose must be a function, got 'first'"):
         hx.Scheduler("mine", "first")
     with pytest.raises(SchedulingError, match="feeds_by_kv needs plans_ahead"):
-        hx.Scheduler("mine", lambda state, sender, query: 0, feeds_by_kv=True)
+        hx.Scheduler("mine", lambda state, sender, request: 0, feeds_by_kv=True)
     with pytest.raises(SchedulingError, match="admits must be a function, got None"):
         hx.Execution("mine", None)
 
@@ -113,7 +113,7 @@ def test_shortest_queue_looks_at_the_queues():
 
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
 def test_decodes_follow_their_prompt(scheduler):
-    # One query alone: whatever links its prompt took are the only ones used.
+    # One request alone: whatever links its prompt took are the only ones used.
     system = stage_by_stage("L4", "L4", "T4")
     result = hx.simulate(*system, scheduler=scheduler, workload=requests(1, 1.0, output_tokens=50))
     used = result.nodes[(result.nodes["first_layer"] == 0) & (result.nodes["tokens"] > 0)]

@@ -22,7 +22,7 @@ SETTINGS = {
     "seconds": (SMALL10, {"workload": hx.offline(warmup_s=0, duration_s=20)}),
     "as published": (SMALL10, {"workload": hx.offline(warmup_s=60, duration_s=600)}),
     "as published, 24 nodes": (SINGLE24, {"workload": hx.offline(warmup_s=60, duration_s=600)}),
-    "swarm": (SINGLE24, {"scheduler": "swarm", "workload": hx.offline(initial_queries=50)}),
+    "swarm": (SINGLE24, {"scheduler": "swarm", "workload": hx.offline(initial_requests=50)}),
     "random, 1 s": (SINGLE24, {"scheduler": "random", "sample_step_s": 1.0}),
     "chunked": (SINGLE24, {"execution": "chunked", "workload": hx.offline(duration_s=900)}),
     "breakdown": (SINGLE24, {"keep_breakdown": True, "workload": hx.offline(duration_s=600)}),
@@ -36,7 +36,7 @@ SETTINGS = {
     ),
     "filling up for long": (
         ("geo24", "llama-2-70b", "geo24/llama-2-70b/helix"),
-        {"scheduler": "shortest-queue", "workload": hx.offline(initial_queries=200, duration_s=6000)},
+        {"scheduler": "shortest-queue", "workload": hx.offline(initial_requests=200, duration_s=6000)},
     ),
     "overloaded": (
         ("geo24", "llama-2-70b", "geo24/llama-2-70b/swarm"),
@@ -176,11 +176,11 @@ def test_it_covers_what_comes(workload, keep_iterations, step_s):
     had_mb = rss_mb()
     foretold = hx.estimate(*loaded(SMALL10), **how)
     result = hx.simulate(*loaded(SMALL10), **how)
-    finished = result.queries[result.queries["outcome"] == "finished"]
+    finished = result.requests[result.requests["outcome"] == "finished"]
     assert foretold.iterations == (finished["output_tokens"] + 1).sum()
     if keep_iterations:
         assert foretold.iterations == len(result.iterations)
-    tables = (result.iterations, result.queries, result.timeline, result.node_timeline)
+    tables = (result.iterations, result.requests, result.timeline, result.node_timeline)
     has_mb = sum(table.memory_usage(index=False, deep=False).sum() for table in tables) / 1e6
     assert foretold.memory_mb >= had_mb + has_mb - 0.1
     assert foretold.fits

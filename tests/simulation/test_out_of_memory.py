@@ -31,7 +31,7 @@ def without_memory(request, monkeypatch):
 
 @pytest.mark.usefixtures("without_memory")
 def test_a_run_that_has_not_enough():
-    many = hx.offline(initial_queries=5000, warmup_s=5, duration_s=20)
+    many = hx.offline(initial_requests=5000, warmup_s=5, duration_s=20)
     said = r"memory ran out while simulating \(Unable to allocate 7.11 PiB\); .*keep_iterations=False"
     with pytest.raises(OutOfMemoryError, match=said):
         hx.simulate(*SYSTEM, workload=many)

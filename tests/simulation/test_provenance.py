@@ -20,12 +20,12 @@ SHORT = hx.offline(warmup_s=0, duration_s=5, rng=0)
 ALWAYS = 0
 
 
-def first(state, sender, query):
+def first(state, sender, request):
     return state.nodes[sender].first_link
 
 
 def first_of(place):
-    def choose(state, sender, query):
+    def choose(state, sender, request):
         return state.nodes[sender].first_link + place
 
     return choose
@@ -84,14 +84,14 @@ def test_the_origin_tells_settings_that_are_not_the_usual_ones():
         kv_high_water_mark=0.85,
         expected_output_ratio=1.0,
     )
-    told = "; arrivals poisson; queries dropped on full; kv_high_water_mark 0.85; expected_output_ratio 1; "
+    told = "; arrivals poisson; requests dropped on full; kv_high_water_mark 0.85; expected_output_ratio 1; "
     assert told in other.origin
 
 
 def test_dropping_is_told_wherever_a_result_is_shown():
     waits, drops = (hx.simulate(*SYSTEM, workload=SHORT, on_full=what) for what in ("wait", "drop"))
     assert "drop" not in repr(waits)
-    assert "offline, queries dropped on full: " in repr(drops)
+    assert "offline, requests dropped on full: " in repr(drops)
     assert "<th>on_full</th><td>drop</td>" in drops._repr_html_()
 
 

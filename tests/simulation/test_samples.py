@@ -37,7 +37,7 @@ def online(arrival_s, **how):
 @settings(max_examples=25, deadline=None)
 @given(traces(), st.sampled_from([0.25, 1.0, 5.0]), st.one_of(st.none(), st.floats(1, 2000)))
 def test_no_sample_that_is_left_out_is_missed(table, step_s, duration_s):
-    """At every sample time the row before it says what is so, by queries and iterations."""
+    """At every sample time the row before it says what is so, by requests and iterations."""
     result = hx.simulate(
         *SYSTEM,
         workload=hx.online(requests=table, duration_s=duration_s),
@@ -50,12 +50,12 @@ def test_no_sample_that_is_left_out_is_missed(table, step_s, duration_s):
     times = times[times <= end_s - 1e-6]
     # What happens in the very instant of a sample may count on either side of it.
     moments = np.concatenate(
-        [result.queries[["arrival_s", "end_s"]].to_numpy().ravel(), result.iterations["end_s"]]
+        [result.requests[["arrival_s", "end_s"]].to_numpy().ravel(), result.iterations["end_s"]]
     )
     clear = np.array([np.abs(moments - time).min() > 1e-6 for time in times], dtype=bool)
     times = times[clear]
     before = np.searchsorted(timeline["time_s"], times + 1e-7, side="right") - 1
-    came, gone = (np.sort(result.queries[name]) for name in ("arrival_s", "end_s"))
+    came, gone = (np.sort(result.requests[name]) for name in ("arrival_s", "end_s"))
     in_flight = np.searchsorted(came, times) - np.searchsorted(gone, times)
     assert timeline["in_flight"].to_numpy()[before].tolist() == in_flight.tolist()
     decoded = np.sort(result.iterations.loc[result.iterations["iteration"] > 0, "end_s"])
@@ -123,6 +123,6 @@ def test_a_queue_that_came_at_once():
     count = 20_000
     table = pd.DataFrame({"arrival_s": np.zeros(count), "input_tokens": 40, "output_tokens": 1})
     result = hx.simulate(*SYSTEM, workload=hx.online(requests=table))
-    assert result.summary["queries_finished"].item() == count
-    begun = result.iterations[result.iterations["iteration"] == 0].sort_values("end_s")["query"]
+    assert result.summary["requests_finished"].item() == count
+    begun = result.iterations[result.iterations["iteration"] == 0].sort_values("end_s")["request"]
     assert (begun.diff().dropna() > -200).all(), "in order of arrival"

@@ -24,7 +24,7 @@ SUBJECT = {
 }
 
 
-def first(state, sender, query):
+def first(state, sender, request):
     return state.nodes[sender].first_link
 
 
@@ -112,7 +112,7 @@ def test_names_of_ones_own_are_left_alone():
 def test_functions_without_a_hash_are_marked_too():
     generator = np.random.default_rng(0)
 
-    def choose(state, sender, query):
+    def choose(state, sender, request):
         return generator
 
     assert shown_name(Scheduler("helix", choose)) == "helix@unknown"

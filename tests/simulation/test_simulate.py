@@ -29,7 +29,7 @@ WIDE = (
     hx.load_model("llama-2-70b"),
     hx.load_placement("single24/llama-2-70b/swarm"),
 )
-TABLES = ("summary", "iterations", "queries", "nodes", "links", "timeline", "node_timeline")
+TABLES = ("summary", "iterations", "requests", "nodes", "links", "timeline", "node_timeline")
 MEASURED = ["wall_s", "peak_rss_mb"]  # of this machine, not of the simulated one
 
 every_scheduler = pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
@@ -57,23 +57,23 @@ def figures(result):
 
 def check_accounts(result):
     """Nothing is lost, nothing is counted twice, no cache holds more than it can."""
-    row, queries, iterations = figures(result), result.queries, result.iterations
-    ended = queries["outcome"].value_counts()
-    assert row["queries_fed"] == len(queries) + row["queries_in_flight"]
+    row, requests, iterations = figures(result), result.requests, result.iterations
+    ended = requests["outcome"].value_counts()
+    assert row["requests_fed"] == len(requests) + row["requests_in_flight"]
     for outcome in ("finished", "dropped", "refused"):
-        assert row[f"queries_{outcome}"] == ended.get(outcome, 0)
+        assert row[f"requests_{outcome}"] == ended.get(outcome, 0)
     assert set(ended.index) <= {"finished", "dropped", "refused"}
-    assert queries["query"].is_unique
+    assert requests["request"].is_unique
     assert row["total_tokens"] == iterations["tokens"].sum()
-    assert not iterations.duplicated(["query", "iteration"]).any()
+    assert not iterations.duplicated(["request", "iteration"]).any()
     assert (iterations.loc[iterations["iteration"] > 0, "tokens"] == 1).all()
     assert (iterations["latency_s"] > 0).all()
 
-    done = iterations.groupby("query")["iteration"].agg(["size", "max"])
-    finished = queries[queries["outcome"] == "finished"].set_index("query")
+    done = iterations.groupby("request")["iteration"].agg(["size", "max"])
+    finished = requests[requests["outcome"] == "finished"].set_index("request")
     assert (done.loc[finished.index, "size"] == finished["output_tokens"] + 1).all()
     assert (done["size"] == done["max"] + 1).all()
-    prompts = iterations[iterations["iteration"] == 0].set_index("query")
+    prompts = iterations[iterations["iteration"] == 0].set_index("request")
     known = prompts.index.intersection(finished.index)
     assert (prompts.loc[known, "tokens"] == finished.loc[known, "input_tokens"]).all()
     assert (finished["arrival_s"] < finished["prompt_done_s"]).all()
@@ -88,7 +88,7 @@ def check_accounts(result):
 
 def check_all_done(result):
     check_accounts(result)
-    assert figures(result)["queries_in_flight"] == 0
+    assert figures(result)["requests_in_flight"] == 0
     assert (result.nodes["kv_used_token_layers"] == 0).all()
 
 
@@ -103,7 +103,7 @@ def test_offline(system, scheduler):
     row = figures(result)
     assert row["decode_tokens_per_s"] > 0
     if scheduler != "helix":
-        assert row["queries_fed"] - len(result.queries) == row["queries_in_flight"] <= 20
+        assert row["requests_fed"] - len(result.requests) == row["requests_in_flight"] <= 20
 
 
 @every_scheduler
@@ -113,8 +113,8 @@ def test_online_ends_when_all_is_served(system, scheduler):
     result = hx.simulate(*system, scheduler=scheduler, workload=workload)
     check_all_done(result)
     asked = next(workload.batches())
-    assert figures(result)["queries_finished"] == len(asked)
-    served = result.queries.sort_values("query")
+    assert figures(result)["requests_finished"] == len(asked)
+    served = result.requests.sort_values("request")
     np.testing.assert_array_equal(served[["input_tokens", "output_tokens"]], asked[:, 1:])
     np.testing.assert_allclose(served["arrival_s"] - figures(result)["start_s"], asked[:, 0])
     assert figures(result)["total_tokens"] == asked[:, 1:].sum()
@@ -122,15 +122,15 @@ def test_online_ends_when_all_is_served(system, scheduler):
 
 def test_each_iteration_starts_when_the_one_before_ends():
     result = hx.simulate(*CHAIN, workload=own([100, 50, 70], [5, 9, 2]))
-    for _, own_iterations in result.iterations.groupby("query"):
+    for _, own_iterations in result.iterations.groupby("request"):
         ordered = own_iterations.sort_values("iteration")
         np.testing.assert_array_equal(ordered["start_s"].iloc[1:], ordered["end_s"].iloc[:-1])
 
 
-def test_an_online_run_without_any_query():
+def test_an_online_run_without_any_request():
     result = hx.simulate(*CHAIN, workload=hx.online(rate_tokens_per_s=1e-6, duration_s=10))
     check_all_done(result)
-    assert figures(result)["queries_fed"] == 0
+    assert figures(result)["requests_fed"] == 0
     assert np.isnan(figures(result)["prompt_latency_mean_s"])
     assert figures(result)["decode_tokens_per_s"] == 0
     assert result.figures()["prompt_latency_mean_s"] is None
@@ -140,7 +140,7 @@ def test_without_iterations_and_samples():
     result = hx.simulate(*CHAIN, workload=short(), keep_iterations=False, sample_step_s=0)
     whole = hx.simulate(*CHAIN, workload=short())
     assert len(result.iterations) == len(result.timeline) == len(result.node_timeline) == 0
-    same = ["queries_fed", "queries_in_flight", "total_tokens", "total_tokens_per_s"]
+    same = ["requests_fed", "requests_in_flight", "total_tokens", "total_tokens_per_s"]
     assert figures(result)[same].tolist() == figures(whole)[same].tolist()
 
 
@@ -207,7 +207,7 @@ def test_timeline_is_that_of_the_iterations(scheduler):
     for column, rows in (
         ("prompt_tokens", iterations[iterations["iteration"] == 0]),
         ("decode_tokens", iterations[iterations["iteration"] > 0]),
-        ("finished", result.queries[result.queries["outcome"] == "finished"].assign(tokens=1)),
+        ("finished", result.requests[result.requests["outcome"] == "finished"].assign(tokens=1)),
     ):
         # What ends in the very instant of a sample may count on either side of it.
         for side, compare in (("left", np.less_equal), ("right", np.greater_equal)):
@@ -249,20 +249,20 @@ def test_loading_the_layers_comes_first():
 # Little room
 
 
-def test_without_room_queries_wait_or_are_dropped():
+def test_without_room_requests_wait_or_are_dropped():
     system = (*CHAIN[:2], with_kv(CHAIN[2], 8000))
     workload = short(duration_s=120)
     waited, dropped = (hx.simulate(*system, workload=workload, on_full=rule) for rule in ("wait", "drop"))
     for result in (waited, dropped):
         check_accounts(result)
         assert figures(result)["decode_tokens_per_s"] > 0
-    assert figures(waited)["queries_waited"] > 0
-    assert figures(waited)["queries_dropped"] == 0
-    assert figures(dropped)["queries_dropped"] > 0
-    assert figures(dropped)["queries_waited"] == 0
+    assert figures(waited)["requests_waited"] > 0
+    assert figures(waited)["requests_dropped"] == 0
+    assert figures(dropped)["requests_dropped"] > 0
+    assert figures(dropped)["requests_waited"] == 0
     means = [figures(result)["input_tokens_mean_accepted"] for result in (dropped, waited)]
-    assert means[0] < means[1], "dropping favours short queries"
-    assert (dropped.queries["outcome"] == "dropped").sum() == figures(dropped)["queries_dropped"]
+    assert means[0] < means[1], "dropping favours short requests"
+    assert (dropped.requests["outcome"] == "dropped").sum() == figures(dropped)["requests_dropped"]
 
 
 def test_those_who_wait_keep_their_order():
@@ -271,10 +271,10 @@ def test_those_who_wait_keep_their_order():
     workload = own(rng.integers(100, 2000, 30), rng.integers(5, 30, 30), np.arange(30) * 0.01)
     result = hx.simulate(*system, workload=workload)
     check_all_done(result)
-    assert figures(result)["queries_waited"] > 0
-    assert figures(result)["queries_finished"] == 30
-    prompts = result.iterations[result.iterations["iteration"] == 0].sort_values("query")
-    assert (prompts["start_s"] == result.queries.sort_values("query")["arrival_s"].to_numpy()).all(), (
+    assert figures(result)["requests_waited"] > 0
+    assert figures(result)["requests_finished"] == 30
+    prompts = result.iterations[result.iterations["iteration"] == 0].sort_values("request")
+    assert (prompts["start_s"] == result.requests.sort_values("request")["arrival_s"].to_numpy()).all(), (
         "latency counts from arrival"
     )
 
@@ -288,9 +288,9 @@ def test_a_tiny_cache_slows_down_but_serves_all(system, scheduler):
     roomy = hx.simulate(*system, scheduler=scheduler, workload=workload)
     for result in (tight, roomy):
         check_all_done(result)
-        assert figures(result)["queries_finished"] == 80
+        assert figures(result)["requests_finished"] == 80
     assert figures(tight)["prompts_waited_for_kv"] > 0
-    assert figures(roomy)["prompts_waited_for_kv"] == figures(roomy)["queries_preempted"] == 0
+    assert figures(roomy)["prompts_waited_for_kv"] == figures(roomy)["requests_preempted"] == 0
     assert figures(tight)["last_finish_s"] > figures(roomy)["last_finish_s"]
     assert tight.node_timeline["kv_used_fraction"].max() > 0.5
 
@@ -305,21 +305,21 @@ def test_decodes_that_find_no_room_preempt_the_youngest(scheduler):
         workload=own([60] * 8, [150] * 8, np.arange(8) / 10),
     )
     check_all_done(result)
-    assert figures(result)["queries_finished"] == 8
-    assert figures(result)["queries_preempted"] > 0
-    assert result.queries["query"].iloc[0] == 0, "the oldest gets on"
+    assert figures(result)["requests_finished"] == 8
+    assert figures(result)["requests_preempted"] > 0
+    assert result.requests["request"].iloc[0] == 0, "the oldest gets on"
 
 
 @every_scheduler
-def test_a_query_that_can_never_fit_is_refused(scheduler):
+def test_a_request_that_can_never_fit_is_refused(scheduler):
     system = (*CHAIN[:2], with_kv(CHAIN[2], 8000))
     result = hx.simulate(
         *system, scheduler=scheduler, workload=own([100, 9000, 100], [10, 10, 10], [0, 1, 2])
     )
     check_all_done(result)
-    outcomes = result.queries.set_index("query")["outcome"]
+    outcomes = result.requests.set_index("request")["outcome"]
     assert outcomes.to_dict() == {0: "finished", 1: "refused", 2: "finished"}
-    assert figures(result)["queries_refused"] == 1
+    assert figures(result)["requests_refused"] == 1
 
 
 @every_scheduler
@@ -330,17 +330,17 @@ def test_a_prompt_larger_than_any_batch_is_refused(scheduler):
         *CHAIN, scheduler=scheduler, workload=own([100, limit + 1, 100], [10, 1, 10], [0, 1, 2])
     )
     check_all_done(result)
-    outcomes = result.queries.set_index("query")["outcome"]
+    outcomes = result.requests.set_index("request")["outcome"]
     assert outcomes.to_dict() == {0: "finished", 1: "refused", 2: "finished"}
 
 
 @every_scheduler
-def test_only_queries_that_can_never_fit(scheduler):
+def test_only_requests_that_can_never_fit(scheduler):
     requests = pd.DataFrame({"input_tokens": [9000] * 30, "output_tokens": [5] * 30})
     system = (*CHAIN[:2], with_kv(CHAIN[2], 8000))
     result = hx.simulate(*system, scheduler=scheduler, workload=short(requests=requests))
     check_accounts(result)
-    assert figures(result)["queries_refused"] == len(result.queries) > 0
+    assert figures(result)["requests_refused"] == len(result.requests) > 0
 
 
 @every_scheduler
@@ -353,7 +353,7 @@ def test_requests_of_one_token(scheduler):
 # Schedulers and execution policies of one's own
 
 
-def first_link(state, sender, query):
+def first_link(state, sender, request):
     return state.nodes[sender].first_link
 
 
@@ -367,7 +367,7 @@ def test_a_scheduler_of_ones_own():
 
 
 def test_a_scheduler_of_ones_own_that_plans_ahead_and_keeps_books():
-    def lightest(state, sender, query):
+    def lightest(state, sender, request):
         node = state.nodes[sender]
         best = node.first_link
         for row in range(node.first_link, node.first_link + node.links):
@@ -375,10 +375,10 @@ def test_a_scheduler_of_ones_own_that_plans_ahead_and_keeps_books():
                 best = row
         return best
 
-    def book(state, query):
-        if state.queries[query].iteration == 0:
-            for hop in range(state.queries[query].hops):
-                state.links[state.pipelines[query, hop]].load += state.parameters[0]
+    def book(state, request):
+        if state.requests[request].iteration == 0:
+            for hop in range(state.requests[request].hops):
+                state.links[state.pipelines[request, hop]].load += state.parameters[0]
 
     scheduler = hx.Scheduler("lightest", lightest, on_start=book, plans_ahead=True, parameters=(2.0,))
     result = hx.simulate(*WIDE, scheduler=scheduler, workload=own([50] * 12, [1] * 12))
@@ -392,7 +392,7 @@ def test_a_scheduler_of_ones_own_that_plans_ahead_and_keeps_books():
 
 @pytest.mark.parametrize("link", [NONE - 1, 10**6, 0])
 def test_a_scheduler_that_chooses_what_is_not_there(link):
-    def wrong(state, sender, query):
+    def wrong(state, sender, request):
         return link
 
     for plans_ahead in (False, True):
@@ -402,7 +402,7 @@ def test_a_scheduler_that_chooses_what_is_not_there(link):
 
 
 def test_functions_that_do_not_compile():
-    def reads_a_file(state, sender, query):
+    def reads_a_file(state, sender, request):
         return len(open("links.txt").read())
 
     def makes_a_list(node, request):
@@ -526,8 +526,8 @@ def test_folders_that_are_no_results(tmp_path):
         ("result.json", "{"),
         ("result.json", "[]"),
         ("result.json", '{"format": "helixlab-result", "version": 99}'),
-        ("queries.parquet", "rubbish"),
-        ("queries.parquet", None),
+        ("requests.parquet", "rubbish"),
+        ("requests.parquet", None),
     ]:
         folder = result.save(tmp_path / "mine")
         if content is None:
@@ -582,10 +582,10 @@ def test_everything_is_served_or_refused_on_any_cluster(system, scheduler, reque
     workload = own(input_tokens, output_tokens, arrival_s)
     result = hx.simulate(*system, scheduler=scheduler, workload=workload, on_full=on_full, sample_step_s=0.5)
     check_all_done(result)
-    assert figures(result)["queries_fed"] == len(requests)
+    assert figures(result)["requests_fed"] == len(requests)
     if not system[2].kv_capacity_token_layers:
-        assert figures(result)["queries_finished"] == len(requests)
-    finished = result.queries[result.queries["outcome"] == "finished"]
+        assert figures(result)["requests_finished"] == len(requests)
+    finished = result.requests[result.requests["outcome"] == "finished"]
     tokens = finished["input_tokens"].sum() + finished["output_tokens"].sum()
     assert figures(result)["total_tokens"] == tokens
 
@@ -593,7 +593,7 @@ def test_everything_is_served_or_refused_on_any_cluster(system, scheduler, reque
 # Where things go wrong
 
 
-def test_hundreds_of_queries_lose_their_cache_at_one_instant():
+def test_hundreds_of_requests_lose_their_cache_at_one_instant():
     """A burst of preemptions is survived, whatever it sets in motion at once."""
     model = hx.load_model("llama-2-70b")
     profile = model.profile("A100")
@@ -616,24 +616,24 @@ def test_hundreds_of_queries_lose_their_cache_at_one_instant():
         cluster, model, placement, scheduler="swarm", workload=own([1] * 400, [10] * 400, duration_s=600)
     )
     check_all_done(result)
-    assert figures(result)["queries_preempted"] > 100
-    assert figures(result)["queries_finished"] == 400
+    assert figures(result)["requests_preempted"] > 100
+    assert figures(result)["requests_finished"] == 400
 
 
 @pytest.mark.parametrize("initial", [1, 20])
-def test_refused_queries_make_room_for_others(initial):
-    """Offline, a query that can never be served does not take its place in flight with it."""
+def test_refused_requests_make_room_for_others(initial):
+    """Offline, a request that can never be served does not take its place in flight with it."""
     requests = pd.DataFrame({"input_tokens": [7000] * 20 + [100] * 30, "output_tokens": [3] * 50})
     for scheduler in SCHEDULERS:
-        workload = short(initial_queries=initial, requests=requests, duration_s=60)
+        workload = short(initial_requests=initial, requests=requests, duration_s=60)
         result = hx.simulate(*CHAIN, scheduler=scheduler, workload=workload)
         check_accounts(result)
-        assert figures(result)["queries_refused"] == 20, scheduler
-        assert figures(result)["queries_finished"] == 30, scheduler
-        refused = result.queries[result.queries["outcome"] == "refused"]
+        assert figures(result)["requests_refused"] == 20, scheduler
+        assert figures(result)["requests_finished"] == 30, scheduler
+        refused = result.requests[result.requests["outcome"] == "refused"]
         assert refused["reason"].str.len().min() > 10
         assert refused["prompt_done_s"].isna().all()
-        assert (result.queries.loc[result.queries["outcome"] == "finished", "reason"] == "").all()
+        assert (result.requests.loc[result.requests["outcome"] == "finished", "reason"] == "").all()
         assert figures(result)["input_tokens_mean_accepted"] == 100
 
 
@@ -645,14 +645,14 @@ def test_as_many_in_flight_as_asked_though_some_are_held(scheduler):
         model,
         with_kv(placement, 3000),
         scheduler=scheduler,
-        workload=short(initial_queries=20, duration_s=200),
+        workload=short(initial_requests=20, duration_s=200),
     )
     check_accounts(result)
-    assert figures(result)["queries_preempted"] > 0
+    assert figures(result)["requests_preempted"] > 0
     in_flight = result.timeline.loc[
         result.timeline["time_s"] > figures(result)["window_start_s"], "in_flight"
     ]
-    # A finished query is replaced 0.1 s later; what waits meanwhile for a held one to start is few.
+    # A finished request is replaced 0.1 s later; what waits meanwhile for a held one to start is few.
     assert in_flight.min() >= 15
 
 
@@ -678,7 +678,7 @@ def test_batches_are_kept_if_asked_for():
 
 @pytest.mark.parametrize("row", [10**7, -(10**7)])
 def test_a_scheduler_that_reads_outside_its_tables(row):
-    def astray(state, sender, query):
+    def astray(state, sender, request):
         return state.links[row].sender
 
     with pytest.raises(SchedulingError, match="a function of the scheduler or execution policy failed"):

@@ -35,7 +35,7 @@ def uneven(quick=2, slow=18):
 
 
 def served(system, **how):
-    workload = hx.offline(initial_queries=60, warmup_s=100, duration_s=100, rng=0)
+    workload = hx.offline(initial_requests=60, warmup_s=100, duration_s=100, rng=0)
     return hx.simulate(*system, workload=workload, progress=False, **how)
 
 
@@ -71,7 +71,7 @@ def test_a_run_without_a_way_through_does_not_start():
 
 
 def test_a_sender_in_the_middle_without_links_is_not_sent_to():
-    """Queries that got there could not go on, and all others would wait behind them for good."""
+    """Requests that got there could not go on, and all others would wait behind them for good."""
     wide = 24
     counts = {"A100": 1, "T4x4": wide + 3 + 3, "L4x2": wide}
     cluster = hx.single_region(counts, bandwidth_bytes_per_s=5e5, name="middle")
@@ -84,13 +84,13 @@ def test_a_sender_in_the_middle_without_links_is_not_sent_to():
     links = usable_links(cluster, layers, MODEL.layers, partial_inference=False)
     system = cluster, MODEL, hx.Placement("middle", "middle", MODEL.name, "by hand", layers, links)
     requests = pd.DataFrame({"input_tokens": [50] * 500, "output_tokens": 20})
-    workload = hx.offline(initial_queries=20, requests=requests, warmup_s=10, duration_s=50)
+    workload = hx.offline(initial_requests=20, requests=requests, warmup_s=10, duration_s=50)
     with pytest.warns(UserWarning, match="get through placement 'middle': small_links='paper' leaves out 2"):
         paper = hx.simulate(*system, workload=workload, small_links="paper")
     sent = paper.links.set_index(["sender", "receiver"])["tokens_per_s"]
     assert sent["source", first] == 0
     assert sum(sent["source", node] for node in others[wide:-3]) > 0
-    assert paper.summary["queries_refused"].item() == paper.timeline["held"].iloc[-1] == 0
+    assert paper.summary["requests_refused"].item() == paper.timeline["held"].iloc[-1] == 0
     assert decode_tokens_per_s(hx.simulate(*system, workload=workload)) > 1.5 * decode_tokens_per_s(paper)
 
 

@@ -48,7 +48,7 @@ def stop_at(monkeypatch):
         (OFFLINE, 10, (0, 10)),  # during the warm-up: the whole run so far
         (OFFLINE, 50, (20, 50)),
         (ONLINE, 30, (0, 30)),
-        (ONLINE, 70, (0, 60)),  # after the window, while the last queries end
+        (ONLINE, 70, (0, 60)),  # after the window, while the last requests end
     ],
 )
 def test_what_there_is(stop_at, workload, time_s, window_s, capsys):
@@ -146,7 +146,7 @@ def test_watching_changes_nothing(capsys):
         for scheduler in ("helix", "random"):
             how = {"workload": workload, "scheduler": scheduler, "sample_step_s": 7.0}
             watched, whole = (hx.simulate(*SYSTEM, **how, watch_step_s=step_s) for step_s in (3.0, 0.0))
-            for table in ("iterations", "queries", "nodes", "links", "timeline", "node_timeline"):
+            for table in ("iterations", "requests", "nodes", "links", "timeline", "node_timeline"):
                 pd.testing.assert_frame_equal(
                     getattr(watched, table), getattr(whole, table), check_exact=True
                 )
@@ -166,7 +166,7 @@ def test_the_table_it_prints(capsys):
     result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=10, sample_step_s=10.0)
     explained, heads, rows = watched(capsys)
     assert explained.startswith(
-        "Every 10 s: simulated seconds since the start; queries in flight (those held are among them), held"
+        "Every 10 s: simulated seconds since the start; requests in flight (those held are among them), held"
     )
     assert [" ".join(words) for words in zip(heads[0].split()[1:], heads[1].split()[6:], strict=True)] == [
         "KV max", "KV mean", "KV exp.", "busy max", "busy mean",
@@ -230,4 +230,4 @@ def test_what_comes_after_the_last_row_has_one(capsys):
     assert times[-1] < ended_s
     assert end == round(ended_s)
     assert rows[-1].split()[1:3] == ["0", "0"], "all have left"
-    assert int(rows[-1].split()[3]) == result.summary["queries_finished"].item()
+    assert int(rows[-1].split()[3]) == result.summary["requests_finished"].item()

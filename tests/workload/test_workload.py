@@ -206,8 +206,8 @@ def test_warmups_that_make_no_sense(value):
 
 
 def test_other_arguments_that_make_no_sense():
-    with pytest.raises(WorkloadError, match="initial_queries is 0; give a whole number from 1"):
-        offline(initial_queries=0)
+    with pytest.raises(WorkloadError, match="initial_requests is 0; give a whole number from 1"):
+        offline(initial_requests=0)
     with pytest.raises(WorkloadError, match="needs rate_tokens_per_s"):
         online()
     with pytest.raises(UnknownNameError, match="did you mean 'sharegpt'"):
