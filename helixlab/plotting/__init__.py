@@ -5,23 +5,23 @@ inside these functions and inside ``with style():`` only.
 """
 
 from helixlab.plotting.evaluation import (
-    batch_strip,
-    evaluation_bars,
     mark_loads,
-    rate_curves,
-    saturation_curves,
-    throughput_latency_frontier,
+    plot_batches,
+    plot_evaluation,
+    plot_rate_sweep,
+    plot_saturation,
+    plot_throughput_latency,
 )
-from helixlab.plotting.flows import link_flow_picture
-from helixlab.plotting.latency import latency_boxes, latency_cdf
-from helixlab.plotting.placement import placement_picture, topology_picture
+from helixlab.plotting.flows import plot_flow
+from helixlab.plotting.latency import plot_latency_boxes, plot_latency_cdf
+from helixlab.plotting.placement import plot_placement, plot_topology
 from helixlab.plotting.planning import (
-    congestion_picture,
-    predicted_against_simulated,
-    search_progress,
-    search_quality,
+    plot_congestion,
+    plot_prediction,
+    plot_search_progress,
+    plot_search_quality,
 )
-from helixlab.plotting.profiles import kv_capacity_curves, layer_time_curves, throughput_curves
+from helixlab.plotting.profiles import plot_kv_capacity, plot_layer_times, plot_node_throughput
 from helixlab.plotting.saving import save_figure, save_table
 from helixlab.plotting.style import (
     COLUMN_WIDTH_IN,
@@ -35,8 +35,8 @@ from helixlab.plotting.style import (
     style,
 )
 from helixlab.plotting.tables import comparison_table, latency_quantiles, window_latencies
-from helixlab.plotting.throughput import legend_above, throughput_bars
-from helixlab.plotting.timeline import node_use_picture, resampled, timeline_picture, tokens_over_time
+from helixlab.plotting.throughput import legend_above, plot_throughput
+from helixlab.plotting.timeline import plot_node_use, plot_timeline, plot_tokens, resampled
 
 __all__ = [
     "COLUMN_WIDTH_IN",
@@ -44,37 +44,37 @@ __all__ = [
     "METHOD_COLOURS",
     "METHOD_LABELS",
     "PAGE_WIDTH_IN",
-    "batch_strip",
     "comparison_table",
-    "congestion_picture",
-    "evaluation_bars",
-    "kv_capacity_curves",
-    "latency_boxes",
-    "latency_cdf",
     "latency_quantiles",
-    "layer_time_curves",
     "legend_above",
-    "link_flow_picture",
     "mark_loads",
     "method_label",
     "name_panels",
-    "node_use_picture",
     "panels",
-    "placement_picture",
-    "predicted_against_simulated",
-    "rate_curves",
+    "plot_batches",
+    "plot_congestion",
+    "plot_evaluation",
+    "plot_flow",
+    "plot_kv_capacity",
+    "plot_latency_boxes",
+    "plot_latency_cdf",
+    "plot_layer_times",
+    "plot_node_throughput",
+    "plot_node_use",
+    "plot_placement",
+    "plot_prediction",
+    "plot_rate_sweep",
+    "plot_saturation",
+    "plot_search_progress",
+    "plot_search_quality",
+    "plot_throughput",
+    "plot_throughput_latency",
+    "plot_timeline",
+    "plot_tokens",
+    "plot_topology",
     "resampled",
-    "saturation_curves",
     "save_figure",
     "save_table",
-    "search_progress",
-    "search_quality",
     "style",
-    "throughput_bars",
-    "throughput_curves",
-    "throughput_latency_frontier",
-    "timeline_picture",
-    "tokens_over_time",
-    "topology_picture",
     "window_latencies",
 ]

@@ -35,12 +35,12 @@ from helixlab.plotting.throughput import hollow, label_platforms
 from helixlab.simulation import Result
 
 __all__ = [
-    "batch_strip",
-    "evaluation_bars",
     "mark_loads",
-    "rate_curves",
-    "saturation_curves",
-    "throughput_latency_frontier",
+    "plot_batches",
+    "plot_evaluation",
+    "plot_rate_sweep",
+    "plot_saturation",
+    "plot_throughput_latency",
 ]
 
 
@@ -65,7 +65,7 @@ _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 
 
 @styled
-def evaluation_bars(
+def plot_evaluation(
     numbers: pd.DataFrame, *, label: str = "decode tokens/s", legend: bool = True, ax: Axes | None = None
 ) -> Axes:
     """One bar a method: our mean with its interval, published values as hollow markers beside it.
@@ -91,7 +91,7 @@ def evaluation_bars(
     --------
     >>> numbers = pd.DataFrame({"method": ["swarm", "helix"], "platform": "simulation", "low": [95, 190],
     ...                         "published": [99.0, 201.0], "mean": [100.0, 200.0], "high": [105, 210]})
-    >>> ax = evaluation_bars(numbers)
+    >>> ax = plot_evaluation(numbers)
     >>> [text.get_text() for text in ax.texts]
     ['200', '100']
     """
@@ -162,7 +162,7 @@ def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
     Parameters
     ----------
     ax : Axes
-        With one place a method, in the fixed order, as `evaluation_bars` and `latency_boxes` draw them.
+        With one place a method, in the fixed order, as `plot_evaluation` and `plot_latency_boxes` draw them.
     loads : Series
         Label of the load by method, see `helixlab.diagnosis.steady_state.Load`.
 
@@ -187,7 +187,7 @@ def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
 
 
 @styled
-def saturation_curves(
+def plot_saturation(
     table: pd.DataFrame,
     y: str = "decode_tokens_per_s",
     *,
@@ -222,7 +222,7 @@ def saturation_curves(
     --------
     >>> table = pd.DataFrame({"method": "helix", "rate_tokens_per_s": [100, 200],
     ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
-    >>> ax = saturation_curves(table)
+    >>> ax = plot_saturation(table)
     >>> [str(line.get_marker()) for line in ax.get_lines()]
     ['None', 'o', 'o', 'X', 'X']
     """
@@ -281,7 +281,7 @@ BATCH_COLOURS: Final = dict(zip(("prompts", "both", "decodes"), PHASE_COLOURS.va
 
 
 @styled
-def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
+def plot_batches(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
     """What every node works on over a short span: batches of prompts, of decodes, of both, or nothing.
 
     A white line parts two batches.
@@ -350,7 +350,7 @@ def batch_strip(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes 
 
 
 @styled
-def throughput_latency_frontier(
+def plot_throughput_latency(
     table: pd.DataFrame,
     *,
     x: str = "decode_latency_mean_s",
@@ -404,7 +404,7 @@ def throughput_latency_frontier(
 
 
 @styled
-def rate_curves(
+def plot_rate_sweep(
     table: pd.DataFrame,
     *,
     y: str = "decode_tokens_per_s",

@@ -20,7 +20,7 @@ from helixlab.flow import Flow
 from helixlab.plotting.placement import UTILISATION_COLOURS
 from helixlab.plotting.style import BOUND_COLOUR, PAGE_WIDTH_IN, axes_or_new, ink_on, styled
 
-__all__ = ["link_flow_picture"]
+__all__ = ["plot_flow"]
 
 _WIDEST_POINTS: Final = 7.0
 _HALF_HEIGHT: Final = 0.24
@@ -48,7 +48,7 @@ def _lanes(nodes: list[dict[str, Any]], before: dict[Any, list[Any]]) -> dict[An
 
 
 @styled
-def link_flow_picture(flow: Flow, *, key: bool = True, ax: Axes | None = None) -> Axes:
+def plot_flow(flow: Flow, *, key: bool = True, ax: Axes | None = None) -> Axes:
     """Nodes as boxes over their layers, coloured by utilisation, and links as wide as their flow.
 
     Nodes that bind the flow have a thick red frame. Links leave and enter a box side by side. A link that
@@ -75,7 +75,7 @@ def link_flow_picture(flow: Flow, *, key: bool = True, ax: Axes | None = None) -
     >>> from helixlab.placement import load_placement
     >>> placement = load_placement("small10/llama-1-30b/helix")
     >>> flow = max_flow(load_cluster("small10"), load_model("llama-1-30b"), placement)
-    >>> link_flow_picture(flow).get_xlabel()
+    >>> plot_flow(flow).get_xlabel()
     'layer'
     """
     nodes = [{str(key): value for key, value in row.items()} for row in flow.nodes.to_dict("records")]

@@ -23,7 +23,7 @@ from helixlab.plotting.style import (
 from helixlab.plotting.tables import partial_methods
 from helixlab.plotting.throughput import hollow, label_platforms
 
-__all__ = ["latency_boxes", "latency_cdf"]
+__all__ = ["plot_latency_boxes", "plot_latency_cdf"]
 
 _BOX: Final = {"whislo": 5, "q1": 25, "med": 50, "q3": 75, "whishi": 95}
 _MEAN: Final[dict[str, Any]] = {
@@ -44,7 +44,7 @@ _LATER: Final = 0.31
 
 
 @styled
-def latency_boxes(
+def plot_latency_boxes(
     table: pd.DataFrame,
     phase: str = "prompt",
     *,
@@ -132,7 +132,7 @@ def _published_latencies(ax: Axes, methods: list[str], phase: str, published: pd
 
 
 @styled
-def latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | None = None) -> Axes:
+def plot_latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | None = None) -> Axes:
     """The part of the iterations that took at most so long, one line a method, latency on a log scale.
 
     Parameters

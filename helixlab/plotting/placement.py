@@ -20,14 +20,14 @@ from helixlab.flow import Flow
 from helixlab.placement import Placement
 from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, mark_partial, plain, styled
 
-__all__ = ["UTILISATION_COLOURS", "placement_picture", "topology_picture"]
+__all__ = ["UTILISATION_COLOURS", "plot_placement", "plot_topology"]
 
 
 UTILISATION_COLOURS: Final = "YlGnBu"
 
 
 @styled
-def placement_picture(
+def plot_placement(
     cluster: Cluster,
     placement: Placement,
     flow: Flow | None = None,
@@ -59,7 +59,7 @@ def placement_picture(
     --------
     >>> from helixlab.cluster import load_cluster
     >>> from helixlab.placement import load_placement
-    >>> ax = placement_picture(load_cluster("small10"), load_placement("small10/llama-1-30b/helix"))
+    >>> ax = plot_placement(load_cluster("small10"), load_placement("small10/llama-1-30b/helix"))
     >>> ax.get_xlabel(), len(ax.get_yticks())
     ('layer', 10)
     """
@@ -160,7 +160,7 @@ class _Region:
 
 
 @styled
-def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
+def plot_topology(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     """Nodes on a ring for each region, links inside a region one by one, links between regions as one.
 
     The square is the coordinator; with several regions one dotted line stands for its links to all nodes of
@@ -180,7 +180,7 @@ def topology_picture(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> from helixlab.cluster import load_cluster
-    >>> ax = topology_picture(load_cluster("small10"))
+    >>> ax = plot_topology(load_cluster("small10"))
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['4 L4', '6 T4']
     """

@@ -23,10 +23,10 @@ from helixlab.plotting.style import (
 
 __all__ = [
     "SEARCH_COLOURS",
-    "congestion_picture",
-    "predicted_against_simulated",
-    "search_progress",
-    "search_quality",
+    "plot_congestion",
+    "plot_prediction",
+    "plot_search_progress",
+    "plot_search_quality",
 ]
 
 
@@ -41,7 +41,7 @@ WAITS: Final = "#e6d6ae"
 
 
 @styled
-def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes | None = None) -> Axes:
+def plot_search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes | None = None) -> Axes:
     """Flow of the best placement so far, over the time of the search; published searches are dashed.
 
     Parameters
@@ -61,7 +61,7 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
     --------
     >>> table = pd.DataFrame({"run": "Gurobi", "seconds": [0, 60, 600], "published": True,
     ...                       "incumbent_tokens_per_s": [0, 80, 100]})
-    >>> ax = search_quality(table)
+    >>> ax = plot_search_quality(table)
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['Gurobi']
     """
@@ -95,7 +95,7 @@ def search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes 
 
 
 @styled
-def congestion_picture(
+def plot_congestion(
     table: pd.DataFrame, *, longest_s: float | None = None, legend: bool = True, ax: Axes | None = None
 ) -> Axes:
     """How long a request waits and runs each time it visits a node: one bar a node, by its first layer.
@@ -120,7 +120,7 @@ def congestion_picture(
     --------
     >>> table = pd.DataFrame({"node": [0, 1], "machine": ["A100", "T4"], "first_layer": [0, 40],
     ...                       "wait_s": [0.1, 0.4], "run_s": [0.2, 0.3]})
-    >>> [label.get_text() for label in congestion_picture(table).get_yticklabels()]
+    >>> [label.get_text() for label in plot_congestion(table).get_yticklabels()]
     ['A100 0', 'T4 1']
     """
     shown = table.sort_values(["first_layer", "node"]).reset_index(drop=True)
@@ -154,7 +154,7 @@ _MARKERS: Final = ("o", "^", "s", "D", "v", "P")
 
 
 @styled
-def search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def plot_search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Best placement so far and bound of searches over time, both axes logarithmic.
 
     The line of the placements carries the name of its search where it ends, the dashed one of the bounds the
@@ -177,7 +177,7 @@ def search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     --------
     >>> table = pd.DataFrame({"run": "mine", "seconds": [0.1, 2, 60],
     ...                       "incumbent_tokens_per_s": [None, 10, 12], "bound_tokens_per_s": [90, 40, 13]})
-    >>> ax = search_progress(table)
+    >>> ax = plot_search_progress(table)
     >>> ax.get_xscale(), [text.get_text() for text in ax.texts]
     ('log', ['mine'])
     """
@@ -219,7 +219,7 @@ def search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 @styled
-def predicted_against_simulated(
+def plot_prediction(
     table: pd.DataFrame,
     *,
     colour: str = "cluster",
@@ -257,7 +257,7 @@ def predicted_against_simulated(
     --------
     >>> table = pd.DataFrame({"cluster": ["a", "b"], "predicted_tokens_per_s": [90.0, 210.0],
     ...                       "simulated_tokens_per_s": [100.0, 200.0]})
-    >>> ax = predicted_against_simulated(table)
+    >>> ax = plot_prediction(table)
     >>> ax.get_xlabel(), [text.get_text() for text in ax.get_legend().get_texts()]
     ('simulated decode tokens/s', ['a', 'b'])
     """

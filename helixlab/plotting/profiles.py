@@ -15,11 +15,11 @@ from helixlab.errors import ModelError
 from helixlab.model import Model, machine_throughput
 from helixlab.plotting.style import axes_or_new, machine_colours, name_lines, styled
 
-__all__ = ["kv_capacity_curves", "layer_time_curves", "throughput_curves"]
+__all__ = ["plot_kv_capacity", "plot_layer_times", "plot_node_throughput"]
 
 
 @styled
-def layer_time_curves(
+def plot_layer_times(
     model: Model,
     phase: str = "decode",
     *,
@@ -67,7 +67,7 @@ def layer_time_curves(
 
 
 @styled
-def throughput_curves(model: Model, machine_counts: Mapping[str, int], *, ax: Axes | None = None) -> Axes:
+def plot_node_throughput(model: Model, machine_counts: Mapping[str, int], *, ax: Axes | None = None) -> Axes:
     """Tokens per second of a node by the layers it holds, T(k), in a mix of machines; on a log scale.
 
     Parameters
@@ -96,9 +96,7 @@ def throughput_curves(model: Model, machine_counts: Mapping[str, int], *, ax: Ax
 
 
 @styled
-def kv_capacity_curves(
-    model: Model, *, machines: Iterable[str] | None = None, ax: Axes | None = None
-) -> Axes:
+def plot_kv_capacity(model: Model, *, machines: Iterable[str] | None = None, ax: Axes | None = None) -> Axes:
     """Tokens whose keys and values fit on a node for each layer that it holds; on a log scale.
 
     Parameters

@@ -105,7 +105,7 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
 
 
 def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFrame:
-    """The distribution of latencies, small enough to draw: what `latency_cdf` takes.
+    """The distribution of latencies, small enough to draw: what `plot_latency_cdf` takes.
 
     Parameters
     ----------

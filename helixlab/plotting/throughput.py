@@ -26,7 +26,7 @@ from helixlab.plotting.style import (
 )
 from helixlab.plotting.tables import is_partial, partial_methods
 
-__all__ = ["PLATFORM_MARKERS", "hollow", "label_platforms", "legend_above", "throughput_bars"]
+__all__ = ["PLATFORM_MARKERS", "hollow", "label_platforms", "legend_above", "plot_throughput"]
 
 PLATFORM_MARKERS: Final[dict[str, str]] = {"simulation": "o", "prototype": "D", "solver": "s", "planned": "^"}
 """Marker of a value to compare with, by where it was found."""
@@ -112,7 +112,7 @@ def _interval(sample: pd.Series) -> tuple[float, float]:
 
 
 @styled
-def throughput_bars(
+def plot_throughput(
     table: pd.DataFrame,
     *,
     published: pd.DataFrame | None = None,
@@ -150,7 +150,7 @@ def throughput_bars(
     Examples
     --------
     >>> table = pd.DataFrame({"method": ["swarm", "helix"], "decode_tokens_per_s": [120.0, 250.0]})
-    >>> ax = throughput_bars(table)
+    >>> ax = plot_throughput(table)
     >>> [tick.get_text() for tick in ax.get_xticklabels()]
     ['Helix', 'Swarm']
     """

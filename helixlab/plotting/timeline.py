@@ -31,10 +31,10 @@ from helixlab.simulation import Result
 __all__ = [
     "check_timeline",
     "even_rows",
-    "node_use_picture",
+    "plot_node_use",
+    "plot_timeline",
+    "plot_tokens",
     "resampled",
-    "timeline_picture",
-    "tokens_over_time",
 ]
 
 
@@ -115,7 +115,7 @@ def even_rows(result: Result, step_s: float | None = None) -> pd.DataFrame:
 
 
 @styled
-def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = None) -> Axes:
+def plot_tokens(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = None) -> Axes:
     """Tokens per second of a run: decode tokens and all tokens, with the maximum flow of the placement.
 
     The maximum flow counts prompt and decode tokens in their typical mix, so it is to be compared with all
@@ -190,7 +190,7 @@ def tokens_over_time(result: Result, *, smooth_s: float = 30.0, ax: Axes | None 
 
 
 @styled
-def node_use_picture(
+def plot_node_use(
     result: Result, what: str = "busy_fraction", *, colourbar: bool = True, ax: Axes | None = None
 ) -> Axes:
     """How busy, or how full, each node was over time: one row a node, by machine type and first layer.
@@ -261,7 +261,7 @@ _RATE_PHASES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "
 
 
 def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
-    """The timeline of a run at a chosen step: what `timeline_picture` draws.
+    """The timeline of a run at a chosen step: what `plot_timeline` draws.
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
 
 
 @styled
-def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
+def plot_timeline(result: Result, *, step_s: float | None = None) -> Figure:
     """A run over time: requests, tokens/s, KV caches, and how busy each node was, with what ran below.
 
     Parameters
@@ -371,7 +371,7 @@ def timeline_picture(result: Result, *, step_s: float | None = None) -> Figure:
         ax.set_ylim(bottom=0)
         ax.set_xlim(0, end_s)
         ax.legend(fontsize=6)
-    node_use_picture(result, ax=busy)
+    plot_node_use(result, ax=busy)
     row = result.summary.iloc[0]
     partial = "partial run: " if row["partial"] else ""
     title = figure.suptitle(

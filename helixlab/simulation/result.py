@@ -196,7 +196,7 @@ class Result(ByContent):
         SimulationError
             The run has no timeline, or the step is no multiple of its own.
         """
-        return loaded("helixlab.plotting").timeline_picture(self, step_s=step_s)
+        return loaded("helixlab.plotting").plot_timeline(self, step_s=step_s)
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""

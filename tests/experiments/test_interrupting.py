@@ -12,7 +12,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.experiments.runner import Store
-from helixlab.plotting import rate_curves, throughput_latency_frontier
+from helixlab.plotting import plot_rate_sweep, plot_throughput_latency
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -136,7 +136,7 @@ def test_goodput_counts_rates_ahead_and_those_under_way(monkeypatch, tmp_path):
     whole = found.runs.groupby("rate_tokens_per_s")["error"].apply(lambda errors: errors.isna().all())
     assert {found.rate_tokens_per_s, found.missed_at_tokens_per_s} - {0} <= set(whole.index[whole])
     assert not whole.all()
-    texts = [text.get_text() for text in rate_curves(found.runs).texts]
+    texts = [text.get_text() for text in plot_rate_sweep(found.runs).texts]
     assert "partial sweep" in texts
     plt.close("all")
     end = hx.goodput(*SYSTEM, **asked, seeds=2, store=tmp_path, progress=False)
@@ -174,7 +174,7 @@ def test_tuning_stops_among_its_short_runs(interrupted, limit, meets):
     [said] = told["said"]
     assert f"{len(ran)} runs are kept in {interrupted.store}" in said
     assert ("does not keep to prompt_latency_p95_s <= 0.001" in said) is not meets
-    texts = [text.get_text() for text in throughput_latency_frontier(candidates).texts]
+    texts = [text.get_text() for text in plot_throughput_latency(candidates).texts]
     assert texts == ["partial sweep"]
     plt.close("all")
 

@@ -18,7 +18,7 @@ from helixlab.placement.placement import usable_links
 from helixlab.planning import helix_candidates, plan, planning_throughput
 from helixlab.planning.flow_kernel import flow_room, network_of, serve
 from helixlab.planning.prices import coverage_bound, layer_prices
-from helixlab.plotting import placement_picture
+from helixlab.plotting import plot_placement
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
 TINY = replace(LLAMA30, name="tiny", layers=6)
@@ -298,7 +298,7 @@ def test_ctrl_c_keeps_the_best_so_far(objective, monkeypatch):
         placement = plan(cluster, LLAMA30, objective=objective)
     assert placement.report.status == "interrupted"
     assert placement.name == "small10/llama-1-30b/helix (interrupted)"
-    ax = placement_picture(cluster, placement)
+    ax = plot_placement(cluster, placement)
     assert "interrupted search" in [text.get_text() for text in ax.texts]
     plt.close(ax.figure)
     assert flow_of(cluster, LLAMA30, placement) > 0

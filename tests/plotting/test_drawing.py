@@ -17,21 +17,21 @@ from helixlab.errors import ModelError, SimulationError, UnknownNameError
 from helixlab.plotting import (
     METHOD_COLOURS,
     comparison_table,
-    kv_capacity_curves,
-    latency_boxes,
-    latency_cdf,
     latency_quantiles,
-    layer_time_curves,
     legend_above,
-    link_flow_picture,
-    node_use_picture,
     panels,
-    placement_picture,
+    plot_flow,
+    plot_kv_capacity,
+    plot_latency_boxes,
+    plot_latency_cdf,
+    plot_layer_times,
+    plot_node_throughput,
+    plot_node_use,
+    plot_placement,
+    plot_throughput,
+    plot_tokens,
+    plot_topology,
     resampled,
-    throughput_bars,
-    throughput_curves,
-    tokens_over_time,
-    topology_picture,
     window_latencies,
 )
 
@@ -62,19 +62,19 @@ PUBLISHED = pd.DataFrame(
 )
 
 DRAWINGS: dict[str, Callable[[Any, Any, Axes | None], Axes]] = {
-    "throughput_bars": lambda study, result, ax: throughput_bars(THROUGHPUT, ax=ax),
-    "latency_boxes": lambda study, result, ax: latency_boxes(LATENCY, ax=ax),
-    "latency_cdf": lambda study, result, ax: latency_cdf(QUANTILES, ax=ax),
-    "tokens_over_time": lambda study, result, ax: tokens_over_time(result, ax=ax),
-    "node_use_picture": lambda study, result, ax: node_use_picture(result, ax=ax),
-    "placement_picture": lambda study, result, ax: placement_picture(study.cluster, study.placement, ax=ax),
-    "link_flow_picture": lambda study, result, ax: link_flow_picture(study.flow, ax=ax),
-    "topology_picture": lambda study, result, ax: topology_picture(study.cluster, ax=ax),
-    "layer_time_curves": lambda study, result, ax: layer_time_curves(study.model, ax=ax),
-    "throughput_curves": lambda study, result, ax: throughput_curves(
+    "plot_throughput": lambda study, result, ax: plot_throughput(THROUGHPUT, ax=ax),
+    "plot_latency_boxes": lambda study, result, ax: plot_latency_boxes(LATENCY, ax=ax),
+    "plot_latency_cdf": lambda study, result, ax: plot_latency_cdf(QUANTILES, ax=ax),
+    "plot_tokens": lambda study, result, ax: plot_tokens(result, ax=ax),
+    "plot_node_use": lambda study, result, ax: plot_node_use(result, ax=ax),
+    "plot_placement": lambda study, result, ax: plot_placement(study.cluster, study.placement, ax=ax),
+    "plot_flow": lambda study, result, ax: plot_flow(study.flow, ax=ax),
+    "plot_topology": lambda study, result, ax: plot_topology(study.cluster, ax=ax),
+    "plot_layer_times": lambda study, result, ax: plot_layer_times(study.model, ax=ax),
+    "plot_node_throughput": lambda study, result, ax: plot_node_throughput(
         study.model, study.cluster.machine_counts(), ax=ax
     ),
-    "kv_capacity_curves": lambda study, result, ax: kv_capacity_curves(study.model, ax=ax),
+    "plot_kv_capacity": lambda study, result, ax: plot_kv_capacity(study.model, ax=ax),
 }
 
 
@@ -116,7 +116,7 @@ def test_axes_made_elsewhere_lose_their_frame(study: Any, result: hx.Result, nam
 
 
 def test_bars_come_in_the_fixed_order_and_colours() -> None:
-    ax = throughput_bars(THROUGHPUT)
+    ax = plot_throughput(THROUGHPUT)
     assert ticks(ax) == ["Helix", "Swarm", "mine"]
     assert [bar.get_height() for bar in ax.patches] == [250.0, 125.0, 5.5]
     assert to_hex(ax.patches[0].get_facecolor()) == METHOD_COLOURS["helix"]
@@ -124,7 +124,7 @@ def test_bars_come_in_the_fixed_order_and_colours() -> None:
 
 
 def test_published_values_are_hollow_and_only_beside_their_method() -> None:
-    ax = throughput_bars(THROUGHPUT, published=PUBLISHED)
+    ax = plot_throughput(THROUGHPUT, published=PUBLISHED)
     markers = [line for line in ax.get_lines() if len(line.get_xdata())]
     assert [line.get_ydata().tolist() for line in markers] == [[252.0], [223.0]]
     assert {line.get_markerfacecolor() for line in markers} == {"white"}
@@ -142,7 +142,7 @@ def test_several_rows_of_a_method_give_their_mean_and_its_interval() -> None:
             "decode_tokens_per_s": [120.0, 240.0, 125.0, 250.0, 130.0, 260.0],
         }
     )
-    ax = throughput_bars(seeds)
+    ax = plot_throughput(seeds)
     assert [bar.get_height() for bar in ax.patches] == [250.0, 125.0]
     assert words(ax) == ["250", "125"]
     spans = [(np.nanmin(line.get_ydata()), np.nanmax(line.get_ydata())) for line in ax.get_lines()]
@@ -150,7 +150,7 @@ def test_several_rows_of_a_method_give_their_mean_and_its_interval() -> None:
     assert spans[0] == (pytest.approx(250 - half), pytest.approx(250 + half))
     assert spans[1] == (pytest.approx(125 - half / 2), pytest.approx(125 + half / 2))
     assert ax.get_ylim()[1] > 250 + half
-    assert not throughput_bars(THROUGHPUT).get_lines()
+    assert not plot_throughput(THROUGHPUT).get_lines()
 
 
 @pytest.mark.parametrize(("published", "on"), [(200.0, 10.0), (20.0, 20.0), (9.0, 10.0)])
@@ -161,20 +161,20 @@ def test_the_number_of_a_low_bar_stands_on_it_or_on_the_marker_in_its_way(
     marker = pd.DataFrame(
         {"method": ["swarm"], "platform": ["simulation"], "decode_tokens_per_s": [published]}
     )
-    number = throughput_bars(table, published=marker).texts[1]
+    number = plot_throughput(table, published=marker).texts[1]
     assert number.get_text() == "10"
     assert number.xy == (1, on)
 
 
 def test_numbers_in_bars_stand_at_one_height_above_a_low_marker() -> None:
     marker = pd.DataFrame({"method": ["swarm"], "platform": ["simulation"], "decode_tokens_per_s": [10.0]})
-    feet = [text.xy[1] for text in throughput_bars(THROUGHPUT.head(2), published=marker).texts]
+    feet = [text.xy[1] for text in plot_throughput(THROUGHPUT.head(2), published=marker).texts]
     assert feet[0] == feet[1] > 10
-    assert [text.xy[1] for text in throughput_bars(THROUGHPUT.head(2)).texts] == [0, 0]
+    assert [text.xy[1] for text in plot_throughput(THROUGHPUT.head(2)).texts] == [0, 0]
 
 
 def test_a_bound_is_a_line_that_is_seen() -> None:
-    ax = throughput_bars(THROUGHPUT, bound=400.0)
+    ax = plot_throughput(THROUGHPUT, bound=400.0)
     assert "upper bound 400" in words(ax)
     assert ax.get_ylim()[1] > 400
 
@@ -182,7 +182,7 @@ def test_a_bound_is_a_line_that_is_seen() -> None:
 def test_one_legend_for_all_panels() -> None:
     figure, axes = panels(1, 2, width_in=7)
     for ax in axes:
-        throughput_bars(THROUGHPUT, published=PUBLISHED, legend=False, ax=ax)
+        plot_throughput(THROUGHPUT, published=PUBLISHED, legend=False, ax=ax)
         assert ax.get_legend() is None
     legend_above(figure)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
@@ -195,7 +195,7 @@ def test_one_legend_for_all_panels() -> None:
 
 
 def test_boxes_are_the_percentiles() -> None:
-    ax = latency_boxes(LATENCY, "decode")
+    ax = plot_latency_boxes(LATENCY, "decode")
     assert ticks(ax) == ["Helix", "Swarm"]
     assert ax.get_ylabel() == "decode latency (s)"
     box = ax.patches[0].get_path().vertices[:, 1]
@@ -206,7 +206,7 @@ def test_boxes_are_the_percentiles() -> None:
 
 def test_the_mean_looks_like_no_published_value_and_is_explained() -> None:
     published = pd.DataFrame([latencies("helix", 0.02) | {"platform": "simulation"}])
-    ax = latency_boxes(LATENCY, "decode", published=published)
+    ax = plot_latency_boxes(LATENCY, "decode", published=published)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "mean of the box",
         "published, simulated",
@@ -216,7 +216,7 @@ def test_the_mean_looks_like_no_published_value_and_is_explained() -> None:
 
 
 def test_a_later_window_is_on_the_other_side_of_the_box() -> None:
-    ax = latency_boxes(LATENCY, "decode", later=pd.DataFrame([latencies("swarm", 0.02)]))
+    ax = plot_latency_boxes(LATENCY, "decode", later=pd.DataFrame([latencies("swarm", 0.02)]))
     (label, *others) = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [label, *others] == ["mean of the box", "nothing dropped, from 900 s"]
     dashes = [line for line in ax.get_lines() if line.get_marker() == "_" and len(line.get_xdata())]
@@ -231,7 +231,7 @@ def test_published_latencies_are_beside_the_box() -> None:
             {"method": "swarm", "platform": "prototype", "prompt_latency_mean_s": 1.5},
         ]
     )
-    ax = latency_boxes(LATENCY, "prompt", published=published)
+    ax = plot_latency_boxes(LATENCY, "prompt", published=published)
     beside = {
         line.get_marker(): line
         for line in ax.get_lines()
@@ -244,7 +244,7 @@ def test_published_latencies_are_beside_the_box() -> None:
 
 
 def test_cdf_has_a_line_of_its_own_kind_for_each_method() -> None:
-    ax = latency_cdf(QUANTILES, phase="decode")
+    ax = plot_latency_cdf(QUANTILES, phase="decode")
     helix, swarm = ax.get_lines()
     assert helix.get_xdata().tolist() == [0.5, 1, 3]
     assert helix.get_color() == METHOD_COLOURS["helix"]
@@ -258,7 +258,7 @@ def test_cdf_has_a_line_of_its_own_kind_for_each_method() -> None:
 
 
 def test_no_latency_no_line() -> None:
-    assert not latency_cdf(QUANTILES.head(0)).get_lines()
+    assert not plot_latency_cdf(QUANTILES.head(0)).get_lines()
 
 
 # Runs
@@ -269,10 +269,12 @@ def test_a_run_that_was_stopped_is_marked(result: hx.Result) -> None:
     runs = {"helix": result, "separate": [result, stopped]}
     table = comparison_table(runs)
     assert table.set_index("method")["partial"].to_dict() == {"helix": False, "separate": True}
-    for ax in (throughput_bars(table), latency_boxes(table, phase="prompt")):
+    for ax in (plot_throughput(table), plot_latency_boxes(table, phase="prompt")):
         assert ["partial" in tick.get_text() for tick in ax.get_xticklabels()] == [False, True]
     quantiles = latency_quantiles(runs, "decode")
-    labels = [text.get_text() for text in latency_cdf(quantiles, phase="decode").get_legend().get_texts()]
+    labels = [
+        text.get_text() for text in plot_latency_cdf(quantiles, phase="decode").get_legend().get_texts()
+    ]
     assert ["partial" in label for label in labels] == [False, True]
 
 
@@ -287,15 +289,15 @@ def test_bars_of_a_sweep_that_was_stopped_are_marked() -> None:
     )
     means = hx.mean_interval(runs, by="method", values="decode_tokens_per_s")
     for table, value in ((runs, "decode_tokens_per_s"), (means, "mean")):
-        ax = throughput_bars(table, value=value)
+        ax = plot_throughput(table, value=value)
         assert ["partial" in tick for tick in ticks(ax)] == [False, True, True]
         assert words(ax) == ["255", "120", "no value"]
-        assert words(throughput_bars(table[table["method"] == "random"], value=value)) == ["no value"]
+        assert words(plot_throughput(table[table["method"] == "random"], value=value)) == ["no value"]
     whole = runs[runs["method"] == "helix"]
-    assert "partial sweep" not in words(throughput_bars(whole))
+    assert "partial sweep" not in words(plot_throughput(whole))
     whole.attrs["partial"] = True
-    assert words(throughput_bars(whole)) == ["255", "partial sweep"]
-    assert ticks(throughput_bars(whole)) == ["Helix"], "nothing of it is missing"
+    assert words(plot_throughput(whole)) == ["255", "partial sweep"]
+    assert ticks(plot_throughput(whole)) == ["Helix"], "nothing of it is missing"
 
 
 def test_comparison_sums_throughput_and_pools_latencies(result: hx.Result) -> None:
@@ -322,7 +324,7 @@ def test_latencies_of_an_unknown_phase_are_refused(result: hx.Result) -> None:
 
 
 def test_timeline_shows_the_max_flow_and_the_warm_up(result: hx.Result) -> None:
-    ax = tokens_over_time(result)
+    ax = plot_tokens(result)
     assert {"max flow", "decode", "prompt + decode", "warm-up"} <= set(words(ax))
     bound = next(line for line in ax.get_lines() if line.get_label() == "max flow")
     assert set(bound.get_ydata()) == {result.summary["max_flow_tokens_per_s"].item()}
@@ -334,13 +336,13 @@ def test_timeline_shows_the_max_flow_and_the_warm_up(result: hx.Result) -> None:
 
 
 def test_node_use_has_a_row_for_every_node(result: hx.Result) -> None:
-    ax = node_use_picture(result, "kv_used_fraction")
+    ax = plot_node_use(result, "kv_used_fraction")
     assert len(ax.get_yticks()) == 10
     values = np.asarray(ax.collections[0].get_array())
     assert values.shape[0] == 10
     assert 0 <= values.min() <= values.max() <= 1
     with pytest.raises(SimulationError, match="busy_fraction"):
-        node_use_picture(result, "temperature")
+        plot_node_use(result, "temperature")
 
 
 def test_no_timeline_no_picture() -> None:
@@ -349,7 +351,7 @@ def test_no_timeline_no_picture() -> None:
     bare = hx.simulate(
         cluster, model, placement, workload=hx.offline(duration_s=10, warmup_s=0), sample_step_s=0
     )
-    for draw in (tokens_over_time, node_use_picture):
+    for draw in (plot_tokens, plot_node_use):
         with pytest.raises(SimulationError, match="sample_step_s"):
             draw(bare)
 
@@ -358,7 +360,7 @@ def test_no_timeline_no_picture() -> None:
 
 
 def test_placement_has_a_bar_for_every_node_over_its_layers(study: Any) -> None:
-    ax = placement_picture(study.cluster, study.placement)
+    ax = plot_placement(study.cluster, study.placement)
     spans = {(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches}
     assert spans == {(held.first_layer, held.end_layer) for held in study.placement.layers}
     assert len(ax.patches) == 24
@@ -367,26 +369,26 @@ def test_placement_has_a_bar_for_every_node_over_its_layers(study: Any) -> None:
 
 def test_idle_nodes_are_shown(study: Any) -> None:
     placement = hx.plan(study.cluster, study.model, method="homogeneous")
-    ax = placement_picture(study.cluster, placement)
+    ax = plot_placement(study.cluster, placement)
     assert words(ax).count("idle") == 24 - len(placement.layers)
     assert len(ax.get_yticks()) == 24
 
 
 def test_placement_on_part_of_a_cluster_shows_that_part(study: Any) -> None:
-    ax = placement_picture(study.cluster, hx.load_placement("single24/llama-2-70b/separate-a100"))
+    ax = plot_placement(study.cluster, hx.load_placement("single24/llama-2-70b/separate-a100"))
     assert len(ax.get_yticks()) == 4
 
 
 def test_utilisation_colours_the_bars(study: Any) -> None:
-    ax = placement_picture(study.cluster, study.placement, study.flow)
+    ax = plot_placement(study.cluster, study.placement, study.flow)
     colours = {to_hex(bar.get_facecolor()) for bar in ax.patches}
     assert len(colours) == study.flow.nodes["utilisation"].round(2).nunique()
     assert len(ax.figure.axes) == 2  # with its scale
-    assert len(placement_picture(study.cluster, study.placement, study.flow, key=False).figure.axes) == 1
+    assert len(plot_placement(study.cluster, study.placement, study.flow, key=False).figure.axes) == 1
 
 
 def test_links_are_as_wide_as_their_flow(study: Any) -> None:
-    ax = link_flow_picture(study.flow)
+    ax = plot_flow(study.flow)
     links = ax.patches[: len(study.flow.links)]
     widths = np.array([link.get_linewidth() for link in links])
     flows = study.flow.links["flow_tokens_per_s"].to_numpy()
@@ -401,7 +403,7 @@ def test_links_are_as_wide_as_their_flow(study: Any) -> None:
 
 
 def test_no_link_goes_up_or_down_upon_another(study: Any) -> None:
-    ax = link_flow_picture(study.flow)
+    ax = plot_flow(study.flow)
     curves = [link.get_path().vertices for link in ax.patches[: len(study.flow.links)]]
     uprights = [(curve[1, 0], *sorted((curve[0, 1], curve[-1, 1]))) for curve in curves]
     for (turn, low, high), (other_turn, other_low, other_high) in combinations(uprights, 2):
@@ -409,7 +411,7 @@ def test_no_link_goes_up_or_down_upon_another(study: Any) -> None:
 
 
 def test_boxes_do_not_overlap(study: Any) -> None:
-    boxes = link_flow_picture(study.flow).patches[len(study.flow.links) :]
+    boxes = plot_flow(study.flow).patches[len(study.flow.links) :]
     spans = sorted((box.get_y(), box.get_x(), box.get_x() + box.get_width()) for box in boxes)
     for (lane, _, end), (next_lane, start, _) in pairwise(spans):
         assert lane != next_lane or end <= start
@@ -418,7 +420,7 @@ def test_boxes_do_not_overlap(study: Any) -> None:
 @pytest.mark.parametrize("name", ["single24", "geo24", "hetero42", "small10"])
 def test_topology_shows_every_node_and_region(name: str) -> None:
     cluster = hx.load_cluster(name)
-    ax = topology_picture(cluster)
+    ax = plot_topology(cluster)
     shown = set(words(ax))
     assert {str(node.index) for node in cluster.nodes} <= shown
     assert "coordinator" in shown
@@ -430,35 +432,35 @@ def test_topology_shows_every_node_and_region(name: str) -> None:
 
 def test_topology_of_two_regions_and_of_single_nodes() -> None:
     cluster = hx.geo_distributed({"north": {"A100": 1}, "south": {"T4": 3}})
-    assert any("12.5 MB/s" in word for word in words(topology_picture(cluster)))
+    assert any("12.5 MB/s" in word for word in words(plot_topology(cluster)))
 
 
 def test_profile_curves_are_the_measured_points(study: Any) -> None:
-    ax = layer_time_curves(study.model, "prompt", machines=["A100", "T4"], max_tokens=2000)
+    ax = plot_layer_times(study.model, "prompt", machines=["A100", "T4"], max_tokens=2000)
     assert words(ax) == ["A100", "T4"]
     a100 = study.model.profile("A100")
     line = ax.get_lines()[0]
     assert line.get_xdata().max() <= 2000
     assert line.get_ydata()[1] == pytest.approx(1e3 * a100.prompt_layer_s[1])
     with pytest.raises(ModelError, match="phase"):
-        layer_time_curves(study.model, "training")
+        plot_layer_times(study.model, "training")
     with pytest.raises(UnknownNameError, match="H100"):
-        layer_time_curves(study.model, machines=["H100"])
+        plot_layer_times(study.model, machines=["H100"])
 
 
 def test_throughput_curve_ends_at_the_most_layers(study: Any) -> None:
     lines = {
         line.get_label(): line
-        for line in throughput_curves(study.model, {"A100": 4, "L4": 8, "T4": 12}).get_lines()
+        for line in plot_node_throughput(study.model, {"A100": 4, "L4": 8, "T4": 12}).get_lines()
     }
     assert lines["A100"].get_xdata().tolist() == list(range(1, 13))
     assert lines["A100"].get_ydata()[-1] == pytest.approx(952, abs=1)
-    room = {line.get_label(): line for line in kv_capacity_curves(study.model, machines=["T4"]).get_lines()}
+    room = {line.get_label(): line for line in plot_kv_capacity(study.model, machines=["T4"]).get_lines()}
     capacity = study.model.profile("T4").kv_capacity_token_layers(4)
     assert room["T4"].get_ydata()[-1] == pytest.approx(capacity / 4 / 1e3)
 
 
-@pytest.mark.parametrize("draw", [kv_capacity_curves, layer_time_curves])
+@pytest.mark.parametrize("draw", [plot_kv_capacity, plot_layer_times])
 def test_names_at_the_ends_of_lines_do_not_overlap(study: Any, draw: Callable[..., Axes]) -> None:
     ax = draw(study.model)
     assert len(ax.texts) == len(study.model.profiles)
@@ -468,7 +470,7 @@ def test_names_at_the_ends_of_lines_do_not_overlap(study: Any, draw: Callable[..
 
 
 def test_no_point_no_line(study: Any) -> None:
-    assert not layer_time_curves(study.model, max_tokens=-1).get_lines()
+    assert not plot_layer_times(study.model, max_tokens=-1).get_lines()
 
 
 def test_timeline_at_a_chosen_step() -> None:
@@ -507,7 +509,7 @@ def test_idle_stretches_are_drawn_in_even_steps() -> None:
     assert (quiet[["in_flight", "decode_tokens_per_s", "busy_mean_fraction"]] == 0).all(axis=None)
     assert table["decode_tokens_per_s"].sum() == result.timeline["decode_tokens"].iloc[-1]
     assert resampled(result, 500)["finished"].tolist()[:3] == [0, 1, 1]
-    (line, *_) = tokens_over_time(result).get_lines()
+    (line, *_) = plot_tokens(result).get_lines()
     assert len(line.get_xdata()) == 1010
     far = pd.DataFrame({"arrival_s": [0.0, 5e8], "input_tokens": 100, "output_tokens": 30})
     result = hx.simulate(cluster, model, placement, workload=hx.online(requests=far))
@@ -542,9 +544,9 @@ def test_a_name_is_no_formula(short_run, tmp_path):
 def test_names_of_regions_and_methods_are_no_formulas(tmp_path):
     cluster = hx.single_region({"L4": 2}, name="c")
     cluster = replace(cluster, nodes=[replace(node, region="r$1_{$") for node in cluster.nodes])
-    topology_picture(cluster).figure.savefig(tmp_path / "cluster.png")
+    plot_topology(cluster).figure.savefig(tmp_path / "cluster.png")
     table = pd.DataFrame({"method": ["a$b_{$c"], "decode_tokens_per_s": [1.0]})
-    throughput_bars(table).figure.savefig(tmp_path / "bars.png")
+    plot_throughput(table).figure.savefig(tmp_path / "bars.png")
 
 
 @pytest.mark.parametrize("step_s", [float("nan"), float("inf"), "5", True])

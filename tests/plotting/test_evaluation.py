@@ -8,13 +8,13 @@ from matplotlib.colors import to_hex
 
 from helixlab.plotting import (
     METHOD_COLOURS,
-    congestion_picture,
-    evaluation_bars,
     legend_above,
     mark_loads,
     panels,
-    saturation_curves,
-    search_quality,
+    plot_congestion,
+    plot_evaluation,
+    plot_saturation,
+    plot_search_quality,
 )
 
 NUMBERS = pd.DataFrame(
@@ -38,7 +38,7 @@ def markers(ax, marker):
 
 class TestEvaluationBars:
     def test_bars_are_means_in_the_fixed_order_and_colours(self):
-        ax = evaluation_bars(NUMBERS)
+        ax = plot_evaluation(NUMBERS)
         helix, swarm = ax.patches[:2]
         assert [helix.get_height(), swarm.get_height()] == [200, 100]
         assert [to_hex(bar.get_facecolor()) for bar in (helix, swarm)] == [
@@ -48,20 +48,20 @@ class TestEvaluationBars:
         assert [label.get_text() for label in ax.get_xticklabels()] == ["Helix", "Swarm"]
 
     def test_intervals_are_whiskers(self):
-        ax = evaluation_bars(NUMBERS)
+        ax = plot_evaluation(NUMBERS)
         spans = [segment[:, 1].tolist() for lines in ax.collections for segment in lines.get_segments()]
         assert spans == [[190, 210], [95, 105]]
-        assert not evaluation_bars(NUMBERS.assign(low=np.nan, high=np.nan)).collections
+        assert not plot_evaluation(NUMBERS.assign(low=np.nan, high=np.nan)).collections
 
     def test_published_values_are_hollow(self):
-        ax = evaluation_bars(NUMBERS)
+        ax = plot_evaluation(NUMBERS)
         (simulated,), (measured,) = markers(ax, "o"), markers(ax, "D")
         assert simulated.get_ydata().tolist() == [99, 201]
         assert measured.get_ydata().tolist() == [180]
         assert simulated.get_markerfacecolor() == measured.get_markerfacecolor() == "white"
 
     def test_other_windows_and_loads_are_shown_and_named(self):
-        ax = evaluation_bars(NUMBERS)
+        ax = plot_evaluation(NUMBERS)
         across = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
         assert sorted(line.get_ydata()[0] for line in across) == [150, 170]
         assert [bar.get_hatch() for bar in ax.patches[:2]] == [None, "xxxx"]
@@ -75,13 +75,13 @@ class TestEvaluationBars:
         }
 
     def test_everything_is_inside(self):
-        ax = evaluation_bars(NUMBERS.assign(long_mean=400.0))
+        ax = plot_evaluation(NUMBERS.assign(long_mean=400.0))
         assert ax.get_ylim()[1] > 400
 
     def test_a_legend_in_columns(self):
         figure, axes = panels(1, 2)
         for ax in axes:
-            evaluation_bars(NUMBERS, legend=False, ax=ax)
+            plot_evaluation(NUMBERS, legend=False, ax=ax)
         legend_above(figure, columns=2)
         (legend,) = figure.legends
         assert legend._ncols == 2
@@ -89,7 +89,7 @@ class TestEvaluationBars:
 
 
 def test_loads_are_written_where_they_belong():
-    ax = evaluation_bars(NUMBERS.assign(load=""))
+    ax = plot_evaluation(NUMBERS.assign(load=""))
     before = len(ax.texts)
     mark_loads(ax, pd.Series({"swarm": "overloaded", "helix": "stable"}))
     (word,) = ax.texts[before:]
@@ -106,7 +106,7 @@ def test_crosses_where_the_queue_grows():
             "prompt_latency_p95_s": [9.0, 2.0, 3.0],
         }
     )
-    ax = saturation_curves(table, "prompt_latency_p95_s", label="s", log=True)
+    ax = plot_saturation(table, "prompt_latency_p95_s", label="s", log=True)
     assert ax.get_yscale() == "log"
     crosses = [line.get_xydata().tolist() for line in markers(ax, "X")]
     assert crosses == [[[200, 9]]]
@@ -116,7 +116,7 @@ def test_crosses_where_the_queue_grows():
 def test_hollow_dots_where_it_still_fills_up():
     loads = ["stable", "filling", "overloaded"]
     table = pd.DataFrame({"method": "helix", "rate_tokens_per_s": [1, 2, 3], "load": loads, "value": 1.0})
-    ax = saturation_curves(table, "value", label="s")
+    ax = plot_saturation(table, "value", label="s")
     dots = {line.get_markerfacecolor(): line.get_xdata().tolist() for line in markers(ax, "o")}
     assert dots == {METHOD_COLOURS["helix"]: [1], "white": [2]}
     assert [line.get_xdata().tolist() for line in markers(ax, "X")] == [[3]]
@@ -134,7 +134,7 @@ class TestSearchQuality:
     )
 
     def test_published_ones_are_dashed_and_never_get_worse(self):
-        ax = search_quality(self.TABLE, bound=120)
+        ax = plot_search_quality(self.TABLE, bound=120)
         gurobi, ours = (line for line in ax.lines if line.get_drawstyle() == "steps-post")
         assert gurobi.is_dashed()
         assert not ours.is_dashed()
@@ -145,7 +145,7 @@ class TestSearchQuality:
         assert ax.get_ylim()[1] > 120
 
     def test_what_found_nothing_has_no_line(self):
-        ax = search_quality(self.TABLE.assign(incumbent_tokens_per_s=[0.0] * 4 + [80, 110]))
+        ax = plot_search_quality(self.TABLE.assign(incumbent_tokens_per_s=[0.0] * 4 + [80, 110]))
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["helixlab"]
 
 
@@ -159,7 +159,7 @@ def test_congestion():
             "run_s": [0.2, 0.3],
         }
     )
-    ax = congestion_picture(table, longest_s=2.0)
+    ax = plot_congestion(table, longest_s=2.0)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["T4 1", "A100 0"]
     runs, waits = ax.containers
     assert [bar.get_width() for bar in runs] == [0.3, 0.2]
@@ -180,5 +180,5 @@ def test_curves_of_a_sweep_that_was_stopped_are_marked() -> None:
             "error": [None, "not run: interrupted"],
         }
     )
-    assert [text.get_text() for text in saturation_curves(table).texts] == ["partial sweep"]
-    assert list(saturation_curves(table.head(1)).texts) == []
+    assert [text.get_text() for text in plot_saturation(table).texts] == ["partial sweep"]
+    assert list(plot_saturation(table.head(1)).texts) == []

@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 
 import helixlab as hx
 from helixlab.errors import SimulationError
-from helixlab.plotting import METHOD_COLOURS, batch_strip, rate_curves, throughput_latency_frontier
+from helixlab.plotting import METHOD_COLOURS, plot_batches, plot_rate_sweep, plot_throughput_latency
 
 RUNS = pd.DataFrame(
     {
@@ -30,7 +30,7 @@ RATES = pd.DataFrame(
 
 
 def test_runs_that_miss_the_goal_are_crosses() -> None:
-    ax = throughput_latency_frontier(RUNS)
+    ax = plot_throughput_latency(RUNS)
     points = [tuple(point) for drawn in ax.collections for point in drawn.get_offsets()]
     assert sorted(points) == [(0.7, 270), (0.8, 400), (0.9, 390)], "a run that failed is not drawn"
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -39,15 +39,15 @@ def test_runs_that_miss_the_goal_are_crosses() -> None:
 
 
 def test_the_frontier_is_of_the_latency_shown() -> None:
-    ax = throughput_latency_frontier(RUNS, x="prompt_latency_p95_s", label="p95 prompt latency (s)")
+    ax = plot_throughput_latency(RUNS, x="prompt_latency_p95_s", label="p95 prompt latency (s)")
     assert ax.lines[0].get_xydata().tolist() == [[3, 390], [9, 400]]
     assert ax.get_xlabel() == "p95 prompt latency (s)"
     assert ax.get_xscale() == "log", "from 3 to 150 s"
-    assert throughput_latency_frontier(RUNS).get_xscale() == "linear"
+    assert plot_throughput_latency(RUNS).get_xscale() == "linear"
 
 
 def test_a_cross_where_saturation_starts() -> None:
-    ax = rate_curves(RATES)
+    ax = plot_rate_sweep(RATES)
     curves = {line.get_label(): line for line in ax.lines}
     assert curves["greedy"].get_xdata().tolist() == [100, 200, 300], "in order of the rate"
     assert to_hex(curves["chunked"].get_color()) == METHOD_COLOURS["chunked"]
@@ -63,7 +63,7 @@ def test_several_seeds_are_means_with_intervals() -> None:
     failed = seeds.iloc[[0]].assign(
         seed=2, decode_tokens_per_s=float("nan"), saturated=False, error="SimulationError: no"
     )
-    ax = rate_curves(pd.concat([seeds.assign(error=None), failed], ignore_index=True))
+    ax = plot_rate_sweep(pd.concat([seeds.assign(error=None), failed], ignore_index=True))
     curves = {line.get_label(): line for line in ax.lines}
     assert curves["greedy"].get_xydata().tolist() == [[100, 30], [200, 55], [300, 60]]
     bars = [segment for drawn in ax.collections for segment in drawn.get_segments()]
@@ -72,9 +72,9 @@ def test_several_seeds_are_means_with_intervals() -> None:
     assert not [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
 
 
-@pytest.mark.parametrize("draw", [throughput_latency_frontier, rate_curves])
+@pytest.mark.parametrize("draw", [plot_throughput_latency, plot_rate_sweep])
 def test_a_sweep_that_was_stopped_is_marked(draw: Any) -> None:
-    table = RUNS if draw is throughput_latency_frontier else RATES
+    table = RUNS if draw is plot_throughput_latency else RATES
     whole = table.assign(error=None)
     assert "partial sweep" not in [text.get_text() for text in draw(whole).texts]
     rows = whole.assign(error=[None] * (len(table) - 1) + ["not run: interrupted"])
@@ -91,10 +91,10 @@ def test_the_strip_shows_the_batches_of_its_span() -> None:
         hx.load_placement("small10/llama-1-30b/helix"),
     )
     result = hx.simulate(*system, workload=hx.offline(warmup_s=0, duration_s=10), keep_batches=True)
-    ax = batch_strip(result, from_s=result.batches["start_s"].min(), span_s=2)
+    ax = plot_batches(result, from_s=result.batches["start_s"].min(), span_s=2)
     assert ax.get_xlim() == (0, 2)
     drawn = [path.get_extents() for bars in ax.collections for path in bars.get_paths()]
     assert drawn
     assert all(0 <= box.x0 <= box.x1 <= 2 for box in drawn)
     with pytest.raises(SimulationError, match="show another span"):
-        batch_strip(result, from_s=1e6)
+        plot_batches(result, from_s=1e6)

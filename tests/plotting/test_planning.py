@@ -8,7 +8,7 @@ import pytest
 
 import helixlab as hx
 from helixlab._data import read_table
-from helixlab.plotting import predicted_against_simulated, search_progress
+from helixlab.plotting import plot_prediction, plot_search_progress
 from helixlab.plotting.planning import FIRST_S, SEARCH_COLOURS
 
 SEARCHES = pd.DataFrame(
@@ -39,7 +39,7 @@ def words(ax):
 
 class TestSearchProgress:
     def test_placements_and_bounds(self):
-        ax = search_progress(SEARCHES)
+        ax = plot_search_progress(SEARCHES)
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("time (s)", "tokens/s")
         ours, our_bound, theirs, their_bound = curves(ax)
@@ -53,14 +53,14 @@ class TestSearchProgress:
         assert [line.is_dashed() for line in curves(ax)] == [False, True] * 2
 
     def test_names_stand_at_the_ends(self):
-        ax = search_progress(SEARCHES)
+        ax = plot_search_progress(SEARCHES)
         assert sorted(words(ax)) == ["bound", "ours", "theirs"], "a bound that is met needs no name"
         only_bound = SEARCHES.assign(incumbent_tokens_per_s=np.nan)
-        assert sorted(words(search_progress(only_bound))) == ["ours: bound", "theirs: bound"]
+        assert sorted(words(plot_search_progress(only_bound))) == ["ours: bound", "theirs: bound"]
 
     def test_published_traces(self):
         traces = read_table("published/solver_traces.csv")
-        ax = search_progress(traces[traces["run"].isin(["small10", "geo24-pruned"])])
+        ax = plot_search_progress(traces[traces["run"].isin(["small10", "geo24-pruned"])])
         ax.figure.draw_without_rendering()
         assert sorted(words(ax)) == ["bound", "geo24-pruned", "small10"]
         for one, other in combinations(ax.texts, 2):
@@ -72,34 +72,34 @@ class TestSearchProgress:
         report = hx.plan(*system, method="helix", objective="flow").report
         columns = ["seconds", "incumbent_tokens_per_s", "bound_tokens_per_s"]
         trace = pd.DataFrame(report.trace, columns=columns).assign(run="helixlab")
-        served, bound = curves(search_progress(trace))
+        served, bound = curves(plot_search_progress(trace))
         assert served.get_ydata()[-1] == report.objective_tokens_per_s
         assert bound.get_ydata()[-1] == report.upper_bound_tokens_per_s
 
     def test_no_rows(self):
-        assert not curves(search_progress(SEARCHES.head(0)))
+        assert not curves(plot_search_progress(SEARCHES.head(0)))
 
 
 class TestPredictions:
     def test_a_point_a_placement(self):
-        ax = predicted_against_simulated(POINTS)
+        ax = plot_prediction(POINTS)
         points = [tuple(point) for drawn in ax.collections[1:] for point in drawn.get_offsets()]
         assert sorted(points) == [(80, 50), (100, 110), (200, 300)]
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
         assert ax.get_xlim() == ax.get_ylim() == pytest.approx((40, 375))
 
     def test_the_line_is_where_both_agree(self):
-        ax = predicted_against_simulated(POINTS, limits=(10, 1000))
+        ax = plot_prediction(POINTS, limits=(10, 1000))
         (line,) = ax.lines
         assert line.get_xdata().tolist() == line.get_ydata().tolist() == [10, 1000]
         assert ax.get_xlim() == ax.get_ylim() == (10, 1000)
 
     def test_shapes(self):
-        ax = predicted_against_simulated(POINTS, marker="plan")
+        ax = plot_prediction(POINTS, marker="plan")
         assert [text.get_text() for text in ax.get_legend().get_texts()] == [
             "one",
             "two",
             "published",
             "planned",
         ]
-        assert predicted_against_simulated(POINTS, legend=False).get_legend() is None
+        assert plot_prediction(POINTS, legend=False).get_legend() is None

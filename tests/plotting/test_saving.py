@@ -9,13 +9,13 @@ from PIL import Image
 import helixlab as hx
 from helixlab.diagnosis import idle_nodes, losses, time_breakdown
 from helixlab.errors import FileFormatError
-from helixlab.plotting import panels, save_figure, save_table, throughput_bars
+from helixlab.plotting import panels, plot_throughput, save_figure, save_table
 
 TABLE = pd.DataFrame({"method": ["helix", "swarm"], "decode_tokens_per_s": [250.0, 125.0]})
 
 
 def test_three_files_with_the_table_behind(tmp_path: Path) -> None:
-    files = save_figure(throughput_bars(TABLE).figure, "bars", tmp_path / "new" / "folder", TABLE)
+    files = save_figure(plot_throughput(TABLE).figure, "bars", tmp_path / "new" / "folder", TABLE)
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
         "bars.csv",
         "bars.pdf",
@@ -27,16 +27,16 @@ def test_three_files_with_the_table_behind(tmp_path: Path) -> None:
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
-    once = save_figure(throughput_bars(TABLE).figure, "bars", tmp_path / "once", TABLE)
-    again = save_figure(throughput_bars(TABLE).figure, "bars", tmp_path / "again", TABLE)
+    once = save_figure(plot_throughput(TABLE).figure, "bars", tmp_path / "once", TABLE)
+    again = save_figure(plot_throughput(TABLE).figure, "bars", tmp_path / "again", TABLE)
     assert b"CreationDate" not in once["pdf"].read_bytes()
     for ending, path in once.items():
         assert path.read_bytes() == again[ending].read_bytes(), ending
 
 
 def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    save_figure(throughput_bars(TABLE).figure, "bars", tmp_path, TABLE)
-    save_figure(throughput_bars(TABLE).figure, "bars", tmp_path, TABLE.head(1))
+    save_figure(plot_throughput(TABLE).figure, "bars", tmp_path, TABLE)
+    save_figure(plot_throughput(TABLE).figure, "bars", tmp_path, TABLE.head(1))
     assert len(list(tmp_path.iterdir())) == 3
     assert len(pd.read_csv(tmp_path / "bars.csv")) == 1
 
@@ -44,18 +44,18 @@ def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
 def test_a_name_is_not_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileFormatError, match="plain name"):
-        save_figure(throughput_bars(TABLE).figure, name, tmp_path, TABLE)
+        save_figure(plot_throughput(TABLE).figure, name, tmp_path, TABLE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FileFormatError, match="another folder"):
-        save_figure(throughput_bars(TABLE).figure, "bars", tmp_path / "file", TABLE)
+        save_figure(plot_throughput(TABLE).figure, "bars", tmp_path / "file", TABLE)
 
 
 def test_the_figure_can_be_drawn_on_after_saving(tmp_path: Path) -> None:
-    figure = throughput_bars(TABLE).figure
+    figure = plot_throughput(TABLE).figure
     engine = figure.get_layout_engine()
     save_figure(figure, "bars", tmp_path, TABLE)
     assert figure.get_layout_engine() is engine

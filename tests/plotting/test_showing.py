@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import helixlab as hx
-from helixlab.plotting import panels, save_figure, style, throughput_curves
+from helixlab.plotting import panels, plot_node_throughput, save_figure, style
 
 # The Jupyter packages warn of their own future; that is not what is tested here.
 pytestmark = [
@@ -47,7 +47,7 @@ assert mpl.get_backend() in ("inline", "module://matplotlib_inline.backend_inlin
 assert mpl.is_interactive() and plt.get_fignums() == []"""
 # What a cell runs, and how many pictures it then shows.
 CELLS = [
-    ("p.topology_picture(cluster)", 1),
+    ("p.plot_topology(cluster)", 1),
     (AS_BEFORE, 0),
     ("plt.plot([1, 2])", 1),
     ("sns.lineplot(x=[1, 2], y=[1, 2]);", 1),
@@ -55,36 +55,36 @@ CELLS = [
     ("result.plot_timeline()", 1),
     ("figure = result.plot_timeline()", 1),
     ("figure", 1),  # drawn earlier, shown again where it is asked for
-    ("p.throughput_bars(summary)", 1),
-    ("p.placement_picture(cluster, placement)", 1),
-    ("p.link_flow_picture(hx.max_flow(cluster, model, placement))", 1),
-    ("p.layer_time_curves(model)", 1),
-    ("p.throughput_curves(model, cluster.machine_counts())", 1),
-    ("p.kv_capacity_curves(model)", 1),
-    ("p.latency_boxes(summary)", 1),
-    ("p.latency_cdf(p.latency_quantiles({'helix': result}, 'decode'), phase='decode')", 1),
-    ("p.tokens_over_time(result)", 1),
-    ("p.node_use_picture(result)", 1),
-    ("p.batch_strip(result, from_s=result.summary['start_s'].item(), span_s=20)", 1),
+    ("p.plot_throughput(summary)", 1),
+    ("p.plot_placement(cluster, placement)", 1),
+    ("p.plot_flow(hx.max_flow(cluster, model, placement))", 1),
+    ("p.plot_layer_times(model)", 1),
+    ("p.plot_node_throughput(model, cluster.machine_counts())", 1),
+    ("p.plot_kv_capacity(model)", 1),
+    ("p.plot_latency_boxes(summary)", 1),
+    ("p.plot_latency_cdf(p.latency_quantiles({'helix': result}, 'decode'), phase='decode')", 1),
+    ("p.plot_tokens(result)", 1),
+    ("p.plot_node_use(result)", 1),
+    ("p.plot_batches(result, from_s=result.summary['start_s'].item(), span_s=20)", 1),
     ("p.panels(1, 2)", 1),
     ("figure, axes = p.panels()\nfigure", 1),
-    ("p.topology_picture(cluster).figure", 1),
-    ("figure, ax = p.panels()\np.topology_picture(cluster, ax=ax)\np.legend_above(figure)", 1),
-    ("figure, ax = plt.subplots()\np.topology_picture(cluster, ax=ax)\np.legend_above(figure)", 1),
+    ("p.plot_topology(cluster).figure", 1),
+    ("figure, ax = p.panels()\np.plot_topology(cluster, ax=ax)\np.legend_above(figure)", 1),
+    ("figure, ax = plt.subplots()\np.plot_topology(cluster, ax=ax)\np.legend_above(figure)", 1),
     ("figure, axes = p.panels(1, 2)\np.name_panels(axes, ['a', 'b'])", 1),
     ("figure, ax = p.panels()\np.save_figure(figure, 'x', folder, pd.DataFrame({'x': [1]}))", 1),
     ("with p.style():\n    plt.plot([1, 2])", 1),
-    ("p.topology_picture(cluster)\np.topology_picture(cluster);", 2),
+    ("p.plot_topology(cluster)\np.plot_topology(cluster);", 2),
     # What fails leaves nothing behind either.
-    ("try:\n    p.tokens_over_time(None)\nexcept AttributeError:\n    plt.close('all')", 0),
+    ("try:\n    p.plot_tokens(None)\nexcept AttributeError:\n    plt.close('all')", 0),
     (AS_BEFORE, 0),
     # Interactive mode is the user's.
-    ("plt.ioff()\np.topology_picture(cluster)\nassert not mpl.is_interactive()", 0),
+    ("plt.ioff()\np.plot_topology(cluster)\nassert not mpl.is_interactive()", 0),
     ("plt.show()", 1),
-    ("plt.ion()\np.topology_picture(cluster)", 1),
-    ("%matplotlib inline\np.topology_picture(cluster)", 1),
+    ("plt.ion()\np.plot_topology(cluster)", 1),
+    ("%matplotlib inline\np.plot_topology(cluster)", 1),
     (AS_BEFORE, 0),
-    ("%config InlineBackend.close_figures = False\nfigure = p.topology_picture(cluster).figure", 1),
+    ("%config InlineBackend.close_figures = False\nfigure = p.plot_topology(cluster).figure", 1),
     ("assert plt.gcf() is figure", 0),
 ]
 
@@ -162,9 +162,9 @@ def pixels(figure: Figure) -> np.ndarray:
 def test_what_is_displayed_is_what_is_saved(tmp_path: Path, own: dict[str, object]) -> None:
     model = hx.load_model("llama-2-70b")
     with mpl.rc_context(own):
-        displayed = pixels(throughput_curves(model, {"A100": 1}).figure)
+        displayed = pixels(plot_node_throughput(model, {"A100": 1}).figure)
         with style():
-            styled = pixels(throughput_curves(model, {"A100": 1}).figure)
+            styled = pixels(plot_node_throughput(model, {"A100": 1}).figure)
     np.testing.assert_array_equal(displayed, styled)
 
 
