@@ -31,7 +31,7 @@ SIMULATE_KEYS = {
     "requests_finished",
     "requests_in_flight",
     "requests_dropped",
-    "requests_waited",
+    "requests_queued",
     "input_tokens_mean_accepted",
     "max_flow_tokens_per_s",
     "events",

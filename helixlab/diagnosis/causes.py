@@ -105,7 +105,7 @@ def cache_words(result: Result) -> tuple[str, dict[str, Any]]:
 
 def little_asked_for(case: Case) -> Told:
     """What arrived is below what could be served."""
-    facts, waited = case.facts, int(case.result.summary["requests_waited"].item())
+    facts, waited = case.facts, int(case.result.summary["requests_queued"].item())
     held = ""
     if waited:
         who = part_of(waited, int(case.result.summary["requests_fed"].item()))
@@ -115,7 +115,7 @@ def little_asked_for(case: Case) -> Told:
         f"{asked if facts.offered_tokens_per_s > 0 else 'No request came in the window'}, and the maximum flow"
         f" is {number(facts.flow_tokens_per_s)}{held}",
         _ask_for_more(case),
-        {"offered_tokens_per_s": facts.offered_tokens_per_s, "requests_waited": waited},
+        {"offered_tokens_per_s": facts.offered_tokens_per_s, "requests_queued": waited},
     )
 
 
@@ -301,8 +301,8 @@ def _busy_links(case: Case) -> Told:
 
 def _full_kv_caches(case: Case) -> Told:
     row = case.result.summary.iloc[0]
-    waited, fed = int(row["requests_waited"]), int(row["requests_fed"])
-    share = case.time_share("held_s", "kv_wait_s")
+    waited, fed = int(row["requests_queued"]), int(row["requests_fed"])
+    share = case.time_share("queued_s", "kv_wait_s")
     who = f"{part_of(waited, fed)} held" if waited else "requests are let in slowly"
     waiting = f", and {percent(share)} of the time of tokens is waiting for room" if share > 0 else ""
     caches, evidence = cache_words(case.result)
@@ -313,7 +313,7 @@ def _full_kv_caches(case: Case) -> Told:
         + (f"; {caches}" if caches else ""),
         make_room(case.result),
         {
-            "requests_waited": waited,
+            "requests_queued": waited,
             "held_fraction": case.facts.held_fraction,
             "time_share": share,
             **evidence,

@@ -193,7 +193,8 @@ def _whereabouts(result: Result, facts: Facts) -> dict[str, float]:
     waiting = time["batch_wait_s"] / whole
     few = min(1.0, facts.active / facts.serving) if facts.serving > 0 else 1.0
     return {
-        "full KV caches": (time["held_s"] + time["kv_wait_s"]) / whole + working * few * facts.held_fraction,
+        "full KV caches": (time["queued_s"] + time["kv_wait_s"]) / whole
+        + working * few * facts.held_fraction,
         "preemption": time["lost_s"] / whole,
         "busy links": time["link_wait_s"] / whole,
         "sending": time["sending_s"] / whole,

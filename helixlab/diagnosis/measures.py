@@ -27,12 +27,12 @@ __all__ = [
     "gini",
     "has_breakdown",
     "held_fraction",
-    "held_s",
     "load_label",
     "max_over_mean",
     "mean_of",
     "node_means",
     "node_samples",
+    "queued_s",
     "samples",
     "time_breakdown",
 ]
@@ -134,15 +134,15 @@ def node_means(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return sums.div(rows.groupby("node")[STEPS].sum(), axis=0)
 
 
-def held_s(result: Result) -> float:
+def queued_s(result: Result) -> float:
     """Seconds that all requests of the run together were held at the coordinator; NaN if that is not known."""
-    if "held_s" in result.iterations and not result.summary["requests_in_flight"].item():
-        return float(result.iterations["held_s"].sum())
+    if "queued_s" in result.iterations and not result.summary["requests_in_flight"].item():
+        return float(result.iterations["queued_s"].sum())
     timeline = result.timeline
     if timeline.empty:
         return float("nan")
     steps = _steps(result, timeline["time_s"].to_numpy(float))
-    return float((timeline["held"] * steps).sum() * result.provenance["settings"]["sample_step_s"])
+    return float((timeline["queued"] * steps).sum() * result.provenance["settings"]["sample_step_s"])
 
 
 SATURATED_ABOVE = 0.9
@@ -371,9 +371,9 @@ def _serving(result: Result, time: dict[str, float], span_s: float) -> float:
     until_s = float(result.summary["window_start_s"].item()) + span_s
     inside = samples(result, result.timeline, until_s)
     if len(inside):
-        return mean_of(inside, inside["in_flight"] - inside["held"])
+        return mean_of(inside, inside["in_flight"] - inside["queued"])
     # By the iterations that ended, which are few where the window is short.
-    return (sum(time.values()) - time["held_s"]) / span_s if time and span_s > 0 else float("nan")
+    return (sum(time.values()) - time["queued_s"]) / span_s if time and span_s > 0 else float("nan")
 
 
 def _cut(result: Result) -> pd.DataFrame:
@@ -412,10 +412,10 @@ def held_fraction(result: Result) -> float:
         return 1.0
     row, inside = result.summary.iloc[0], samples(result, result.timeline)
     if len(inside):
-        return mean_of(inside, inside["held"] > 0)
-    if "held_s" in result.iterations and (has_breakdown(result) or not row["requests_in_flight"]):
+        return mean_of(inside, inside["queued"] > 0)
+    if "queued_s" in result.iterations and (has_breakdown(result) or not row["requests_in_flight"]):
         return _held_part(result)
-    return float(row["requests_waited"] / row["requests_fed"]) if row["requests_fed"] else 0.0
+    return float(row["requests_queued"] / row["requests_fed"]) if row["requests_fed"] else 0.0
 
 
 def _held_part(result: Result) -> float:
@@ -424,9 +424,9 @@ def _held_part(result: Result) -> float:
     A request is held when it arrives. For one that is held again after a preemption the time is put too early.
     """
     first_s, last_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
-    held = result.iterations[result.iterations["held_s"] > 0].sort_values("start_s")
+    held = result.iterations[result.iterations["queued_s"] > 0].sort_values("start_s")
     begin_s = np.clip(held["start_s"].to_numpy(float), first_s, last_s)
-    end_s = np.clip((held["start_s"] + held["held_s"]).to_numpy(float), first_s, last_s)
+    end_s = np.clip((held["start_s"] + held["queued_s"]).to_numpy(float), first_s, last_s)
     counted_to_s = np.maximum.accumulate(np.append(first_s, end_s))[:-1]
     return float(np.maximum(end_s - np.maximum(begin_s, counted_to_s), 0.0).sum() / (last_s - first_s))
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab.cluster import SINK, SOURCE
-from helixlab.diagnosis.measures import SATURATED_ABOVE, Facts, binding_cut, held_s
+from helixlab.diagnosis.measures import SATURATED_ABOVE, Facts, binding_cut, queued_s
 from helixlab.simulation import Result
 
 __all__ = [
@@ -254,7 +254,7 @@ def computed_again(count: int) -> str:
 
 def held_for(result: Result) -> str:
     """How long requests of the run waited at the coordinator, on the mean of all, where that is known."""
-    each_s = held_s(result) / max(int(result.summary["requests_fed"].item()), 1)
+    each_s = queued_s(result) / max(int(result.summary["requests_fed"].item()), 1)
     return "" if math.isnan(each_s) else f", {number(each_s)} seconds on the mean of all"
 
 

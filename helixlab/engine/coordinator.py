@@ -12,19 +12,19 @@ from helixlab.engine.requests import (
     FINISHED,
     NO_WAY,
     REFUSED,
+    discard,
     draw,
     free_work_item,
-    hold,
-    hold_evicted,
-    is_evicted,
+    is_preempted,
     leave,
     new_work_item,
-    take_back,
+    queue_preempted,
+    queue_request,
     trigger,
 )
 from helixlab.engine.state import NONE, view
 
-__all__ = ["feed", "gather", "iterate", "retry_held"]
+__all__ = ["feed", "gather", "iterate", "retry_queued"]
 
 
 @rare
@@ -39,15 +39,15 @@ def feed(state, request, choose, on_start, on_finish):
     run.in_flight += 1
     if run.online and run.next_arrival < run.arrivals_known:
         draw(state, state.arrivals[run.next_arrival].arrival_s)
-    if run.held > 0 and run.plans_ahead:
-        hold(state, request)
+    if run.queued > 0 and run.plans_ahead:
+        queue_request(state, request)
     elif _plan(state, request, choose, on_finish):
         _start(state, request, on_start)
     elif run.drop_on_full:
         leave(state, request, DROPPED)
     else:
-        hold(state, request)
-        if run.held == run.in_flight:
+        queue_request(state, request)
+        if run.queued == run.in_flight:
             # Nothing will finish and trigger one.
             push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
 
@@ -76,8 +76,8 @@ def _plan(state, request, choose, on_finish):
 @inlined
 def iterate(state, request, on_start):
     """The next iteration of a request, unless it lost its KV cache in the meantime."""
-    if is_evicted(state.run, state.requests, request):
-        hold_evicted(state, request)
+    if is_preempted(state.run, state.requests, request):
+        queue_preempted(state, request)
     else:
         _start(state, request, on_start)
 
@@ -106,7 +106,7 @@ def _start(state, request, on_start):
         item.is_prompt = is_prompt
         item.context_tokens = context_tokens
         if run.keep_breakdown:
-            start_marks(state.spent, row, entry.iteration_start_s, entry.held_s, run.now_s)
+            start_marks(state.spent, row, entry.iteration_start_s, entry.queued_s, run.now_s)
         get_ready(state.run, state.nodes, state.work_items, coordinator, row)
         context_tokens += item.tokens
         left -= item.tokens
@@ -114,10 +114,10 @@ def _start(state, request, on_start):
 
 
 @rare
-def retry_held(state, choose, on_start, on_finish):
-    """Start the held request that arrived first, if it fits; then the next is tried."""
+def retry_queued(state, choose, on_start, on_finish):
+    """Start the queued request that arrived first, if it fits; then the next is tried."""
     run = state.run[0]
-    request = run.first_held
+    request = run.first_queued
     if request == NONE:
         if run.feeds_owed > 0:
             run.feeds_owed -= 1
@@ -126,13 +126,13 @@ def retry_held(state, choose, on_start, on_finish):
         return
     entry = state.requests[request]
     fits = _plan(state, request, choose, on_finish)
-    alone = run.held == run.in_flight
+    alone = run.queued == run.in_flight
     if not fits and not alone:
         return
-    run.first_held = entry.next
-    run.held -= 1
-    entry.held = 0
-    entry.held_s += run.now_s - entry.held_since_s
+    run.first_queued = entry.next
+    run.queued -= 1
+    entry.queued = 0
+    entry.queued_s += run.now_s - entry.queued_since_s
     if fits:
         _start(state, request, on_start)
     else:
@@ -148,8 +148,8 @@ def gather(state, row, on_finish):
     run = state.run[0]
     request = state.work_items[row].request
     entry = state.requests[request]
-    if entry.evicted:
-        take_back(state, row)
+    if entry.preempted:
+        discard(state, row)
         return
     free_work_item(state.run, state.requests, state.work_items, row)
     if entry.work_items > 0:
@@ -171,7 +171,7 @@ def gather(state, row, on_finish):
             # The last chunk of a prompt to come back: its time is the prompt's.
             for part in range(len(PARTS)):
                 state.iteration_parts[run.iterations, part] = state.spent[row, part]
-            entry.held_s = 0.0
+            entry.queued_s = 0.0
         run.iterations += 1
     run.last_finish_s = run.now_s
     if is_prompt:

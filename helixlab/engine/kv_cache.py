@@ -19,8 +19,8 @@ __all__ = [
     "KV_NEVER",
     "KV_WAITS",
     "bottleneck_kv_expected",
-    "evict",
     "free_kv",
+    "preempt",
     "reserve_kv",
     "stored_kv",
 ]
@@ -53,8 +53,8 @@ def reserve_kv(state, node, row, on_finish):
                 state.run[0].kv_waits += 1
             return KV_WAITS
         youngest = _youngest_on(state, node)
-        evict(state, youngest, on_finish)
-        state.run[0].preempted += 1
+        preempt(state, youngest, on_finish)
+        state.run[0].preemptions += 1
         if youngest == request:
             return KV_WAITS
     entry.kv_used_token_layers += tokens * layers
@@ -70,7 +70,7 @@ def _youngest_on(state, node):
     youngest = NONE
     for request in range(len(state.requests)):
         entry = state.requests[request]
-        if not entry.in_use or entry.held or entry.evicted:
+        if not entry.in_use or entry.queued or entry.preempted:
             continue
         if youngest != NONE and entry.id < state.requests[youngest].id:
             continue
@@ -99,7 +99,7 @@ def free_kv(state, request):
 
 
 @rare
-def evict(state, request, on_finish):
+def preempt(state, request, on_finish):
     """Take all room from a request; its work items are taken back where they are next met."""
     on_finish(view(state), request)
     # Whichever node has a work item looks at it at this instant; on a link it is met on arrival.
@@ -109,8 +109,8 @@ def evict(state, request, on_finish):
         if link.queue != NONE:
             wake(state.run, state.followups, state.nodes, link.receiver)
     free_kv(state, request)
-    state.requests[request].evicted = 1
-    state.run[0].evicted += 1
+    state.requests[request].preempted = 1
+    state.run[0].preempted_requests += 1
 
 
 @rare

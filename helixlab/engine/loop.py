@@ -12,7 +12,7 @@ from typing import Any
 from numba import types
 
 from helixlab._jit import compiled, inlined
-from helixlab.engine.coordinator import feed, gather, iterate, retry_held
+from helixlab.engine.coordinator import feed, gather, iterate, retry_queued
 from helixlab.engine.network import send, sent
 from helixlab.engine.node import finish_segment, join_queue, start_batch
 from helixlab.engine.queues import (
@@ -30,8 +30,8 @@ from helixlab.engine.queues import (
     next_followup,
     pop,
 )
-from helixlab.engine.recording import LINK_LATENCY, put_down, take_sample
-from helixlab.engine.requests import draw, is_evicted, take_back
+from helixlab.engine.recording import LINK_LATENCY, attribute, take_sample
+from helixlab.engine.requests import discard, draw, is_preempted
 from helixlab.engine.state import ADMITS, CHOOSE, NONE, ON_FINISH, ON_READY, ON_START, state_type
 
 __all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "advance", "draw_request"]
@@ -76,11 +76,11 @@ def _arrive(state, row):
     run = state.run[0]
     item = state.work_items[row]
     queue = state.links[item.link].queue
-    if is_evicted(state.run, state.requests, item.request):
-        take_back(state, row)
+    if is_preempted(state.run, state.requests, item.request):
+        discard(state, row)
         return
     if run.keep_breakdown:
-        put_down(state.spent, row, LINK_LATENCY, run.now_s)
+        attribute(state.spent, row, LINK_LATENCY, run.now_s)
     if queue != NONE:
         join_queue(state, row, queue)
         return
@@ -150,7 +150,7 @@ def advance(
             elif kind == FEED:
                 feed(state, subject, choose, on_start, on_finish)
             else:
-                retry_held(state, choose, on_start, on_finish)
+                retry_queued(state, choose, on_start, on_finish)
             continue
         if run.followups_end > 0:
             what, subject = next_followup(state.run, state.followups)
@@ -172,7 +172,7 @@ def advance(
             continue
         # The instant is over: on to the next event.
         if run.events == 0:
-            if run.woken or run.in_flight == run.held:
+            if run.woken or run.in_flight == run.queued:
                 if run.next_sample_s <= run.end_of_feeding_s:
                     if run.samples == len(state.samples):
                         return FULL

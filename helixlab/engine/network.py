@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from helixlab._jit import inlined
 from helixlab.engine.queues import ARRIVE, ARRIVED, SEND, SENT, follow, push
-from helixlab.engine.recording import LINK_WAIT, SENDING, put_down
-from helixlab.engine.requests import is_evicted, take_back
+from helixlab.engine.recording import LINK_WAIT, SENDING, attribute
+from helixlab.engine.requests import discard, is_preempted
 from helixlab.engine.state import NONE, view
 
 __all__ = [
@@ -93,8 +93,8 @@ def transmit(state, row, chosen, start_s, rate_bytes_per_s):
     sent_s = start_s + (link.latency_s + item.tokens * link.bytes_per_token / rate_bytes_per_s)
     sent_s -= link.latency_s
     if state.run[0].keep_breakdown:
-        link.wait_s += put_down(state.spent, row, LINK_WAIT, start_s)
-        put_down(state.spent, row, SENDING, sent_s)
+        link.wait_s += attribute(state.spent, row, LINK_WAIT, start_s)
+        attribute(state.spent, row, SENDING, sent_s)
     link.busy_s += max(sent_s - max(start_s, link.free_at_s), 0.0)
     link.free_at_s = max(link.free_at_s, sent_s)
     link.sent_tokens += item.tokens
@@ -208,8 +208,8 @@ def _send_at_fixed_rates(state, node, choose, on_ready):
         row = _first_ready(state, node, on_ready)
         if row == NONE:
             return
-        if is_evicted(state.run, state.requests, state.work_items[row].request):
-            take_back(state, row)
+        if is_preempted(state.run, state.requests, state.work_items[row].request):
+            discard(state, row)
             continue
         chosen = _next_link(state, node, row, choose)
         if chosen == NONE:
@@ -237,8 +237,8 @@ def _send_by_queue(state, node, choose, on_ready):
             if before != last_sender:
                 follow(state.run, state.followups, SEND, before)
                 last_sender = before
-        if is_evicted(state.run, state.requests, item.request):
-            take_back(state, row)
+        if is_preempted(state.run, state.requests, item.request):
+            discard(state, row)
             continue
         chosen = _next_link(state, node, row, choose)
         if chosen == NONE:
@@ -263,8 +263,8 @@ def _send_waiting(state, node):
         while link.waiting_head != NONE and link.free_rate_bytes_per_s > 0:
             row = link.waiting_head
             link.waiting_head = state.work_items[row].next
-            if is_evicted(state.run, state.requests, state.work_items[row].request):
-                take_back(state, row)
+            if is_preempted(state.run, state.requests, state.work_items[row].request):
+                discard(state, row)
             else:
                 send_at_shared_rate(state, row, chosen)
         if link.waiting_head != NONE:
@@ -285,8 +285,8 @@ def _send_on_free_links(state, node, choose, on_ready):
     while sender.outbox_head != NONE:
         row = _first_ready(state, node, on_ready)
         item = state.work_items[row]
-        if is_evicted(state.run, state.requests, item.request):
-            take_back(state, row)
+        if is_preempted(state.run, state.requests, item.request):
+            discard(state, row)
         elif item.hop + 1 < state.requests[item.request].hops:
             wait_for_link(
                 state.nodes, state.links, state.work_items, row, _next_link(state, node, row, choose)

@@ -6,8 +6,8 @@ from helixlab._jit import inlined
 from helixlab.engine.kv_cache import KV_FITS, KV_NEVER, KV_WAITS, reserve_kv
 from helixlab.engine.network import get_ready
 from helixlab.engine.queues import SEGMENT_DONE, SEND, START, follow, push
-from helixlab.engine.recording import BATCH_WAIT, COMPUTE, KV_WAIT, OVERHEAD, put_down
-from helixlab.engine.requests import OVER_BATCH_LIMITS, OVER_KV_CACHE, is_evicted, refuse, take_back
+from helixlab.engine.recording import BATCH_WAIT, COMPUTE, KV_WAIT, OVERHEAD, attribute
+from helixlab.engine.requests import OVER_BATCH_LIMITS, OVER_KV_CACHE, discard, is_preempted, refuse
 from helixlab.engine.state import NONE
 
 __all__ = ["OUTSIDE_PROFILE", "finish_segment", "join_queue", "start_batch"]
@@ -114,8 +114,8 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         item = state.work_items[row]
         request = item.request
         following = item.next
-        if is_evicted(state.run, state.requests, request):
-            take_back(state, row)
+        if is_preempted(state.run, state.requests, request):
+            discard(state, row)
             row = following
             continue
         # A prompt computed again after a preemption may exceed the limits, alone, where it is measured.
@@ -131,8 +131,8 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
         waited_for_kv = item.waits_for_kv
         if admits(entry, item) or lone:
             fits = reserve_kv(state, node, row, on_finish)
-            if is_evicted(state.run, state.requests, request):
-                take_back(state, row)
+            if is_preempted(state.run, state.requests, request):
+                discard(state, row)
                 row = following
                 continue
         elif last_chance and entry.batch_head == NONE:
@@ -171,9 +171,9 @@ def _form_batch(state, node, queue_row, admits, on_finish, last_chance):
 def _put_down_wait(state, entry, row, waits_for_kv):
     """A work item has waited at a node: for its turn, or, once there was no room for it, for that."""
     if waits_for_kv:
-        entry.kv_wait_s += put_down(state.spent, row, KV_WAIT, state.run[0].now_s)
+        entry.kv_wait_s += attribute(state.spent, row, KV_WAIT, state.run[0].now_s)
     else:
-        entry.batch_wait_s += put_down(state.spent, row, BATCH_WAIT, state.run[0].now_s)
+        entry.batch_wait_s += attribute(state.spent, row, BATCH_WAIT, state.run[0].now_s)
 
 
 @inlined
@@ -240,12 +240,12 @@ def finish_segment(state, node):
     while row != NONE:
         item = state.work_items[row]
         following = item.next
-        if is_evicted(state.run, state.requests, item.request):
-            take_back(state, row)
+        if is_preempted(state.run, state.requests, item.request):
+            discard(state, row)
             row = following
             continue
         if run.keep_breakdown:
-            put_down(state.spent, row, COMPUTE, run.now_s)
+            attribute(state.spent, row, COMPUTE, run.now_s)
             state.spent[row, COMPUTE] -= entry.batch_overhead_s
             state.spent[row, OVERHEAD] += entry.batch_overhead_s
         if queue.is_last:

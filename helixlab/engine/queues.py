@@ -31,7 +31,7 @@ __all__ = [
 FEED = 0
 """A request arrives at the coordinator."""
 RETRY = 1
-"""Held requests are tried again."""
+"""Queued requests are tried again."""
 ARRIVE = 2
 """A work item reaches the end of its link."""
 SENT = 3

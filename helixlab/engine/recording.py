@@ -15,7 +15,6 @@ from helixlab.engine.kv_cache import bottleneck_kv_expected
 __all__ = [
     "BATCH_WAIT",
     "COMPUTE",
-    "HELD",
     "KV_WAIT",
     "LINK_LATENCY",
     "LINK_WAIT",
@@ -23,15 +22,16 @@ __all__ = [
     "NODE_SAMPLES",
     "OVERHEAD",
     "PARTS",
+    "QUEUED",
     "SENDING",
-    "put_down",
+    "attribute",
     "start_marks",
     "take_sample",
 ]
 
 
 PARTS = (
-    "held_s",
+    "queued_s",
     "lost_s",
     "link_wait_s",
     "sending_s",
@@ -42,26 +42,26 @@ PARTS = (
     "compute_s",
 )
 """Columns of ``Result.iterations``, in the order of the columns of the tables here."""
-HELD, LOST, LINK_WAIT, SENDING, LINK_LATENCY, BATCH_WAIT, KV_WAIT, OVERHEAD, COMPUTE = range(len(PARTS))
+QUEUED, LOST, LINK_WAIT, SENDING, LINK_LATENCY, BATCH_WAIT, KV_WAIT, OVERHEAD, COMPUTE = range(len(PARTS))
 MARK = len(PARTS)
 
 
 @inlined
-def start_marks(spent, row, since_s, held_s, now_s):
+def start_marks(spent, row, since_s, queued_s, now_s):
     """A work item starts from the coordinator; what its iteration has waited for so far goes before.
 
-    Without a preemption all of it was spent held. After one, the rest is work that was lost, and
+    Without a preemption all of it was spent queued. After one, the rest is work that was lost, and
     doing it again.
     """
     for part in range(len(PARTS)):
         spent[row, part] = 0.0
-    spent[row, HELD] = held_s
-    spent[row, LOST] = (now_s - since_s) - held_s
+    spent[row, QUEUED] = queued_s
+    spent[row, LOST] = (now_s - since_s) - queued_s
     spent[row, MARK] = now_s
 
 
 @inlined
-def put_down(spent, row, part, until_s):
+def attribute(spent, row, part, until_s):
     """Put the time since the mark down to `part`; gives how long that was."""
     span_s = until_s - spent[row, MARK]
     spent[row, part] += span_s
@@ -84,7 +84,7 @@ def take_sample(state, ahead_s):
     row = state.samples[run.samples]
     row.time_s = time_s
     row.in_flight = run.in_flight
-    row.held = run.held
+    row.queued = run.queued
     row.finished = run.finished
     row.prompt_tokens = run.prompt_tokens
     row.decode_tokens = run.decode_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from helixlab._jit import inlined, rare
-from helixlab.engine.kv_cache import bottleneck_kv_expected, evict
+from helixlab.engine.kv_cache import bottleneck_kv_expected, preempt
 from helixlab.engine.queues import FEED, RETRY, push
 from helixlab.engine.state import NONE
 
@@ -16,15 +16,15 @@ __all__ = [
     "OVER_BATCH_LIMITS",
     "OVER_KV_CACHE",
     "REFUSED",
+    "discard",
     "draw",
     "free_work_item",
-    "hold",
-    "hold_evicted",
-    "is_evicted",
+    "is_preempted",
     "leave",
     "new_work_item",
+    "queue_preempted",
+    "queue_request",
     "refuse",
-    "take_back",
     "trigger",
 ]
 
@@ -66,9 +66,9 @@ on its way, not admitted to any batch there."""
 
 
 @inlined
-def is_evicted(runs, requests, request):
+def is_preempted(runs, requests, request):
     """Whether a request has lost its KV cache; hardly ever does one, and then its row is not looked at."""
-    return runs[0].evicted > 0 and requests[request].evicted != 0
+    return runs[0].preempted_requests > 0 and requests[request].preempted != 0
 
 
 @rare
@@ -90,10 +90,10 @@ def draw(state, due_s):
     entry.hops = 0
     entry.work_items = 0
     entry.kv_tokens = 0
-    entry.held = 0
-    entry.held_s = 0.0
-    entry.was_held = 0
-    entry.evicted = 0
+    entry.queued = 0
+    entry.queued_s = 0.0
+    entry.was_queued = 0
+    entry.preempted = 0
     entry.refused = 0
     entry.booked = 0
     entry.reason = NO_REASON
@@ -135,13 +135,13 @@ def leave(state, request, outcome):
 
 @rare
 def trigger(state, request_ended):
-    """A prompt or a request has finished: retry what is held, or feed (offline)."""
+    """A prompt or a request has finished: retry what is queued, or feed (offline)."""
     run = state.run[0]
     due_s = run.now_s + run.feed_delay_s
-    if run.held > 0:
+    if run.queued > 0:
         push(state.run, state.events, due_s, run.now_s, RETRY, NONE)
         if request_ended and not run.online and not run.feeds_by_kv:
-            run.feeds_owed += 1  # once nothing is held any more
+            run.feeds_owed += 1  # once nothing is queued any more
     elif not run.online and due_s < run.end_of_feeding_s:
         if not run.feeds_by_kv:
             if request_ended:
@@ -151,56 +151,56 @@ def trigger(state, request_ended):
 
 
 @rare
-def hold(state, request):
+def queue_request(state, request):
     """Let the request wait at the coordinator, in order of arrival."""
     run = state.run[0]
     entry = state.requests[request]
-    entry.held = 1
-    entry.held_since_s = run.now_s
-    run.held += 1
-    if entry.was_held == 0:
-        entry.was_held = 1
-        run.waited += 1
+    entry.queued = 1
+    entry.queued_since_s = run.now_s
+    run.queued += 1
+    if entry.was_queued == 0:
+        entry.was_queued = 1
+        run.ever_queued += 1
     before = NONE
-    after = run.first_held
-    if after != NONE and state.requests[run.last_held].id < entry.id:
-        before = run.last_held  # as nearly always: the last one to arrive
+    after = run.first_queued
+    if after != NONE and state.requests[run.last_queued].id < entry.id:
+        before = run.last_queued  # as nearly always: the last one to arrive
         after = NONE
     while after != NONE and state.requests[after].id < entry.id:
         before = after
         after = state.requests[after].next
     entry.next = after
     if after == NONE:
-        run.last_held = request
+        run.last_queued = request
     if before == NONE:
-        run.first_held = request
+        run.first_queued = request
     else:
         state.requests[before].next = request
 
 
 @rare
-def take_back(state, row):
-    """A work item of an evicted request is met; with the last of them the request is out of the system."""
+def discard(state, row):
+    """A work item of an preempted request is met; with the last of them the request is out of the system."""
     request = state.work_items[row].request
     free_work_item(state.run, state.requests, state.work_items, row)
     if state.requests[request].work_items == 0:
         if state.requests[request].refused:
-            state.run[0].evicted -= 1
+            state.run[0].preempted_requests -= 1
             leave(state, request, REFUSED)
             trigger(state, True)
         else:
-            hold_evicted(state, request)
+            queue_preempted(state, request)
 
 
 @rare
-def hold_evicted(state, request):
+def queue_preempted(state, request):
     """A preempted request that has no work item under way starts over when there is room."""
     run = state.run[0]
     entry = state.requests[request]
-    entry.evicted = 0
-    run.evicted -= 1
+    entry.preempted = 0
+    run.preempted_requests -= 1
     entry.hops = 0
-    hold(state, request)
+    queue_request(state, request)
     push(state.run, state.events, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
 
 
@@ -208,7 +208,7 @@ def hold_evicted(state, request):
 def refuse(state, row, reason, on_finish):
     """The request can never be served where this work item of it is, which is in no queue any more."""
     request = state.work_items[row].request
-    evict(state, request, on_finish)
+    preempt(state, request, on_finish)
     state.requests[request].refused = 1
     state.requests[request].reason = reason
-    take_back(state, row)
+    discard(state, row)

@@ -84,18 +84,21 @@ RUN = _table(
     ("last_gathered", i8),
     ("gathering", i8),  # the coordinator is going through them
     ("free_request", i8),  # first free row of requests, a linked list through `next`
-    ("first_held", i8),  # first request held at the coordinator, a linked list through `next`
-    ("last_held", i8),  # where there is a first
+    ("first_queued", i8),  # first request queued at the coordinator, a linked list through `next`
+    ("last_queued", i8),  # where there is a first
     ("fed", i8),
-    ("in_flight", i8),  # fed and neither finished, dropped nor refused; held ones included
-    ("held", i8),
-    ("feeds_owed", i8),  # requests that ended and are to be replaced when nothing is held
+    ("in_flight", i8),  # fed and neither finished, dropped nor refused; queued ones included
+    ("queued", i8),
+    ("feeds_owed", i8),  # requests that ended and are to be replaced when nothing is queued
     ("finished", i8),
     ("dropped", i8),
     ("refused", i8),
-    ("waited", i8),  # requests that were held at least once
-    ("preempted", i8),
-    ("evicted", i8),  # requests that have lost their KV cache and may still have work items under way
+    ("ever_queued", i8),  # requests that were queued at least once
+    ("preemptions", i8),
+    (
+        "preempted_requests",
+        i8,
+    ),  # requests that have lost their KV cache and may still have work items under way
     ("kv_waits", i8),  # prompts that waited at a node for room in its KV cache
     ("prompts_finished", i8),
     ("prompt_tokens", i8),  # of finished iterations
@@ -225,18 +228,18 @@ REQUEST = _table(
     ("kv_tokens", i4),  # tokens that the iterations finished so far have put into the KV cache
     ("hops", i4),  # links chosen so far
     ("next", i4),
-    ("evicted", i1),  # it has lost its KV cache, work items of it may still be under way
+    ("preempted", i1),  # it has lost its KV cache, work items of it may still be under way
     ("in_use", i1),
-    ("held", i1),
-    ("was_held", i1),
+    ("queued", i1),
+    ("was_queued", i1),
     ("refused", i1),
     ("reason", i1),  # why
     ("booked", i1),  # S: the helix scheduler expects its KV cache
     ("iteration_start_s", f8),
     ("arrival_s", f8),
     ("prompt_done_s", f8),
-    ("held_since_s", f8),
-    ("held_s", f8),  # of this iteration
+    ("queued_since_s", f8),
+    ("queued_s", f8),  # of this iteration
 )
 
 WORK_ITEM = _table(
@@ -288,8 +291,8 @@ BATCH_LOG = _table(
 SAMPLE = _table(
     ("time_s", f8),
     ("in_flight", i8),
-    ("held", i8),
-    ("feeds_owed", i8),  # requests that ended and are to be replaced when nothing is held
+    ("queued", i8),
+    ("feeds_owed", i8),  # requests that ended and are to be replaced when nothing is queued
     ("finished", i8),
     ("prompt_tokens", i8),
     ("decode_tokens", i8),

@@ -35,7 +35,7 @@ SUMS: Final = (
     "requests_in_flight",
     "requests_dropped",
     "requests_refused",
-    "requests_waited",
+    "requests_queued",
     "events",
     "wall_s",
 )

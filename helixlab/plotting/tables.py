@@ -28,7 +28,7 @@ _SUMS: Final = (
     "max_flow_tokens_per_s",
     "requests_fed",
     "requests_finished",
-    "requests_waited",
+    "requests_queued",
     "requests_dropped",
 )
 

@@ -256,7 +256,7 @@ def plot_node_use(
     return ax
 
 
-_REQUESTS: Final = {"in_flight": "in flight", "held": "held", "finished": "finished"}
+_REQUESTS: Final = {"in_flight": "in flight", "queued": "queued", "finished": "finished"}
 _RATE_PHASES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
 
 

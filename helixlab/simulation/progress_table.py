@@ -24,7 +24,7 @@ EXPLAINED: Final = (
 COLUMNS: Final = {
     "time_s": ("time", "{:.{digits}f}"),
     "in_flight": ("in flight", "{:d}"),
-    "held": ("held", "{:d}"),
+    "queued": ("queued", "{:d}"),
     "finished": ("finished", "{:d}"),
     "prompt_tokens_per_s": ("prompt/s", "{:.1f}"),
     "decode_tokens_per_s": ("decode/s", "{:.1f}"),
@@ -138,7 +138,7 @@ def watch_row(
     return {
         "time_s": counters[0] - start_s,
         "in_flight": int(run["in_flight"]),
-        "held": int(run["held"]),
+        "queued": int(run["queued"]),
         "finished": int(run["finished"]),
         "prompt_tokens_per_s": (counters[1] - before[1]) / span_s,
         "decode_tokens_per_s": (counters[2] - before[2]) / span_s,

@@ -122,7 +122,7 @@ class Result(ByContent):
             "placement", "placement_hash", "cluster", "model", "scheduler", "execution", "mode", "on_full",
             "seed", "partial",
             "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "requests_finished",
-            "requests_in_flight", "requests_waited", "requests_outside_window", "max_flow_tokens_per_s",
+            "requests_in_flight", "requests_queued", "requests_outside_window", "max_flow_tokens_per_s",
             "upper_bound_tokens_per_s",
         )  # fmt: skip
         columns = ["node", "machine", "busy_fraction", "kv_used_fraction", "tokens"]

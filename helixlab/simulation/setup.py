@@ -204,7 +204,7 @@ def new_state(
         _padded([getattr(p, name) for p in profiles]) for name in ("prompt_table_s", "decode_table_s")
     )
     run = np.zeros(1, RUN)
-    run["first_held"] = run["free_request"] = run["free_work_item"] = run["first_gathered"] = NONE
+    run["first_queued"] = run["free_request"] = run["free_work_item"] = run["first_gathered"] = NONE
     run["most_chunks"] = 1
     run["chunk_tokens"] = min(execution.chunk_tokens or 0, MOST_CHUNK_TOKENS)
     run["prompt_cost_factor"] = execution.prompt_cost_factor

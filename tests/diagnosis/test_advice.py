@@ -189,7 +189,7 @@ def test_one_is_not_told_as_many():
     assert text_of("few requests", result, serving=50.0, active=23) == (
         "50 requests were being served on 23 nodes, and each of them was at times without one"
     )
-    once = replace(result, summary=result.summary.assign(requests_waited=1, requests_preempted=1))
+    once = replace(result, summary=result.summary.assign(requests_queued=1, requests_preempted=1))
     assert ": 1 of 122 requests was held" in text_of("full KV caches", once)
     assert text_of("preemption", once).startswith("Once a request lost its KV cache")
     assert text_of("preemption", once).endswith("takes hardly any of the time of tokens")
@@ -222,7 +222,7 @@ def test_who_was_held_is_told_where_little_is_asked_for():
     assert "seconds on the mean of all" in finding.text
     seconds = float(finding.text.split("room, ")[1].split(" seconds")[0])
     prompts = result.iterations[result.iterations["iteration"] == 0]
-    assert seconds == pytest.approx(prompts["held_s"].mean(), rel=0.15)
+    assert seconds == pytest.approx(prompts["queued_s"].mean(), rel=0.15)
     assert "even so" not in found(offered(60, 600))["little asked for"].text
 
 

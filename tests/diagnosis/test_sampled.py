@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
-from helixlab.diagnosis.measures import facts_of, held_fraction, held_s
+from helixlab.diagnosis.measures import facts_of, held_fraction, queued_s
 from helixlab.diagnosis.steady_state import window_blocks
 from helixlab.diagnosis.text import held_for
 from helixlab.experiments.pooling import pooled_figures
@@ -57,14 +57,14 @@ def test_numbers_agree_with_the_iterations(result):
     span_s, count = last_s - first_s, len(requests)
     # Every request comes and goes, and is held and let go: so often a sample may be a step late.
     late = 4 * count * STEP_S
-    held = iterations["held_s"]
+    held = iterations["queued_s"]
     truth_s = held.groupby(iterations["request"]).sum().reindex(range(count)).fillna(0).mean()
     without = result.__class__(
         **{name: getattr(result, name) for name in result.__dataclass_fields__ if name != "iterations"},
-        iterations=iterations.drop(columns="held_s"),
+        iterations=iterations.drop(columns="queued_s"),
     )
-    assert held_s(result) / count == pytest.approx(truth_s)
-    assert held_s(without) / count == pytest.approx(truth_s, abs=2 * STEP_S)
+    assert queued_s(result) / count == pytest.approx(truth_s)
+    assert queued_s(without) / count == pytest.approx(truth_s, abs=2 * STEP_S)
     said = re.search(r"([\d.]+) seconds on the mean", held_for(result))
     assert float(said[1]) == pytest.approx(truth_s, rel=0.006, abs=1e-3)
     for finding in hx.diagnose(result):
@@ -83,7 +83,7 @@ def test_numbers_agree_with_the_iterations(result):
     moments = np.linspace(first_s, last_s, 4001)
     kept = iterations[held > 0]
     any_held = np.zeros(len(moments), bool)
-    for start_s, for_s in kept[["start_s", "held_s"]].to_numpy():
+    for start_s, for_s in kept[["start_s", "queued_s"]].to_numpy():
         any_held |= (moments >= start_s) & (moments < start_s + for_s)
     for each in (result, _without_samples(result)):
         assert held_fraction(each) == pytest.approx(any_held.mean(), abs=4 * STEP_S * 3 / span_s + 2e-3)

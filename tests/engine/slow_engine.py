@@ -154,19 +154,19 @@ class SlowEngine:
         self.source = Node("source", nic_out=coordinator.nic_out_bytes_per_s)
         self.sink = Node("sink", nic_in=coordinator.nic_in_bytes_per_s)
         self.nodes = {}
-        for held in placement.layers:
-            machine = cluster.machine_of(held.node)
+        for queued in placement.layers:
+            machine = cluster.machine_of(queued.node)
             profile = model.profile(machine.name)
-            self.nodes[held.node] = Node(
-                held.node,
-                held.first_layer,
-                held.count,
+            self.nodes[queued.node] = Node(
+                queued.node,
+                queued.first_layer,
+                queued.count,
                 machine.nic_in_bytes_per_s,
                 machine.nic_out_bytes_per_s,
-                queues={held.first_layer + step: [] for step in range(held.count)},
-                layer=held.first_layer,
-                kv_capacity=placement.kv_capacity(cluster, model, held.node),
-                limits=profile.batch_limits(held.count),
+                queues={queued.first_layer + step: [] for step in range(queued.count)},
+                layer=queued.first_layer,
+                kv_capacity=placement.kv_capacity(cluster, model, queued.node),
+                limits=profile.batch_limits(queued.count),
                 prompt_s=profile.prompt_table_s.tolist(),
                 decode_s=profile.decode_table_s.tolist(),
             )

@@ -75,7 +75,7 @@ def test_the_caches_at_any_moment(system, scheduler, requests, policy, duration_
     )
     result, state = simulate(*system, scheduler=scheduler, workload=workload, execution=policy)
     done, most, reserved = (np.zeros(len(state.nodes), np.int64) for _ in range(3))
-    for request in np.flatnonzero((state.requests["in_use"] == 1) & (state.requests["held"] == 0)):
+    for request in np.flatnonzero((state.requests["in_use"] == 1) & (state.requests["queued"] == 0)):
         entry = state.requests[request]
         for hop in range(entry["hops"]):
             link = state.links[state.pipelines[request, hop]]

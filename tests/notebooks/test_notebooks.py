@@ -325,7 +325,7 @@ def test_05_offline_simulation(notebooks: dict[str, Path], folder: Path) -> None
     assert methods.loc["separate", "max_flow_tokens_per_s"] == pytest.approx(582.017802, abs=1e-6)
     rules = table(folder, "offline_on_full").set_index("on_full")
     assert list(rules.index) == ["wait", "drop"]
-    assert rules.loc["wait", "requests_dropped"] == rules.loc["drop", "requests_waited"] == 0
+    assert rules.loc["wait", "requests_dropped"] == rules.loc["drop", "requests_queued"] == 0
     assert rules.loc["wait", "decode_tokens_per_s"] == methods.loc["helix", "decode_tokens_per_s"]
     assert len(table(folder, "offline_node_use")) == 24
     # The notebook's own policy makes smaller batches: more work for the nodes, fewer tokens, later.

@@ -90,7 +90,7 @@ def test_a_sender_in_the_middle_without_links_is_not_sent_to():
     sent = paper.links.set_index(["sender", "receiver"])["tokens_per_s"]
     assert sent["source", first] == 0
     assert sum(sent["source", node] for node in others[wide:-3]) > 0
-    assert paper.summary["requests_refused"].item() == paper.timeline["held"].iloc[-1] == 0
+    assert paper.summary["requests_refused"].item() == paper.timeline["queued"].iloc[-1] == 0
     assert decode_tokens_per_s(hx.simulate(*system, workload=workload)) > 1.5 * decode_tokens_per_s(paper)
 
 

@@ -179,7 +179,7 @@ def test_the_table_it_prints(capsys):
         known = timeline.loc[result.summary["start_s"].item() + int(time)] if int(time) < 80 else None
         if known is not None:
             assert [int(in_flight), int(held), int(finished)] == known[
-                ["in_flight", "held", "finished"]
+                ["in_flight", "queued", "finished"]
             ].tolist()
             assert float(prompts) == pytest.approx(known["prompt_tokens_per_s"], abs=0.06)
             assert float(decodes) == pytest.approx(known["decode_tokens_per_s"], abs=0.06)
