@@ -6,7 +6,8 @@ cluster* is written for one placement: machines described node by node, directed
 the KV capacity of every node. Its nodes are called ``compute_node_2`` and so on, numbered from an offset.
 
 A value in these files is a product of numbers and units (``1250.0 * mbps``), a list of integers and quoted
-names (``['source', 1, 2]``), or a name (``A100``, ``"A100"``). A small grammar reads them; nothing is evaluated.
+names (``['source', 1, 2]``), or a name (``A100``, ``"A100"``). A small grammar reads them; nothing is
+evaluated.
 """
 
 from __future__ import annotations

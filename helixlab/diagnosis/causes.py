@@ -112,7 +112,8 @@ def little_asked_for(case: Case) -> Told:
         held = f"; even so {who} held for want of room{held_for(case.result)}"
     asked = f"Only {number(facts.offered_tokens_per_s)} tokens per second were asked for"
     return Told(
-        f"{asked if facts.offered_tokens_per_s > 0 else 'No request came in the window'}, and the maximum flow"
+        f"{asked if facts.offered_tokens_per_s > 0 else 'No request came in the window'}, and the maximum"
+        " flow"
         f" is {number(facts.flow_tokens_per_s)}{held}",
         _ask_for_more(case),
         {"offered_tokens_per_s": facts.offered_tokens_per_s, "requests_queued": waited},

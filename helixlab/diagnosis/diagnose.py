@@ -291,7 +291,8 @@ def _saturated(result: Result, facts: Facts) -> Iterator[Finding]:
         "saturated",
         max(stay, late),
         f"More is asked for than can be served: {percent(stay)} of the requests that come stay in the queue."
-        f" {sentence(counted(half, 'request was', 'requests were'))} in flight at half time, {end} at the end;"
+        f" {sentence(counted(half, 'request was', 'requests were'))} in flight at half time, {end} at"
+        " the end;"
         f" the last one ended {counted(behind_s, 'second', 'seconds')} after {what}.",
         "Latencies grow with the length of such a run; lower the rate, helixlab.goodput finds the largest.",
         {

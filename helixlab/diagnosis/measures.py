@@ -135,7 +135,7 @@ def node_means(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def queued_s(result: Result) -> float:
-    """Seconds that all requests of the run together were held at the coordinator; NaN if that is not known."""
+    """Seconds that all requests of the run together were queued at the coordinator; NaN if not known."""
     if "queued_s" in result.iterations and not result.summary["requests_in_flight"].item():
         return float(result.iterations["queued_s"].sum())
     timeline = result.timeline
@@ -166,7 +166,7 @@ class Facts:
     processed_tokens_per_s : float
         Prompt and decode tokens of the iterations that ended.
     served_tokens_per_s : float
-        The same, with no more prompts than belong to the decodes, or to requests that finished: while a system
+        The same, with no more prompts than belong to the decodes or to finished requests: while a system
         fills up, or more is asked for than it can serve, prompts run ahead.
     flow_tokens_per_s, bound_tokens_per_s : float
         The maximum flow of the placement, and the upper bound for any.
@@ -321,7 +321,7 @@ def _preempted_tokens(result: Result) -> float:
 def _with_decodes(result: Result) -> float:
     """Decode tokens/s, and those of the prompts that belong to them.
 
-    By the mean lengths of all requests, or by the requests that finished in the window, if that is more: where
+    By the mean lengths of all requests, or by those that finished in the window, if that is more: where
     lengths change on the way, the means are of other requests than those that are served.
     """
     row, requests = result.summary.iloc[0], result.requests
@@ -421,7 +421,7 @@ def held_fraction(result: Result) -> float:
 def _held_part(result: Result) -> float:
     """Part of the window in which one request or more was held, by the iterations.
 
-    A request is held when it arrives. For one that is held again after a preemption the time is put too early.
+    A request is queued when it arrives. For one queued again after a preemption the time is put too early.
     """
     first_s, last_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
     held = result.iterations[result.iterations["queued_s"] > 0].sort_values("start_s")

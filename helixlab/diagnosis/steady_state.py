@@ -1,7 +1,7 @@
 """Whether a run had settled in its window, and whether it could have gone on like that.
 
-Both are read off the requests in flight and the tokens decoded in blocks of equal length, so that runs side by
-side, such as separate pipelines, are judged by their sums.
+Both are read off the requests in flight and the tokens decoded in blocks of equal length, so that runs side
+by side, such as separate pipelines, are judged by their sums.
 """
 
 from __future__ import annotations

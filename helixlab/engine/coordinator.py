@@ -144,7 +144,7 @@ def retry_queued(state, choose, on_start, on_finish):
 
 @inlined
 def gather(state, row, on_finish):
-    """A work item is back at the coordinator: with the last one of an iteration, go on or let the request go."""
+    """Take in a work item that is back; with the last one of an iteration, go on or let the request go."""
     run = state.run[0]
     request = state.work_items[row].request
     entry = state.requests[request]

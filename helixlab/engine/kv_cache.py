@@ -32,7 +32,7 @@ KV_NEVER = 2
 
 @inlined
 def reserve_kv(state, node, row, on_finish):
-    """Take the room a work item needs on this node for all its layers; a first chunk does so for its prompt."""
+    """Reserve the KV cache a work item needs on this node; a first chunk does so for its whole prompt."""
     entry = state.nodes[node]
     item = state.work_items[row]
     if item.kv_reserved:

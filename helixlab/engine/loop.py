@@ -72,7 +72,7 @@ def draw_request(state: Any, due_s: float) -> None:
 
 @inlined
 def _arrive(state, row):
-    """A work item reaches the end of its link: a node, or the coordinator, which gathers what comes at once."""
+    """Take a work item off its link: to a node, or to the coordinator, which gathers what comes at once."""
     run = state.run[0]
     item = state.work_items[row]
     queue = state.links[item.link].queue

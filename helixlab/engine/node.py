@@ -62,7 +62,7 @@ def _following(entry, row):
 
 @inlined
 def start_batch(state, node, admits, on_finish):
-    """If the node is free, form a batch from its current queue, or the next that has a work item that fits."""
+    """Form a batch on a free node, from its current queue or the next with a work item that fits."""
     entry = state.nodes[node]
     if entry.busy or entry.queues == 0:
         return

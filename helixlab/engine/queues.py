@@ -125,7 +125,7 @@ WAKE = 5
 
 @inlined
 def follow(runs, followups, what, subject):
-    """Note something to be done at this instant; `subject` is a node, request or work item, none for GATHER."""
+    """Note something to do at this instant; `subject` is a node, request or work item, none for GATHER."""
     run = runs[0]
     entry = followups[run.followups_end]
     entry.what = what

@@ -1,8 +1,8 @@
 """What the engine records as it runs: the timeline, and where the time of every iteration goes.
 
-A row of the timeline is written every sample step. For the breakdown, every work item carries a mark: the time
-up to which its time has been attributed. Whatever happens to it next attributes the time since the mark to
-what it was doing and moves the mark on, so that the parts add up to the latency in every case.
+A row of the timeline is written every sample step. For the breakdown, every work item carries a mark: the
+time up to which its time has been attributed. Whatever happens to it next attributes the time since the
+mark to what it was doing and moves the mark on, so that the parts add up to the latency in every case.
 """
 
 from __future__ import annotations

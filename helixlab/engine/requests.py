@@ -1,4 +1,4 @@
-"""The life of a work item: drawn from the workload, queued, preempted, and at last finished, dropped or refused."""
+"""The life of a request: drawn, queued, preempted, and at last finished, dropped or refused."""
 
 from __future__ import annotations
 

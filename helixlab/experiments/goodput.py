@@ -1,4 +1,4 @@
-"""Goodput: the requests per second that are served within latency objectives, and the rate sweeps behind it."""
+"""Goodput: requests per second served within latency objectives, and the rate sweeps behind it."""
 
 from __future__ import annotations
 
@@ -403,7 +403,8 @@ def goodput(
                 part = _attainment(tried[rate])
                 if math.isnan(part) and len(path) == 1:
                     raise WorkloadError(
-                        f"no request arrives in the window at {rate:g} tokens/s: simulate longer (duration_s),"
+                        f"no request arrives in the window at {rate:g} tokens/s: simulate longer"
+                        " (duration_s),"
                         " or start the search higher with most_tokens_per_s"
                     )
                 bracket = bracket.after(rate, met=part >= objective.attainment)

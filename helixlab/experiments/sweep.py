@@ -333,9 +333,9 @@ def sweep(
         also its limits, for workload what it consists of), ``seed``, the columns of `Result.summary`; online
         what the queue did (load, growth_per_s, arrivals_per_s); with samples enough how the window moved
         (in_flight_mean, in_flight_drift, throughput_drift, trend; for both see
-        `helixlab.diagnosis.steady_state`); and ``error``: None, or what went wrong with this run, whose figures
-        are then NaN. What has the name of a bundled thing and another content is shown with its content hash;
-        different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
+        `helixlab.diagnosis.steady_state`); and ``error``: None, or what went wrong with this run, whose
+        metrics are then NaN. What has the name of a bundled thing and another content is shown with its
+        content hash; different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class Model:
         Machine types this model was measured on.
     kv_bytes_per_token_layer : float, optional
         Bytes of the KV cache of one token in one layer; by default two activations (keys and values
-        of every attention head), which grouped-request attention makes smaller.
+        of every attention head), which grouped-query attention makes smaller.
 
     Examples
     --------

@@ -479,7 +479,9 @@ def memory_misfit(
         amounts += f"; the KV cache is that of the profile, which is for {other}"
         mends = "give the model a profile with the kv_blocks of this memory, or correct its vram_bytes"
     if token_layer_bytes == 2 * model.activation_bytes:
-        mends += " (with grouped-request attention also the model's kv_bytes_per_token_layer, two activations here)"
+        mends += (
+            " (with grouped-query attention also the model's kv_bytes_per_token_layer, two activations here)"
+        )
     return f"{amounts}; {mends}"
 
 

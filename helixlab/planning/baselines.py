@@ -1,4 +1,4 @@
-"""The baselines: Petals, SWARM, one pipeline for each machine type, and pipelines of nodes as alike as can be."""
+"""The baselines: Petals, SWARM, separate pipelines by machine type, and homogeneous pipelines."""
 
 from __future__ import annotations
 

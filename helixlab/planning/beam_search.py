@@ -1,11 +1,11 @@
-"""Beam search over placements, layer by layer: is a flow within reach?
+"""Beam search over placements, layer by layer, which finds out whether a flow is within reach.
 
 The layers are swept from the first to the last. A state is what is in use at a layer (blocks by their last
 layer) and how many nodes of each kind are left; how the layers before were served does not matter. Wherever
 a layer would not reach the flow, blocks that begin there are added, in every way that makes sense. What a
-state has wasted so far is known exactly from the prices (`helixlab.planning.prices`): its slack is the layers
-for which all that is left can still pay, less those still to come. A state without slack is given up, which
-loses no placement; at each layer only the states with the most slack go on, which may.
+state has wasted so far is known exactly from the prices (`helixlab.planning.prices`): its slack is the
+layers for which all that is left can still pay, less those still to come. A state without slack is given
+up, which loses no placement; at each layer only the states with the most slack go on, which may.
 
 So a search that never had to drop a state for lack of space proves that there is no placement.
 """

@@ -1,11 +1,11 @@
 """Planning for throughput: predicted for many placements, simulated for the best.
 
-The maximum flow leaves out how long requests are under way and how many fit into the KV caches. Here placements
-are annealed on the predicted throughput (`helixlab.planning.prediction`). That errs by some percent, and a search
-finds where it errs upwards, so a prediction only proposes: the simulator decides. Candidates also divide the
-cluster into groups of nodes that each serve the whole model, with nothing passed between them: a pipeline of quick
-nodes answers sooner than one in which quick and slow ones take turns, and a request that has begun in it never
-comes to a slow node whose KV cache is full.
+The maximum flow leaves out how long requests are under way and how many fit into the KV caches. Here
+placements are annealed on the predicted throughput (`helixlab.planning.prediction`). That errs by some
+percent, and a search finds where it errs upwards, so a prediction only proposes: the simulator decides.
+Candidates also divide the cluster into groups of nodes that each serve the whole model, with nothing passed
+between them: a pipeline of quick nodes answers sooner than one in which quick and slow ones take turns, and
+a request that has begun in it never comes to a slow node whose KV cache is full.
 """
 
 from __future__ import annotations

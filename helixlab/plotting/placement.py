@@ -1,4 +1,4 @@
-"""A cluster and a placement as pictures: nodes by region and their links, and which node holds which layers."""
+"""A cluster and a placement as pictures: nodes by region, links, and the layers of each node."""
 
 from __future__ import annotations
 

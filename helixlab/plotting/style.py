@@ -1,4 +1,4 @@
-"""One look for all figures: the style file, fonts, labels, and fixed colours and order of methods and machines."""
+"""One look for all figures: style file, fonts, labels, fixed colours and order of methods and machines."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
     DataFrame
         Columns: method, placement, placement_hash, scheduler, seed (of several runs: each once, with a plus
         between), runs, partial (whether one of them was stopped), decode_tokens_per_s,
-        max_flow_tokens_per_s, requests_fed, requests_finished, requests_waited, requests_dropped, and for prompt
-        and decode latency the mean and percentiles, as in
-        `Result.summary`. Methods in the order in which figures show them.
+        max_flow_tokens_per_s, requests_fed, requests_finished, requests_queued,
+        requests_dropped, and for prompt and decode latency the mean and percentiles, as in `Result.summary`.
+        Methods in the order in which figures show them.
 
     Examples
     --------

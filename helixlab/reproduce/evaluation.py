@@ -129,7 +129,7 @@ def _number(figure: str) -> str:
 VARIANTS: Final = ("same-requests", "wait", "long")
 """In which published scenarios are run once more; `evaluate` says what they are."""
 FAVOURED: Final = 0.02
-"""Part by which dropping may move the mean input of the requests that are let in, before it has to be said."""
+"""Part by which dropping may move the mean input of admitted requests before it has to be said."""
 
 
 @dataclass(frozen=True)

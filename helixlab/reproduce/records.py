@@ -1,4 +1,4 @@
-"""Where notebooks write until they have ended, what finished ones left behind, and whether it is still what they would make."""
+"""Records of finished notebooks, which tell whether they are still up to date, and where notebooks write."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def _span_s(workload: Workload) -> float:
 
 
 def _came_s(workload: Workload) -> float:
-    """From the start to the last arrival: where requests are given they all arrive, whatever the window is."""
+    """From the start to the last arrival: given requests all arrive, whatever the window is."""
     if workload.online and workload.requests is not None:
         return float(workload.requests["arrival_s"].iloc[-1])
     return _span_s(workload)

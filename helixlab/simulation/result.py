@@ -84,8 +84,8 @@ class Result(ByContent):
     Samples are taken every ``sample_step_s`` from the start to the end of the window, or of the run, if that
     is later. Of a stretch in which nothing happens three rows are kept: the first sample in it, the next, and
     the last. All that are left out equal the row before, so weigh rows by the time to the next one for means
-    over time. ``requests_outside_window`` of the summary counts requests that came, online, before or after the
-    measured window; in the warm-up, for instance.
+    over time. ``requests_outside_window`` of the summary counts requests that came, online, before or after
+    the measured window; in the warm-up, for instance.
     Every table has `origin` in its ``attrs``, which goes with what is made of that table alone.
     The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
     with the run if that was during the warm-up.
@@ -210,7 +210,7 @@ class Result(ByContent):
             "records"
         )
         plain["provenance"] = self.provenance
-        return json_ready(plain)
+        return dict(json_ready(plain))
 
     @staticmethod
     def check_target(folder: str | os.PathLike[str]) -> None:

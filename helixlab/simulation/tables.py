@@ -143,8 +143,9 @@ def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
 
 
 def _in_flight(recording: Recording) -> NDArray[np.void]:
-    requests = recording.state.requests
-    return requests[requests["in_use"] == 1]
+    requests: NDArray[np.void] = recording.state.requests
+    in_flight: NDArray[np.void] = requests[requests["in_use"] == 1]
+    return in_flight
 
 
 def _outside_window(recording: Recording, requests: pd.DataFrame) -> int:

@@ -140,7 +140,7 @@ class TestOfResults:
         assert labels == ["stable", "overloaded"]
 
     def test_the_length_of_a_run_does_not(self):
-        """A rate that the system bears for hours, in runs that end before all requests have come to theirs."""
+        """A rate that the system bears for hours, in runs that end before all requests have."""
         system = [hx.load_cluster("geo24"), hx.load_model("llama-2-70b")]
         placement = hx.load_placement("geo24/llama-2-70b/helix")
         labels = [

@@ -173,7 +173,7 @@ class TestMemory:
         check_placement(GOOD, CLUSTER, model)  # two activations are right for LLaMA-1
         large = load_model("llama-2-70b")
         placement = load_placement("single24/llama-2-70b/helix")
-        with pytest.raises(PlacementError, match="grouped-request attention also the model's kv_bytes_per"):
+        with pytest.raises(PlacementError, match="grouped-query attention also the model's kv_bytes_per"):
             check_placement(
                 placement, load_cluster("single24"), replace(large, kv_bytes_per_token_layer=None)
             )
