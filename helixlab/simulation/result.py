@@ -146,6 +146,57 @@ class Result(ByContent):
         )
 
     @property
+    def metrics(self) -> pd.Series:
+        """Numbers and names of the run, by name: the one row of `summary`.
+
+        Examples
+        --------
+        >>> import helixlab as hx
+        >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+        >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+        >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=60, rng=0))
+        >>> result.metrics["requests_dropped"]
+        0
+        """
+        return self.summary.iloc[0]
+
+    @property
+    def window_s(self) -> tuple[float, float]:
+        """Start and end of the measured window, in simulated seconds."""
+        return float(self.metrics["window_start_s"]), float(self.metrics["window_end_s"])
+
+    def in_window(self, table: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
+        """Rows of a table of this result that fall into the measured window, its ends included.
+
+        Parameters
+        ----------
+        table : DataFrame
+            For instance `iterations`, `requests` or `timeline`.
+        by : str, optional
+            Column with the time that counts; by default ``time_s`` where there is one, else ``end_s``.
+
+        Returns
+        -------
+        DataFrame
+
+        Raises
+        ------
+        SimulationError
+            The table has no such column.
+        """
+        column = by if by is not None else "time_s" if "time_s" in table else "end_s"
+        if column not in table:
+            raise SimulationError(
+                f"the table has no column {column!r}; it has {', '.join(map(str, table))}, name one with by"
+            )
+        return table[table[column].between(*self.window_s)]
+
+    @property
+    def serving_nodes(self) -> pd.DataFrame:
+        """Rows of `nodes` that hold layers."""
+        return self.nodes[self.nodes["end_layer"] > self.nodes["first_layer"]]
+
+    @property
     def origin(self) -> str:
         """What ran, in one line: whether it is partial, names with content hashes, workload, seed, versions.
 
