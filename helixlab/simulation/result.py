@@ -155,7 +155,7 @@ class Result(ByContent):
         >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
         >>> placement = hx.load_placement("small10/llama-1-30b/helix")
         >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=60, rng=0))
-        >>> result.metrics["requests_dropped"]
+        >>> int(result.metrics["requests_dropped"])
         0
         """
         return self.summary.iloc[0]
