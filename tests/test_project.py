@@ -26,7 +26,9 @@ TOP_LEVEL = {
     "pyproject.toml",
     "Makefile",
     "README.md",
+    "CHANGELOG.md",
     "CITATION.cff",
+    "CONTRIBUTING.md",
     "LICENSE",
 }
 HIDDEN = {".ci", ".gitignore", ".gitattributes"}
