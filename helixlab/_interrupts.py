@@ -10,7 +10,7 @@ from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Final
 
-__all__ = ["CtrlC", "ctrl_c_at_once", "hearing_ctrl_c", "loaded"]
+__all__ = ["CtrlC", "ctrl_c_at_once", "hearing_ctrl_c", "loaded", "whole_imports"]
 
 ENOUGH: Final = 3
 """So often pressed it is heard at once, as something may hang."""
@@ -63,22 +63,29 @@ class _Waiting(CtrlC):
         self.times += 1
 
 
+@contextmanager
+def whole_imports() -> Iterator[None]:
+    """Let Ctrl-C wait until the imports in the block are complete.
+
+    A package whose import was cut short cannot be imported again until Python is restarted.
+    """
+    waiting = _Waiting()
+    with _handled(waiting, instead_of=signal.default_int_handler):
+        yield
+    if waiting.pressed:
+        raise KeyboardInterrupt
+
+
 def loaded(name: str) -> ModuleType:
     """Import a module; Ctrl-C waits until it is there.
-
-    A package that is cut short while it is imported cannot be imported again until Python is restarted.
 
     Examples
     --------
     >>> loaded("helixlab.units").__name__
     'helixlab.units'
     """
-    waiting = _Waiting()
-    with _handled(waiting, instead_of=signal.default_int_handler):
-        module = import_module(name)
-    if waiting.pressed:
-        raise KeyboardInterrupt
-    return module
+    with whole_imports():
+        return import_module(name)
 
 
 @contextmanager

@@ -26,7 +26,9 @@ TOP_LEVEL = {
     "pyproject.toml",
     "Makefile",
     "README.md",
+    "CHANGELOG.md",
     "CITATION.cff",
+    "CONTRIBUTING.md",
     "LICENSE",
 }
 HIDDEN = {".ci", ".gitignore", ".gitattributes"}
@@ -41,6 +43,7 @@ LEVELS = [
         "_io",
         "_html",
         "_interrupts",
+        "_lazy",
         "_memory",
         "_naming",
         "_parents",
@@ -79,7 +82,7 @@ OWNERS = {
 }
 
 # The few packages whose module has another name than the distribution would be listed here.
-DISTRIBUTION_OF_MODULE: dict[str, str] = {}
+DISTRIBUTION_OF_MODULE: dict[str, str] = {"lazy_loader": "lazy-loader"}
 PYPI_NAME_OF_CONDA_NAME: dict[str, str] = {}
 
 RUNS_WHAT_A_FILE_HOLDS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
