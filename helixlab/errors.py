@@ -18,11 +18,13 @@ __all__ = [
     "FlowError",
     "HelixlabError",
     "ModelError",
+    "NotebookError",
     "OutOfMemoryError",
     "PlacementError",
     "SchedulingError",
     "SimulationError",
     "SolverError",
+    "SweepError",
     "UnknownNameError",
     "WorkloadError",
     "memory_for",
@@ -67,6 +69,14 @@ class ContentError(HelixlabError):
 
 class WorkloadError(HelixlabError):
     """A workload holds requests that make no sense or cannot be served."""
+
+
+class SweepError(HelixlabError):
+    """A sweep is asked for something impossible, or cannot go on."""
+
+
+class NotebookError(HelixlabError):
+    """A notebook is missing, does not take the parameters, or fails."""
 
 
 class SimulationError(HelixlabError):

@@ -32,10 +32,10 @@ from helixlab._parents import work_for
 from helixlab._progress import bar
 from helixlab._validation import as_jobs
 from helixlab.cluster import Cluster
-from helixlab.errors import FileFormatError, SimulationError
+from helixlab.errors import FileFormatError, SimulationError, SweepError
 from helixlab.execution import Execution
 from helixlab.experiments.objectives import Objective, latency_figures
-from helixlab.experiments.statistics import DRIFTS, SweepError, load_figures, trend_figures
+from helixlab.experiments.statistics import DRIFTS, load_figures, trend_figures
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from helixlab._io import NO_ROOM, replacing, write_text
 from helixlab._parents import end_with
-from helixlab.reproduce.notebooks import NotebookError
+from helixlab.errors import NotebookError
 
 __all__ = ["main", "no_room", "papermill_or_error", "run_notebook"]
 

@@ -8,9 +8,8 @@ import pytest
 
 import helixlab as hx
 from helixlab._data import read_table
-from helixlab.errors import UnknownNameError
+from helixlab.errors import SweepError, UnknownNameError
 from helixlab.experiments.pooling import pooled_figures, pooled_runs
-from helixlab.experiments.sweep import SweepError
 from helixlab.reproduce.comparison import (
     beside_published,
     flows_beside_published,
