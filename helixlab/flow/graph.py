@@ -107,7 +107,7 @@ def flow_graph(
     """
     graph = nx.DiGraph()
     edge_bytes = model.token_bytes
-    inner_bytes = model.token_bytes + model.activation_bytes
+    inner_bytes = model.inner_link_bytes_per_token
     position: dict[End, int] = {held.node: p for p, held in enumerate(placement.layers)}
     sent_to: dict[End, list[End]] = {}
     received_from: dict[End, list[End]] = {}
@@ -130,8 +130,8 @@ def flow_graph(
         add(start, end, throughput, "compute", node, node)
         add(end, out, machine.nic_out_bytes_per_s / bytes_out, "network card", node, node)
     for sender, receiver in placement.links:
-        token_bytes = edge_bytes if sender == SOURCE or receiver == SINK else inner_bytes
-        capacity = cluster.link(sender, receiver).bandwidth_bytes_per_s / token_bytes
+        bandwidth = cluster.link(sender, receiver).bandwidth_bytes_per_s
+        capacity = bandwidth / model.link_bytes_per_token(sender, receiver)
         add(*link_edge(position, sender, receiver), capacity, "link", sender, receiver)
     names: dict[int, tuple[str, End, End]] = {
         SOURCE_VERTEX: ("source", SOURCE, SOURCE),

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab._validation import plain, shown
+from helixlab.cluster import SINK, SOURCE
 from helixlab.errors import ModelError, UnknownNameError
 from helixlab.model.profile import MachineProfile, check_number, check_whole
 
@@ -93,6 +94,26 @@ class Model:
         return type(self), tuple(
             dict(self.profiles) if f.name == "profiles" else getattr(self, f.name) for f in fields(self)
         )
+
+    @property
+    def inner_link_bytes_per_token(self) -> float:
+        """Bytes of one token on a link between two nodes: its id and its activation."""
+        return self.token_bytes + self.activation_bytes
+
+    def link_bytes_per_token(self, sender: int | str, receiver: int | str) -> float:
+        """Return the bytes of one token on a link.
+
+        Links of the coordinator carry token ids alone, links between two nodes activations as well.
+
+        Examples
+        --------
+        >>> from helixlab.model import load_model
+        >>> model = load_model("llama-2-70b")
+        >>> model.link_bytes_per_token("source", 3), model.link_bytes_per_token(3, 7)
+        (2.0, 16386.0)
+        """
+        at_coordinator = sender == SOURCE or receiver == SINK
+        return self.token_bytes if at_coordinator else self.inner_link_bytes_per_token
 
     def profile(self, machine: str) -> MachineProfile:
         """The profile of a machine type.
