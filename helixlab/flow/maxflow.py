@@ -247,18 +247,17 @@ def _frame(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFr
 def _minimum_cut(
     graph: nx.DiGraph, edge_flow: Mapping[int, Mapping[int, float]], value: float
 ) -> list[tuple[Any, ...]]:
-    """Edges from what the source still reaches in the residual graph to what it does not."""
+    """List the edges from what the source reaches in the residual network to the rest."""
     scale = value if _is_wide(graph) else max(data["capacity"] for _, _, data in graph.edges(data=True))
     tolerance = 1e-12 * scale
-    reached, frontier = {SOURCE_VERTEX}, [SOURCE_VERTEX]
-    while frontier:
-        a = frontier.pop()
-        onward = [b for b in graph.successors(a) if graph[a][b]["capacity"] - edge_flow[a][b] > tolerance]
-        back = [b for b in graph.predecessors(a) if edge_flow[b][a] > tolerance]
-        for b in onward + back:
-            if b not in reached:
-                reached.add(b)
-                frontier.append(b)
+    residual = nx.DiGraph()
+    residual.add_node(SOURCE_VERTEX)
+    for a, b, capacity in graph.edges(data="capacity"):
+        if capacity - edge_flow[a][b] > tolerance:
+            residual.add_edge(a, b)
+        if edge_flow[a][b] > tolerance:
+            residual.add_edge(b, a)
+    reached = nx.descendants(residual, SOURCE_VERTEX) | {SOURCE_VERTEX}
     return [
         (data["kind"], data["sender"], data["receiver"], data["capacity"])
         for a, b, data in graph.edges(data=True)

@@ -8,9 +8,10 @@ sender, that leaves out all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -110,7 +111,10 @@ def links_left_out(on_link: Mapping[tuple[End, End], float], rule: str = RELATIV
         flow = np.fromiter((on_link[link] for link in links), float, len(links))
         small = _relatively_small(flow) if rule == RELATIVE else _below_paper_share(flow)
         left_out.update(link for link, is_small in zip(links, small.tolist(), strict=True) if is_small)
-    leads_on = _leading_to_the_sink(link for link in on_link if link not in left_out)
+    graph: nx.DiGraph[End] = nx.DiGraph()
+    graph.add_node(SINK)
+    graph.add_edges_from(link for link in on_link if link not in left_out)
+    leads_on = nx.ancestors(graph, SINK) | {SINK}
     return left_out | {link for link in on_link if link[1] not in leads_on}
 
 
@@ -133,21 +137,6 @@ def _relatively_small(flow: NDArray[np.float64]) -> NDArray[np.bool_]:
     left_out = ~with_flow
     left_out[np.flatnonzero(with_flow)[rising]] = np.logical_and.accumulate(small)
     return left_out
-
-
-def _leading_to_the_sink(links: Iterable[tuple[End, End]]) -> set[End]:
-    """Ends from which these links lead to the sink, and the sink."""
-    senders: dict[End, list[End]] = {}
-    for sender, receiver in links:
-        senders.setdefault(receiver, []).append(sender)
-    reached: set[End] = {SINK}
-    frontier: list[End] = [SINK]
-    while frontier:
-        for sender in senders.get(frontier.pop(), []):
-            if sender not in reached:
-                reached.add(sender)
-                frontier.append(sender)
-    return reached
 
 
 def table_of_links(on_link: Mapping[tuple[End, End], float], links: set[tuple[End, End]]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
+import networkx as nx
 import pandas as pd
 
 from helixlab._equality import ByContent
@@ -548,17 +549,10 @@ def _check_links(placement: Placement, cluster: Cluster, model: Model) -> None:
 
 
 def _check_path(placement: Placement, cluster: Cluster, model: Model) -> None:
-    onward: dict[End, list[End]] = {}
-    for sender, receiver in placement.links:
-        onward.setdefault(sender, []).append(receiver)
-    seen: set[End] = {SOURCE}
-    frontier: list[End] = [SOURCE]
-    while frontier:
-        for receiver in onward.get(frontier.pop(), []):
-            if receiver not in seen:
-                seen.add(receiver)
-                frontier.append(receiver)
-    if SINK not in seen:
+    graph: nx.DiGraph[End] = nx.DiGraph()
+    graph.add_nodes_from((SOURCE, SINK))
+    graph.add_edges_from(placement.links)
+    if not nx.has_path(graph, SOURCE, SINK):
         raise PlacementError(
             f"placement {placement.name!r} has no path from source to sink over its links; check that cluster"
             f" {cluster.name!r} links the nodes that hold neighbouring layers"
