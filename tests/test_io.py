@@ -1,4 +1,4 @@
-"""Files of any kind: what is in them is read right, or refused in one line, whatever happened to them."""
+"""Files of every kind: read right or refused in one line, whatever happened to them."""
 
 import csv
 import gzip
@@ -25,6 +25,7 @@ from helixlab.cluster.io import cluster_to_json
 from helixlab.errors import FileFormatError, HelixlabError
 from helixlab.experiments.runner import Store
 from helixlab.model.io import model_to_dict
+from helixlab.placement import read_placement_ini
 from helixlab.placement.io import placement_to_dict
 from helixlab.placement.placement import PlanReport
 from helixlab.reproduce.notebooks import read_notebook
@@ -80,6 +81,31 @@ def test_json_that_is_nested_deep(opened, closed):
         else:
             with pytest.raises(FileFormatError, match="mine is"):
                 parse_json(text, "mine")
+
+
+# Files that are something else than their reader expects
+
+
+def placement(path):
+    if path.suffix != ".ini":
+        return hx.load_placement(path)
+    return read_placement_ini(path, hx.load_cluster("small10"), hx.load_model("llama-1-30b"))
+
+
+@pytest.mark.parametrize("read", [hx.load_cluster, hx.load_model, placement])
+@pytest.mark.parametrize("ending", [".json", ".ini", ".txt", ""])
+@pytest.mark.parametrize(
+    "content", [None, "folder", "", b"\x00\xff\x80\x01" * 99, '{"format": ', "[]", "NaN", "[" * 100_000]
+)
+def test_files_that_are_something_else(read, ending, content, tmp_path):
+    path = tmp_path / f"thing{ending}"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(HelixlabError, match="thing") as refused:
+        read(path)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 # Valid files of all kinds, and how each is read

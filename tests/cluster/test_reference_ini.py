@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helixlab.cluster import (
@@ -500,16 +500,17 @@ class TestHostileValues:
         with pytest.raises((FileFormatError, ClusterError)):
             load_cluster(written(COMPLETE, "type=T4", f"type={value}"))
 
+    @settings(max_examples=50)
     @given(value=st.text(max_size=40))
     def test_any_text_for_a_number(self, value, tmp_path_factory):
-        path = tmp_path_factory.mktemp("fuzz") / "fuzz.ini"
+        path = tmp_path_factory.getbasetemp() / "fuzz.ini"
         path.write_text(COMPLETE.replace("12.6 * mbps", value, 1), encoding="utf-8")
         message = complaint(path)
         assert not message or "fuzz.ini" in message
 
     @given(value=st.text(st.sampled_from("0123456789.eE+-* mbpsgk[]',\"\n=#;"), max_size=30), data=st.data())
     def test_any_text_anywhere(self, value, data, tmp_path_factory):
-        path = tmp_path_factory.mktemp("fuzz") / "fuzz.ini"
+        path = tmp_path_factory.getbasetemp() / "fuzz.ini"
         text = data.draw(st.sampled_from([COMPLETE, SIMULATOR]))
         place = data.draw(st.integers(0, len(text)))
         path.write_text(text[:place] + value + text[place:], encoding="utf-8")

@@ -47,7 +47,7 @@ def test_offline_of_ones_own_requests_in_their_order_once():
 # Online
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     rate=st.floats(300, 5000),
     trace=st.sampled_from(trace_names()),
