@@ -1,4 +1,4 @@
-"""Models by name, and to and from files."""
+"""Bundled models, and model files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PROFILE: Final = tuple(f.name for f in fields(MachineProfile))
 
 
 def model_names() -> list[str]:
-    """Names of the bundled models.
+    """List the names of the bundled models.
 
     Examples
     --------
@@ -46,14 +46,14 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     UnknownNameError
-        No such bundled model.
+        There is no bundled model of this name.
     FileFormatError, ModelError
-        The file is broken, or states something impossible.
+        The file cannot be read, or states something impossible.
 
     Warns
     -----
     UserWarning
-        The model in the file has the name of a bundled one and another content.
+        The model in the file has the name of a bundled model, but another content.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
 
 
 def is_misnamed(model: Model) -> bool:
-    """Whether it bears the name of a bundled model without being that.
+    """Tell whether a model has the name of a bundled one but another content.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def is_misnamed(model: Model) -> bool:
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model with its profiles as JSON, at once: whole or not at all.
+    """Write a model with its profiles to a JSON file, as a whole or not at all.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def model_to_dict(model: Model) -> dict[str, Any]:
-    """The model as plain data, what `save_model` writes and `load_model` reads.
+    """Convert a model to plain data, as `save_model` writes it.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def _column(table: pd.DataFrame, name: str) -> tuple[Any, ...]:
 
 @contextmanager
 def _naming(source: str) -> Iterator[None]:
-    """Put the file in front of what is wrong with the model in it."""
+    """Put the name of the file in front of errors of the model in it."""
     try:
         yield
     except ModelError as error:
@@ -161,7 +161,7 @@ def _naming(source: str) -> Iterator[None]:
 
 
 def _taken(content: Any, keys: tuple[str, ...], where: str) -> Mapping[str, Any]:
-    """The values of exactly these keys."""
+    """Check that an object has exactly these keys."""
     if not isinstance(content, dict):
         raise FileFormatError(f"{where} is {shown(content)}; give an object with the keys {', '.join(keys)}")
     for key in keys:
