@@ -127,7 +127,9 @@ def _simulate_options(option: Any) -> None:
     option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
     option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
     option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
-    option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
+    option(
+        "--progress-table", type=float, default=0, metavar="S", help="print a row every S simulated seconds"
+    )
     option("--estimate", action="store_true", help="only say how long it would take and with what memory")
     option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
     option(
@@ -386,8 +388,8 @@ def _simulate(asked: argparse.Namespace) -> None:
         foretold = hx.estimate(*subject, **how)
         print_json(asdict(foretold)) if asked.json else print(foretold)
         return
-    with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
-        result = hx.simulate(*subject, **how, watch_step_s=asked.watch)
+    with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --progress-table prints
+        result = hx.simulate(*subject, **how, progress_table_step_s=asked.progress_table)
     if result.summary["partial"].item():
         asked.stopped = True
         warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
@@ -398,7 +400,7 @@ def _simulate(asked: argparse.Namespace) -> None:
         except SimulationError as error:  # a full disk costs no figures
             failure = error
     if asked.json:
-        print_json(result.figures())
+        print_json(result.to_dict())
     else:
         print_paragraph(result.origin)
         print()
