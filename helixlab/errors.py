@@ -26,6 +26,7 @@ __all__ = [
     "SolverError",
     "SweepError",
     "UnknownNameError",
+    "UsageError",
     "WorkloadError",
     "memory_for",
 ]
@@ -65,6 +66,10 @@ class SchedulingError(HelixlabError):
 
 class ContentError(HelixlabError):
     """Something's content cannot be told from one process to the next, so that it has no hash."""
+
+
+class UsageError(HelixlabError):
+    """The command line itself is wrong."""
 
 
 class WorkloadError(HelixlabError):

@@ -17,9 +17,7 @@ import pytest
 import helixlab as hx
 from helixlab import cli
 from helixlab.__main__ import main
-from helixlab.cli import SMALL_LINKS
 from helixlab.execution import EXECUTIONS
-from helixlab.flow.small_links import RULES
 from helixlab.planning import METHODS
 from helixlab.scheduling import SCHEDULERS
 
@@ -122,7 +120,6 @@ def chain(root):
 def test_names_it_states_are_those_of_the_library():
     assert set(cli.SCHEDULER_NAMES) == set(SCHEDULERS)
     assert set(cli.EXECUTION_NAMES) == set(EXECUTIONS)
-    assert SMALL_LINKS == RULES
 
 
 def test_list(capsys):
