@@ -1,6 +1,6 @@
-"""Clusters by name, and to and from files.
+"""Bundled clusters, and cluster files.
 
-helixlab's own cluster files are strict JSON, one node or link a line.
+helixlab's own cluster files are strict JSON with one node or link on each line.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def cluster_from_json(text: str, source: str) -> Cluster:
     FileFormatError
         The text is not a cluster file of this version.
     ClusterError
-        It is, but the cluster breaks an invariant.
+        It is, but the cluster in it breaks an invariant.
     """
     content = parse_json(text, source)
     check_format(content, source, "cluster", _FORMAT, _VERSION)
@@ -85,7 +85,7 @@ def _list(value: object, where: str) -> list[Any]:
 
 
 def _number(value: Any) -> Any:
-    """A float for an integer, all else as it is: the cluster refuses what is no number."""
+    """Convert an integer to a float and leave all else: the cluster refuses other values."""
     if type(value) is int:
         try:
             return float(value)
@@ -127,7 +127,7 @@ def _links(value: object, source: str) -> Iterable[Link]:
 
 
 def cluster_to_json(cluster: Cluster) -> str:
-    """The text of a cluster file.
+    """Write a cluster as the text of a cluster file.
 
     Examples
     --------
@@ -176,14 +176,14 @@ def _lines(values: Iterable[object], indent: str) -> str:
 
 
 def _short(value: Any) -> Any:
-    """1250000000 for 1250000000.0, where that is the same number when read again."""
+    """Shorten 1250000000.0 to 1250000000 where it is read as the same number."""
     if isinstance(value, str):
         return value
     return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(value)
 
 
 def _pairs(links: tuple[Link, ...]) -> list[Link] | None:
-    """The links that stand for both directions; None where the order or the figures do not allow it."""
+    """List the links that stand for both directions; None where their order or values do not allow it."""
     kept, position = [], 0
     while position < len(links):
         link = links[position]
@@ -196,7 +196,7 @@ def _pairs(links: tuple[Link, ...]) -> list[Link] | None:
 
 
 def cluster_names() -> list[str]:
-    """Names of the clusters that ship with helixlab.
+    """List the names of the clusters that ship with helixlab.
 
     Examples
     --------
@@ -213,22 +213,22 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
     Parameters
     ----------
     name_or_path : str or path
-        The name of a cluster that ships with helixlab, or the path of a file: ``.json`` as `save_cluster`
-        writes it, or ``.ini`` of the Helix paper's simulator, a complete cluster or a simulator cluster.
+        Name of a cluster that ships with helixlab, or path of a file: ``.json`` as `save_cluster` writes it,
+        or ``.ini`` of the Helix paper's simulator (a complete cluster or a simulator cluster).
 
     Raises
     ------
     UnknownNameError
-        It is neither.
+        There is no such cluster.
     FileFormatError
         The file cannot be read.
     ClusterError
-        The file can be read, but breaks an invariant of clusters.
+        The cluster in the file breaks an invariant.
 
     Warns
     -----
     UserWarning
-        The cluster in the file has the name of a bundled one and another content.
+        The cluster in the file has the name of a bundled cluster, but another content.
 
     Examples
     --------
@@ -250,7 +250,7 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
 
 
 def is_misnamed(cluster: Cluster) -> bool:
-    """Whether it bears the name of a bundled cluster without being that.
+    """Tell whether a cluster has the name of a bundled one but another content.
 
     Examples
     --------
@@ -273,7 +273,7 @@ def _bundled(name: str) -> Cluster:
 
 @cache
 def _parts_called(name: str) -> frozenset[str]:
-    """Contents of the parts of clusters that published placements bring along under this name."""
+    """Hash the parts of clusters that published placements contain under this name."""
     contents = []
     for placement in names_in("placements"):
         *folders, last = placement.split("/")
@@ -286,7 +286,7 @@ def _parts_called(name: str) -> frozenset[str]:
 
 
 def save_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:
-    """Write a cluster to a ``.json`` file, whole or not at all.
+    """Write a cluster to a ``.json`` file, as a whole or not at all.
 
     Raises
     ------

@@ -252,8 +252,8 @@ class TestCompleteCluster:
                 FileFormatError,
                 r"write 1, or add the sections \[ComputeNode-1\]",
             ),
-            ("[Link-0-1]", "[Link-0-1-2]", FileFormatError, r"section \[Link-0-1-2\] means nothing here"),
-            ("[Link-0-1]", "[DEFAULT]", FileFormatError, r"section \[DEFAULT\] means nothing here"),
+            ("[Link-0-1]", "[Link-0-1-2]", FileFormatError, r"section \[Link-0-1-2\] has no meaning here"),
+            ("[Link-0-1]", "[DEFAULT]", FileFormatError, r"section \[DEFAULT\] has no meaning here"),
             ("[Link-0-1]", "[Link-sink-1]", FileFormatError, r"\[Link-sink-1\] means nothing"),
             (
                 "[Link-0-1]",
@@ -414,11 +414,11 @@ class TestLayers:
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            ("[0, 1, 2]", "[0, 2]", "layers that follow one another"),
-            ("[0, 1, 2]", "[2, 1, 0]", "follow one another"),
-            ("[0, 1, 2]", "[0, 0, 1]", "follow one another"),
-            ("[0, 1, 2]", "[-1, 0]", "follow one another"),
-            ("[0, 1, 2]", "['source', 1]", "follow one another"),
+            ("[0, 1, 2]", "[0, 2]", "consecutive layers"),
+            ("[0, 1, 2]", "[2, 1, 0]", "consecutive layers"),
+            ("[0, 1, 2]", "[0, 0, 1]", "consecutive layers"),
+            ("[0, 1, 2]", "[-1, 0]", "consecutive layers"),
+            ("[0, 1, 2]", "['source', 1]", "consecutive layers"),
             ("[0, 1, 2]", "[0, 1.0]", "write item '1.0' as a whole number"),
             ("[0, 1, 2]", "range(3)", "write a list"),
             ("[0, 1, 2]", "[0, 1, 2,]", "write item '' as"),
@@ -432,7 +432,7 @@ class TestLayers:
             ("offset=2", "offset=two", "whole number"),
             ("offset=2", "shift=2", "no key 'offset'"),
             ("[Solution]", "[Layers]", "no section .Solution"),
-            ("[Settings]", "[More]\na=1\n[Settings]", "section .More. means nothing here"),
+            ("[Settings]", "[More]\na=1\n[Settings]", "section .More. has no meaning here"),
         ],
         ids=start,
     )
