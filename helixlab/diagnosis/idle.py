@@ -298,5 +298,5 @@ def _on_a_path(links: pd.DataFrame) -> set[Any]:
     graph: nx.DiGraph[Any] = nx.DiGraph()
     graph.add_nodes_from((SOURCE, SINK))
     graph.add_edges_from(zip(links["sender"], links["receiver"], strict=True))
-    reached = {SOURCE} | nx.descendants(graph, SOURCE)
+    reached: set[Any] = {SOURCE} | nx.descendants(graph, SOURCE)
     return reached & (nx.ancestors(graph, SINK) | {SINK})

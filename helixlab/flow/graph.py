@@ -1,8 +1,8 @@
 """The flow graph of a placement.
 
-Every node of the cluster becomes four vertices in a row (network card in, compute start, compute
-end, network card out), the coordinator two on either side; capacities are in tokens/s (Mei et al.,
-ASPLOS 2025, section 4.2).
+Every node of the cluster becomes four vertices in a row (network card in, compute start, compute end, network
+card out), and the coordinator becomes two on either side. Capacities are in tokens/s (Mei et al., ASPLOS
+2025, section 4.2).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from helixlab.placement.placement import End
 
 __all__ = ["SINK_VERTEX", "SOURCE_VERTEX", "flow_graph", "link_edge", "node_capacities", "node_edge"]
 
-# Vertices are integers, so that the algorithm visits them in the same order in every process
-# (strings are hashed differently in each). A node at position p of the placement has the four
-# vertices -4 - 4 p - 0 .. 3: in, start, end, out. Counted downwards, because the maximum flow this
-# leads to, where there are several, is the one the reference simulator's random order mostly finds.
+# Vertices are integers, so that the algorithm visits them in the same order in every process (strings are
+# hashed differently in each). A node at position p of the placement has the four vertices -4 - 4 p - 0 .. 3:
+# in, start, end, out. They count downwards because, where there are several maximum flows, this order leads
+# to the one that the random order of the reference simulator finds most often.
 SOURCE_VERTEX: Final = 0
 SINK_VERTEX: Final = -3
 _SOURCE_OUT: Final = -1
@@ -35,12 +35,12 @@ def _vertex(position: int, part: int) -> int:
 
 
 def node_edge(position: int) -> tuple[int, int]:
-    """The edge that stands for the compute of the node at this position of the placement."""
+    """Return the edge for the compute of the node at this position of the placement."""
     return _vertex(position, _START), _vertex(position, _END)
 
 
 def link_edge(position: Mapping[End, int], sender: End, receiver: End) -> tuple[int, int]:
-    """The edge that stands for a link; `position` is that of each node in the placement."""
+    """Return the edge for a link; `position` is that of each node in the placement."""
     return (
         _SOURCE_OUT if sender == SOURCE else _vertex(position[sender], _OUT),
         _SINK_IN if receiver == SINK else _vertex(position[receiver], _IN),
@@ -48,10 +48,9 @@ def link_edge(position: Mapping[End, int], sender: End, receiver: End) -> tuple[
 
 
 def node_capacities(cluster: Cluster, model: Model, placement: Placement) -> dict[int, float]:
-    """Compute throughput of every node of the placement, in tokens/s.
+    """Estimate the compute throughput of every node of the placement, in tokens/s.
 
-    Nodes that hold more layers than were measured, or state a KV capacity of their own, get the
-    estimate for exactly that.
+    For nodes with a stated KV capacity, the estimate is made for that capacity and their number of layers.
 
     Examples
     --------
@@ -80,18 +79,18 @@ def node_capacities(cluster: Cluster, model: Model, placement: Placement) -> dic
 def flow_graph(
     cluster: Cluster, model: Model, placement: Placement
 ) -> tuple[nx.DiGraph, dict[int, tuple[str, End, End]]]:
-    """The flow graph with integer vertices, and what each of its vertices stands for.
+    """Build the flow graph with integer vertices, and name its vertices.
 
     Edges carry ``capacity`` in tokens/s, ``kind`` (``"network card"``, ``"compute"``, ``"link"``),
-    ``sender`` and ``receiver``. Built in a fixed order: source, sink, nodes in the order of the
+    ``sender`` and ``receiver``. They are added in a fixed order: source, sink, nodes in the order of the
     placement, links in the order of the placement.
 
     Returns
     -------
     graph : networkx.DiGraph
-        Vertex 0 is the source, 3 the sink.
+        Flow graph; vertex 0 is the source, -3 the sink.
     names : dict of int to (str, end, end)
-        What each vertex is called, and the sender and receiver of its row: the node, or the coordinator.
+        Name of each vertex, and the sender and receiver of its row: the node, or the coordinator.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from helixlab._data import data_file, names_in
 from helixlab._io import check_format, json_ready, parse_json, read_text, write_text
-from helixlab._naming import claimed, folded, marked
+from helixlab._naming import find_namesake, fold_name, mark_name
 from helixlab._validation import LARGEST, as_whole, plain_amount, shown
 from helixlab.cluster import SINK, SOURCE
 from helixlab.cluster.io import cluster_from_json, cluster_to_json
@@ -139,7 +139,7 @@ def shown_name(placement: Placement) -> str:
     published = _published(placement.name)
     if published is None or published.content_hash == placement.content_hash:
         return placement.name
-    return marked(placement.name, placement.content_hash)
+    return mark_name(placement.name, placement.content_hash)
 
 
 def name_mismatches(
@@ -159,8 +159,8 @@ def name_mismatches(
     published = _published(placement.name)
     if not planned and published is not None and content(published) != own:
         yield f"{path} calls its placement {placement.name!r}, but {held}; {rename}"
-    stem = folded(os.path.splitext(os.path.basename(path))[0])
-    right = {folded(placement.name), *equals}
+    stem = fold_name(os.path.splitext(os.path.basename(path))[0])
+    right = {fold_name(placement.name), *equals}
     if stem in methods:
         meant = [methods[stem]]
     elif equals or placement.method in methods:
@@ -179,7 +179,7 @@ def _is_word(method: str, stem: str) -> bool:
 @cache
 def _published(name: str) -> Placement | None:
     """Return the published placement that a reader takes one of this name to be."""
-    known = claimed(name, placement_names())
+    known = find_namesake(name, placement_names())
     return None if known is None else load_placement(known)
 
 

@@ -403,7 +403,7 @@ def _check_nodes(placement: Placement, cluster: Cluster, model: Model) -> None:
         if held.end_layer > model.layers:
             raise PlacementError(
                 f"node {held.node} holds layers up to {held.end_layer}, {model.name} has {model.layers};"
-                " let it end there"
+                " end there"
             )
 
 

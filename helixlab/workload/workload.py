@@ -1,6 +1,6 @@
 """Workloads: the requests that are served, and when they are fed.
 
-Offline, the system is kept busy: requests are fed as fast as it takes them. Online, requests arrive at times of
+Offline, the system is kept busy: requests are fed as fast as it takes them. Online, they arrive at times of
 their own.
 """
 
@@ -165,7 +165,7 @@ class Workload:
         return self.trace or "own requests"
 
     def batches(self) -> Iterator[NDArray[np.float64]]:
-        """Generate the requests in the order they are fed, in arrays ``[requests, (arrival_s, input, output)]``.
+        """Generate the requests in the order of feeding, as arrays ``[request, (arrival_s, input, output)]``.
 
         Offline the arrival is 0, and requests that are not given have no end.
         """
@@ -186,7 +186,7 @@ class Workload:
 def _online_requests(
     workload: Workload, lengths: NDArray[np.float64], draw: random.Random
 ) -> NDArray[np.float64]:
-    """Draw requests over time, in the order of the reference simulator, so that a seed means the same there."""
+    """Draw requests over time, in the order of the reference simulator, so that seeds mean the same."""
     mean_requests = workload.rate_tokens_per_s * INTERVAL_S / lengths.sum(axis=1).mean()
     times: list[float] = []
     rows: list[int] = []
@@ -369,7 +369,7 @@ def _refuse_with_requests(**given: object) -> None:
 
 
 def _own_duration_s(requests: pd.DataFrame, warmup_s: float) -> float:
-    """Return the time until the last request arrives, or a little more, so that there is a window to measure."""
+    """Return the time until the last request arrives, or the least time that can be measured."""
     duration_s = max(float(requests["arrival_s"].iloc[-1]), LEAST_DURATION_S)
     if _number(warmup_s, "warmup_s", least=0, most=LONGEST_S) >= duration_s:
         raise WorkloadError(

@@ -254,7 +254,7 @@ class TestCompleteCluster:
             ),
             ("[Link-0-1]", "[Link-0-1-2]", FileFormatError, r"section \[Link-0-1-2\] has no meaning here"),
             ("[Link-0-1]", "[DEFAULT]", FileFormatError, r"section \[DEFAULT\] has no meaning here"),
-            ("[Link-0-1]", "[Link-sink-1]", FileFormatError, r"\[Link-sink-1\] means nothing"),
+            ("[Link-0-1]", "[Link-sink-1]", FileFormatError, r"\[Link-sink-1\] has no meaning"),
             (
                 "[Link-0-1]",
                 "[Link-0-2]",
@@ -275,7 +275,7 @@ class TestCompleteCluster:
                 "latency=0.25",
                 "latency=0.25\nspeed=3",
                 FileFormatError,
-                "key 'speed', value '3': leave this key out",
+                "key 'speed', value '3': leave out this key",
             ),
             ("latency=0.25", "", FileFormatError, "no key 'latency'; add it"),
             ("latency=0.25", "latency", FileFormatError, "not a readable .ini file"),
