@@ -1,7 +1,6 @@
-"""Errors a user can meet, under one base class.
+"""Errors that a user can meet, under one base class.
 
-Every message names the value that is wrong and says how to mend it, so that the command line
-can print it as it is.
+Every message names the wrong value and says how to correct it; the command line prints it as it is.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class HelixlabError(Exception):
 
 
 class FileFormatError(HelixlabError):
-    """A file is not what its reader expects: cut off, hostile, or of another kind."""
+    """A file is not what its reader expects: incomplete, hostile, or of another kind."""
 
 
 class ClusterError(HelixlabError):
@@ -45,7 +44,7 @@ class ClusterError(HelixlabError):
 
 
 class ModelError(HelixlabError):
-    """A model or its measured profile is missing or asked outside its range."""
+    """A model or its measured profile is missing, or is used outside its range."""
 
 
 class PlacementError(HelixlabError):
@@ -61,11 +60,11 @@ class FlowError(HelixlabError):
 
 
 class SchedulingError(HelixlabError):
-    """A scheduler is unknown, does not compile, or answers with something impossible."""
+    """A scheduler is unknown, does not compile, or returns an impossible answer."""
 
 
 class ContentError(HelixlabError):
-    """Something's content cannot be told from one process to the next, so that it has no hash."""
+    """A value has no hash because its content cannot be compared between processes."""
 
 
 class UsageError(HelixlabError):
@@ -73,7 +72,7 @@ class UsageError(HelixlabError):
 
 
 class WorkloadError(HelixlabError):
-    """A workload holds requests that make no sense or cannot be served."""
+    """A workload has requests that make no sense or cannot be served."""
 
 
 class SweepError(HelixlabError):
@@ -89,24 +88,24 @@ class SimulationError(HelixlabError):
 
 
 class OutOfMemoryError(HelixlabError, MemoryError):
-    """The memory that the system gives is not enough for what was asked."""
+    """A task needs more memory than the system provides."""
 
 
 @contextmanager
 def memory_for(task: str, mend: str) -> Iterator[None]:
-    """Say what was being done when memory ran out, and how to need less.
+    """Turn a MemoryError into a message that names the task and says how to need less memory.
 
     Parameters
     ----------
     task : str
-        What is done, as in ``"simulating"``.
+        Name of the task, as in ``"simulating"``.
     mend : str
-        What would need less memory.
+        Advice that would need less memory.
 
     Raises
     ------
     OutOfMemoryError
-        Instead of MemoryError.
+        Memory ran out.
 
     Examples
     --------
@@ -122,9 +121,9 @@ def memory_for(task: str, mend: str) -> Iterator[None]:
     except OutOfMemoryError:
         raise
     except MemoryError as error:
-        asked = str(error).partition(" for an array")[0]  # numpy says how much, and of what
+        asked = str(error).partition(" for an array")[0]  # the message of numpy, without its end
         amount = f" ({asked})" if asked else ""
-        clear_frames(error.__traceback__)  # what was calculated so far is a lot, and would be kept with it
+        clear_frames(error.__traceback__)  # it would keep the large arrays of the task alive
     raise OutOfMemoryError(f"memory ran out while {task}{amount}; {mend}") from None
 
 
@@ -134,11 +133,11 @@ class UnknownNameError(HelixlabError):
     Parameters
     ----------
     what : str
-        What was looked for: ``"cluster"``, ``"scheduler"`` ...
+        Kind of the name: ``"cluster"``, ``"scheduler"`` ...
     name : str
-        The name that was given.
+        Name that was given.
     known : iterable of str
-        Names that would have been right.
+        Names that are known.
 
     Examples
     --------

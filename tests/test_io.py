@@ -41,20 +41,20 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         ('{"a": "é"}'.encode("utf-16"), "it is text in UTF-16"),
         ('{"a": "é"}'.encode("utf-32"), "it is text in UTF-32"),
-        ('{"a": "é"}'.encode("latin-1"), "byte 7 is none of UTF-8"),
+        ('{"a": "é"}'.encode("latin-1"), "byte 7 is not valid UTF-8"),
         (gzip.compress(b"{}", mtime=0), "it is compressed by gzip"),
         (b"PK\x03\x04\xff", "it is a zip archive"),
     ],
 )
-def test_text_in_other_encodings(tmp_path, content, told):
+def test_text_in_other_encodings(tmp_path, content, reason):
     path = tmp_path / "mine.json"
     path.write_bytes(content)
     with pytest.raises(
-        FileFormatError, match=f"mine.json is not a UTF-8 text file .{told}.*; save it as UTF-8"
+        FileFormatError, match=f"mine.json is not a UTF-8 text file .{reason}.*; save it as UTF-8"
     ):
         read_text(path)
 

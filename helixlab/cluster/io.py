@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from helixlab._data import data_file, names_in
 from helixlab._io import check_format, parse_json, read_text, write_text
-from helixlab._naming import claimed, misnamed_in_words
+from helixlab._naming import describe_misnaming, find_namesake
 from helixlab._validation import shown
 from helixlab.cluster.cluster import Cluster, Coordinator, Link, Machine, Node, both_ways, naming
 from helixlab.cluster.reference_ini import read_cluster_ini
@@ -245,7 +245,7 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
     path = os.fspath(name_or_path)
     cluster = cluster_from_json(read_text(path), path) if ending == ".json" else read_cluster_ini(path)
     if is_misnamed(cluster):
-        warnings.warn(misnamed_in_words(path, "cluster", cluster.name), stacklevel=2)
+        warnings.warn(describe_misnaming(path, "cluster", cluster.name), stacklevel=2)
     return cluster
 
 
@@ -259,7 +259,7 @@ def is_misnamed(cluster: Cluster) -> bool:
     >>> is_misnamed(cluster), is_misnamed(replace(cluster, name="Single24"))
     (False, True)
     """
-    name = claimed(cluster.name, cluster_names())
+    name = find_namesake(cluster.name, cluster_names())
     if name is None or cluster.content_hash == _bundled(name).content_hash:
         return False
     return cluster.content_hash not in _parts_called(name)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from helixlab._data import read_table
 from helixlab._io import check_format, parse_json, read_text, write_json
-from helixlab._naming import claimed, misnamed_in_words
+from helixlab._naming import describe_misnaming, find_namesake
 from helixlab._validation import shown
 from helixlab.errors import FileFormatError, ModelError, UnknownNameError
 from helixlab.model.model import Model
@@ -68,7 +68,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
         raise UnknownNameError("model", name, known)
     model = _from_dict(parse_json(read_text(name), name), name)
     if is_misnamed(model):
-        warnings.warn(misnamed_in_words(name, "model", model.name), stacklevel=2)
+        warnings.warn(describe_misnaming(name, "model", model.name), stacklevel=2)
     return model
 
 
@@ -81,7 +81,7 @@ def is_misnamed(model: Model) -> bool:
     >>> is_misnamed(model), is_misnamed(replace(model, layers=61)), is_misnamed(replace(model, name="mine"))
     (False, True, False)
     """
-    name = claimed(model.name, model_names())
+    name = find_namesake(model.name, model_names())
     return name is not None and replace(model, name=name) != _bundled(name)
 
 
