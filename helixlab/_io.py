@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -20,6 +20,7 @@ from helixlab.errors import FileFormatError
 __all__ = [
     "DISK_FULL",
     "check_format",
+    "check_keys",
     "content_hash",
     "foreign_kind",
     "parse_json",
@@ -221,6 +222,42 @@ def check_format(content: Any, source: str, what: str, format: str, version: int
     found = content.get("version")
     if type(found) is not int or found != version:
         raise FileFormatError(f"{source} is of version {shown(found)}; this helixlab reads version {version}")
+
+
+def check_keys(content: Any, where: str, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Check that content is an object with all `keys` and no others but the `optional` ones.
+
+    Parameters
+    ----------
+    content : plain data
+        Content to check.
+    where : str
+        Name of the object in errors.
+    keys, optional : sequence of str
+        Keys that the object must have, and may have.
+
+    Raises
+    ------
+    FileFormatError
+        The content is no such object.
+
+    Examples
+    --------
+    >>> check_keys({"name": "mine"}, "model", ["name"])
+    {'name': 'mine'}
+    """
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{where} is {shown(content)}; give an object with the keys {', '.join(keys)}")
+    for key in keys:
+        if key not in content:
+            raise FileFormatError(f"{where} has no {key!r}; add it")
+    for key in content:
+        if key not in keys and key not in optional:
+            known = ", ".join((*keys, *optional))
+            raise FileFormatError(
+                f"{where} has the unknown key {shown(key)}; leave it out, known are: {known}"
+            )
+    return content
 
 
 def _likeness(content: Any) -> str:

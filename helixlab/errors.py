@@ -28,6 +28,7 @@ __all__ = [
     "UsageError",
     "WorkloadError",
     "memory_for",
+    "name_source",
 ]
 
 
@@ -36,59 +37,84 @@ class HelixlabError(Exception):
 
 
 class FileFormatError(HelixlabError):
-    """A file is not what its reader expects: incomplete, hostile, or of another kind."""
+    """Error in a file: it is incomplete, hostile, or of another kind than its reader expects."""
 
 
 class ClusterError(HelixlabError):
-    """A cluster breaks one of its invariants."""
+    """Error in a cluster, which breaks an invariant."""
 
 
 class ModelError(HelixlabError):
-    """A model or its measured profile is missing, or is used outside its range."""
+    """Error in a model or measured profile, or in its use outside its range."""
 
 
 class PlacementError(HelixlabError):
-    """A placement cannot serve the model on the cluster, or none can be planned."""
+    """Error in a placement, which cannot serve the model on the cluster, or in planning one."""
 
 
 class SolverError(HelixlabError):
-    """A program cannot be handed to the solver, or the solver fails on it."""
+    """Failure of the solver, or of handing a program to it."""
 
 
 class FlowError(HelixlabError):
-    """The flow graph has no path from source to sink."""
+    """Error in a flow graph without a path from source to sink."""
 
 
 class SchedulingError(HelixlabError):
-    """A scheduler is unknown, does not compile, or returns an impossible answer."""
+    """Error in a scheduler, which is unknown, does not compile, or returns an impossible answer."""
 
 
 class ContentError(HelixlabError):
-    """A value has no hash because its content cannot be compared between processes."""
+    """Error of hashing a value whose content cannot be compared between processes."""
 
 
 class UsageError(HelixlabError):
-    """The command line itself is wrong."""
+    """Error in the arguments of the command line."""
 
 
 class WorkloadError(HelixlabError):
-    """A workload has requests that make no sense or cannot be served."""
+    """Error in a workload, whose requests make no sense or cannot be served."""
 
 
 class SweepError(HelixlabError):
-    """A sweep is asked for something impossible, or cannot go on."""
+    """Error in the arguments of a sweep, or failure of it."""
 
 
 class NotebookError(HelixlabError):
-    """A notebook is missing, does not take the parameters, or fails."""
+    """Error in a notebook, which is missing, does not take the parameters, or fails."""
 
 
 class SimulationError(HelixlabError):
-    """A simulation was asked for something impossible."""
+    """Error in the arguments of a simulation, or failure of it."""
 
 
 class OutOfMemoryError(HelixlabError, MemoryError):
-    """A task needs more memory than the system provides."""
+    """Error of a task that needs more memory than the system provides."""
+
+
+@contextmanager
+def name_source(source: str, error: type[HelixlabError]) -> Iterator[None]:
+    """Put the name of a file in front of errors of the thing in it.
+
+    Parameters
+    ----------
+    source : str
+        Name of the file.
+    error : type
+        Type of the errors.
+
+    Examples
+    --------
+    >>> with name_source("my.json", ClusterError):
+    ...     raise ClusterError("no nodes")
+    Traceback (most recent call last):
+        ...
+    helixlab.errors.ClusterError: my.json: no nodes
+    """
+    try:
+        yield
+    except error as caught:
+        raise error(f"{source}: {caught}") from None
 
 
 @contextmanager
@@ -128,7 +154,7 @@ def memory_for(task: str, mend: str) -> Iterator[None]:
 
 
 class UnknownNameError(HelixlabError):
-    """A name is not among the known ones.
+    """Error in a name, which is not among the known ones.
 
     Parameters
     ----------

@@ -527,9 +527,9 @@ def test_an_interrupted_plan(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr("helixlab.planning.helix.regions_of", interrupt)
     assert cli.main(["plan", *SUBJECT, "--objective", "flow", "-o", str(tmp_path / "p.json")]) == 130
-    told = "helixlab: warning: interrupted; the placement is the best that was found so far"
+    warning = "helixlab: warning: interrupted; the placement is the best that was found so far"
     output = capsys.readouterr()
-    assert output.err.count(told) == 1
+    assert output.err.count(warning) == 1
     assert "small10/llama-1-30b/helix (interrupted)" in output.out
     assert hx.load_placement(tmp_path / "p.json").report.status == "interrupted"
 
@@ -602,19 +602,19 @@ def test_explain(tmp_path, capsys):
     findings = hx.diagnose(hx.load_result(tmp_path / "run"))
     for at, finding in enumerate(findings, 1):
         assert f"{at}. {finding.cause} (cost {finding.cost:.1%})" in printed
-    told = " ".join(printed.split())
-    assert all(finding.text in told and finding.suggestion in told for finding in findings)
-    assert "keep_breakdown" not in told, "what is kept can be explained"
+    words = " ".join(printed.split())
+    assert all(finding.text in words and finding.suggestion in words for finding in findings)
+    assert "keep_breakdown" not in words, "what is kept can be explained"
     assert max(map(len, printed.splitlines())) <= 120
 
 
 def test_explain_as_json(tmp_path, answer, capsys):
     assert cli.main(["simulate", *PLACED, *SHORT, "-o", str(tmp_path / "run")]) == 0
     capsys.readouterr()
-    told = answer("explain", tmp_path / "run", "--json")
+    explained = answer("explain", tmp_path / "run", "--json")
     findings = hx.diagnose(hx.load_result(tmp_path / "run"))
-    assert [finding["cause"] for finding in told["findings"]] == [finding.cause for finding in findings]
-    assert told["findings"][0]["evidence"]["tokens_per_s"] > 0
+    assert [finding["cause"] for finding in explained["findings"]] == [finding.cause for finding in findings]
+    assert explained["findings"][0]["evidence"]["tokens_per_s"] > 0
 
 
 def test_explain_what_is_no_result(tmp_path, capsys):

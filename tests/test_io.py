@@ -454,10 +454,10 @@ def spoiled(draw, text):
 
 
 def check_error(error, path):
-    told = str(error)
-    assert path.name in told
-    assert len(told.splitlines()) == 1
-    assert len(told.replace(str(path.parent), "")) < 1000
+    message = str(error)
+    assert path.name in message
+    assert len(message.splitlines()) == 1
+    assert len(message.replace(str(path.parent), "")) < 1000
 
 
 def one_file(kind, data, folder):

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -44,7 +43,6 @@ __all__ = [
     "check_node_machines",
     "check_node_regions",
     "check_reached",
-    "naming",
 ]
 
 
@@ -193,15 +191,6 @@ def both_ways(one: Any, other: Any, bandwidth_bytes_per_s: float, latency_s: flo
     if one == SOURCE or other == SINK:
         return (there,)
     return there, Link(other, one, bandwidth_bytes_per_s, latency_s)
-
-
-@contextmanager
-def naming(source: str) -> Iterator[None]:
-    """Put the name of the file in front of errors of the cluster in it."""
-    try:
-        yield
-    except ClusterError as error:
-        raise ClusterError(f"{source}: {error}") from None
 
 
 def check_amount(value: object, what: str, zero: bool = False) -> float:
@@ -445,10 +434,10 @@ class Cluster:
             }
             for machine in self.machines
         ]
-        figures = {"nodes": len(self.nodes), "links": len(self.links), "content": self.content_hash[:8]}
+        values = {"nodes": len(self.nodes), "links": len(self.links), "content": self.content_hash[:8]}
         if len(self.regions) > 1:
-            figures["regions"] = ", ".join(self.regions)
-        return card(f"Cluster {self.name}", figures, pd.DataFrame(machines))
+            values["regions"] = ", ".join(self.regions)
+        return card(f"Cluster {self.name}", values, pd.DataFrame(machines))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {machine}" for machine, count in self.machine_counts().items())

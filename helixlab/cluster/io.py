@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from helixlab._data import data_file, names_in
-from helixlab._io import check_format, parse_json, read_text, write_text
+from helixlab._io import check_format, check_keys, parse_json, read_text, write_text
 from helixlab._naming import describe_misnaming, find_namesake
 from helixlab._validation import shown
-from helixlab.cluster.cluster import Cluster, Coordinator, Link, Machine, Node, both_ways, naming
+from helixlab.cluster.cluster import Cluster, Coordinator, Link, Machine, Node, both_ways
 from helixlab.cluster.reference_ini import read_cluster_ini
-from helixlab.errors import FileFormatError, UnknownNameError
+from helixlab.errors import ClusterError, FileFormatError, UnknownNameError, name_source
 
 __all__ = [
     "cluster_from_json",
@@ -51,31 +51,16 @@ def cluster_from_json(text: str, source: str) -> Cluster:
     """
     content = parse_json(text, source)
     check_format(content, source, "cluster", _FORMAT, _VERSION)
-    _fields(content, source, _CLUSTER_KEYS)
-    coordinator = _fields(content["coordinator"], f"coordinator of {source}", _NICS)
-    with naming(source):
+    check_keys(content, source, _CLUSTER_KEYS)
+    coordinator = check_keys(content["coordinator"], f"coordinator of {source}", _NICS)
+    with name_source(source, ClusterError):
         return Cluster(
             name=content["name"],
             machines=tuple(_machines(content["machines"], source)),
             nodes=tuple(_nodes(content["nodes"], source)),
             links=tuple(_links(content["links"], source)),
-            coordinator=Coordinator(**{key: _number(value) for key, value in coordinator.items()}),
+            coordinator=Coordinator(**coordinator),
         )
-
-
-def _fields(value: object, where: str, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise FileFormatError(f"{where} is {shown(value)}; give an object with the keys {', '.join(keys)}")
-    for key in keys:
-        if key not in value:
-            raise FileFormatError(f"{where} has no {key!r}; add it")
-    for key in value:
-        if key not in keys and key not in optional:
-            known = ", ".join((*keys, *optional))
-            raise FileFormatError(
-                f"{where} has the unknown key {shown(key)}; leave it out, known are: {known}"
-            )
-    return value
 
 
 def _list(value: object, where: str) -> list[Any]:
@@ -84,29 +69,18 @@ def _list(value: object, where: str) -> list[Any]:
     return value
 
 
-def _number(value: Any) -> Any:
-    """Convert an integer to a float and leave all else: the cluster refuses other values."""
-    if type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            return value
-    return value
-
-
 def _machines(value: object, source: str) -> Iterable[Machine]:
     for position, entry in enumerate(_list(value, f"machines of {source}")):
-        fields = _fields(entry, f"machine type {position} of {source}", _MACHINE_KEYS)
-        yield Machine(fields["name"], *(_number(fields[key]) for key in _MACHINE_KEYS[1:]))
+        yield Machine(**check_keys(entry, f"machine type {position} of {source}", _MACHINE_KEYS))
 
 
 def _nodes(value: object, source: str) -> Iterable[Node]:
     for position, entry in enumerate(_list(value, f"nodes of {source}")):
-        yield Node(**_fields(entry, f"node {position} of {source}", ("index", "machine"), ("region",)))
+        yield Node(**check_keys(entry, f"node {position} of {source}", ("index", "machine"), ("region",)))
 
 
 def _links(value: object, source: str) -> Iterable[Link]:
-    fields = _fields(value, f"links of {source}", ("columns", "both_ways", "rows"))
+    fields = check_keys(value, f"links of {source}", ("columns", "both_ways", "rows"))
     if fields["columns"] != list(_COLUMNS):
         raise FileFormatError(
             f"columns of the links of {source} are {shown(fields['columns'])}; give {json.dumps(_COLUMNS)}"
@@ -119,11 +93,10 @@ def _links(value: object, source: str) -> Iterable[Link]:
             raise FileFormatError(
                 f"row {position} of the links of {source} is {shown(row)}; give {json.dumps(_COLUMNS)}"
             )
-        sender, receiver, bandwidth, latency = row[0], row[1], _number(row[2]), _number(row[3])
         if pairs:
-            yield from both_ways(sender, receiver, bandwidth, latency)
+            yield from both_ways(*row)
         else:
-            yield Link(sender, receiver, bandwidth, latency)
+            yield Link(*row)
 
 
 def cluster_to_json(cluster: Cluster) -> str:

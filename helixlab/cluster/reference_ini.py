@@ -36,10 +36,9 @@ from helixlab.cluster.cluster import (
     check_coordinator,
     check_machine_amounts,
     check_machine_names,
-    naming,
 )
 from helixlab.cluster.machines import bundled_coordinator, machines_in_use
-from helixlab.errors import FileFormatError
+from helixlab.errors import ClusterError, FileFormatError, name_source
 
 __all__ = [
     "RATES",
@@ -211,10 +210,10 @@ def read_machine_profiles(path: str | os.PathLike[str]) -> tuple[tuple[Machine, 
         A value in the file is not above 0.
     """
     sections = read_sections(path)
-    out = _taken(sections, "SourceNode", path).only(_PROFILE).number("outbound_nic_speed", RATES)
-    into = _taken(sections, "SinkNode", path).only(_PROFILE).number("inbound_nic_speed", RATES)
+    out = _take(sections, "SourceNode", path).only(_PROFILE).number("outbound_nic_speed", RATES)
+    into = _take(sections, "SinkNode", path).only(_PROFILE).number("inbound_nic_speed", RATES)
     machines = tuple(_machine(name, section.only(_PROFILE)) for name, section in sections.items())
-    with naming(os.fspath(path)):
+    with name_source(os.fspath(path), ClusterError):
         check_machine_names(machines)
         check_machine_amounts(machines)
         check_coordinator(Coordinator(into, out))
@@ -246,10 +245,10 @@ def read_complete_cluster(
         The cluster in the file breaks an invariant, for instance by an unknown machine type.
     """
     sections = read_sections(path)
-    names = _taken(sections, "NodeNames", path).only(["total_compute_nodes"])
+    names = _take(sections, "NodeNames", path).only(["total_compute_nodes"])
     listed: dict[int | str, Section] = {
-        SOURCE: _taken(sections, "SourceNode", path).only(["connected_nodes"]),
-        SINK: _taken(sections, "SinkNode", path).only(["connected_nodes"]),
+        SOURCE: _take(sections, "SourceNode", path).only(["connected_nodes"]),
+        SINK: _take(sections, "SinkNode", path).only(["connected_nodes"]),
     }
     nodes: list[Node] = []
     while (name := f"ComputeNode-{len(nodes)}") in sections:
@@ -265,9 +264,9 @@ def read_complete_cluster(
         if found is None:
             raise FileFormatError(f"{path}: section [{shown(title)[1:-1]}] has no meaning here; leave it out")
         section.only(["bandwidth", "latency"])
-        figures = section.number("bandwidth", RATES), section.number("latency", SECONDS)
+        amounts = section.number("bandwidth", RATES), section.number("latency", SECONDS)
         one, other = (end if end in (SOURCE, SINK) else int(end) for end in found.groups())
-        links.extend(both_ways(one, other, *figures))
+        links.extend(both_ways(one, other, *amounts))
         joined.setdefault(one, set()).add(other)
         joined.setdefault(other, set()).add(one)
     for end, section in listed.items():
@@ -276,7 +275,7 @@ def read_complete_cluster(
                 "connected_nodes",
                 f"make it agree with the [Link-...] sections: {odd!r} is in one of them only",
             )
-    with naming(os.fspath(path)):
+    with name_source(os.fspath(path), ClusterError):
         return Cluster(
             Path(path).stem,
             machines_in_use(machines, nodes),
@@ -306,43 +305,43 @@ def read_simulator_cluster(path: str | os.PathLike[str]) -> tuple[Cluster, dict[
         The cluster in the file breaks an invariant.
     """
     sections = read_sections(path)
-    nics = _taken(sections, "Coordinator", path).only(["inbound_nic_speed", "outbound_nic_speed"])
+    nics = _take(sections, "Coordinator", path).only(["inbound_nic_speed", "outbound_nic_speed"])
     coordinator = Coordinator(
         nics.number("inbound_nic_speed", RATES), nics.number("outbound_nic_speed", RATES)
     )
-    types = _taken(sections, "MachineTypes", path).only(["types"]).items("types")
-    index = _numbered(_taken(sections, "ComputeNodes", path).only(["names"]))
+    types = _take(sections, "MachineTypes", path).only(["types"]).items("types")
+    index = _numbered(_take(sections, "ComputeNodes", path).only(["names"]))
     machines: dict[str, Machine] = {}
     nodes: list[Node] = []
     capacity: dict[int, int] = {}
     for name in index:
-        section = _taken(sections, name, path).only(_NODE_KEYS, ["activation_backup_capacity"])
+        section = _take(sections, name, path).only(_NODE_KEYS, ["activation_backup_capacity"])
         machine = _machine(section.text("machine_type"), section)
         if machine.name not in types:
             raise section.fault("machine_type", "add it to the types of section [MachineTypes]")
         if machines.setdefault(machine.name, machine) != machine:
-            raise section.fault("machine_type", "rename it: an earlier node of this type has other figures")
+            raise section.fault("machine_type", "rename it: an earlier node of this type has other values")
         capacity[len(nodes)] = section.integer("kv_cache_capacity")
         nodes.append(Node(len(nodes), machine.name))
     links: list[Link] = []
-    listed = _taken(sections, "Links", path).only(["names"])
+    listed = _take(sections, "Links", path).only(["names"])
     names = listed.items("names")
     if len(set(names)) < len(names):
         raise listed.fault("names", "name each link once")
     for name in map(str, names):
-        section = _taken(sections, name, path).only(["in", "out", "latency", "bandwidth"])
+        section = _take(sections, name, path).only(["in", "out", "latency", "bandwidth"])
         ends: list[Any] = []
         for key, outside in (("in", SOURCE), ("out", SINK)):
             end = section.text(key)
             if end != outside and end not in index:
                 raise section.fault(key, f"write {outside!r} or a name from section [ComputeNodes]")
             ends.append(index.get(end, end))
-        figures = section.number("bandwidth", RATES), section.number("latency", SECONDS)
-        links.append(Link(ends[0], ends[1], *figures))
+        amounts = section.number("bandwidth", RATES), section.number("latency", SECONDS)
+        links.append(Link(ends[0], ends[1], *amounts))
     for name in sections:
         raise FileFormatError(f"{path}: section [{shown(name)[1:-1]}] is named by no other; leave it out")
     used = tuple(sorted(machines.values(), key=lambda machine: types.index(machine.name)))
-    with naming(os.fspath(path)):
+    with name_source(os.fspath(path), ClusterError):
         cluster = Cluster(Path(path).stem, used, tuple(nodes), tuple(links), coordinator)
     return cluster, capacity
 
@@ -363,28 +362,28 @@ def read_layers_ini(path: str | os.PathLike[str]) -> dict[int, tuple[int, int]]:
         The file is of another kind, a value in it cannot be read, or layers are not consecutive.
     """
     sections = read_sections(path)
-    offset = _taken(sections, "Settings", path).only(["offset"]).integer("offset")
-    solution = _taken(sections, "Solution", path)
+    offset = _take(sections, "Settings", path).only(["offset"]).integer("offset")
+    solution = _take(sections, "Solution", path)
     for name in sections:
         raise FileFormatError(f"{path}: section [{shown(name)[1:-1]}] has no meaning here; leave it out")
-    held: dict[int, tuple[int, int]] = {}
+    layers_of: dict[int, tuple[int, int]] = {}
     for key in solution.values:
         found = _COMPUTE_NODE.fullmatch(key)
         if found is None or int(found[1]) < offset:
             raise solution.fault(key, f"call the node compute_node_N with N not below the offset, {offset}")
         layers, index = solution.items(key), int(found[1]) - offset
-        if index in held:
+        if index in layers_of:
             raise solution.fault(key, "name each node once")
         if not layers:
             continue
         first = layers[0]
         if not isinstance(first, int) or first < 0 or layers != list(range(first, first + len(layers))):
             raise solution.fault(key, "write consecutive layers, counted from 0, such as [3, 4, 5]")
-        held[index] = first, first + len(layers)
-    return held
+        layers_of[index] = first, first + len(layers)
+    return layers_of
 
 
-def _taken(sections: dict[str, Section], name: str, path: str | os.PathLike[str]) -> Section:
+def _take(sections: dict[str, Section], name: str, path: str | os.PathLike[str]) -> Section:
     """Take a section out of `sections`; those left at the end are unknown."""
     if name not in sections:
         raise FileFormatError(f"{path} has no section [{shown(name)[1:-1]}]; add it")

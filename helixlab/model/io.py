@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Final
@@ -13,10 +11,10 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab._data import read_table
-from helixlab._io import check_format, parse_json, read_text, write_json
+from helixlab._io import check_format, check_keys, parse_json, read_text, write_json
 from helixlab._naming import describe_misnaming, find_namesake
 from helixlab._validation import shown
-from helixlab.errors import FileFormatError, ModelError, UnknownNameError
+from helixlab.errors import FileFormatError, ModelError, UnknownNameError, name_source
 from helixlab.model.model import Model
 from helixlab.model.profile import MachineProfile
 
@@ -151,37 +149,15 @@ def _column(table: pd.DataFrame, name: str) -> tuple[Any, ...]:
     return tuple(table[name].tolist())
 
 
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Put the name of the file in front of errors of the model in it."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{source}: {error}") from None
-
-
-def _taken(content: Any, keys: tuple[str, ...], where: str) -> Mapping[str, Any]:
-    """Check that an object has exactly these keys."""
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{where} is {shown(content)}; give an object with the keys {', '.join(keys)}")
-    for key in keys:
-        if key not in content:
-            raise FileFormatError(f"{where} has no {key!r}; add it")
-    for key in content:
-        if key not in keys:
-            raise FileFormatError(f"{where} has the unknown key {shown(key)}; known are: {', '.join(keys)}")
-    return content
-
-
 def _from_dict(content: Any, source: str) -> Model:
     check_format(content, source, "model", FORMAT, VERSION)
-    _taken(content, ("format", "version", *_PLAIN, "profiles"), source)
+    check_keys(content, source, ("format", "version", *_PLAIN, "profiles"))
     if not isinstance(content["profiles"], list):
         raise FileFormatError(f"profiles of {source} are {shown(content['profiles'])}; give a list")
     profiles: dict[str, MachineProfile] = {}
-    with _naming(source):
+    with name_source(source, ModelError):
         for position, entry in enumerate(content["profiles"]):
-            profile = MachineProfile(**_taken(entry, _PROFILE, f"profile {position} of {source}"))
+            profile = MachineProfile(**check_keys(entry, f"profile {position} of {source}", _PROFILE))
             if profile.machine in profiles:
                 raise ModelError(f"machine {profile.machine!r} has two profiles; keep one")
             profiles[profile.machine] = profile

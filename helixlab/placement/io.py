@@ -19,7 +19,7 @@ from helixlab._naming import find_namesake, fold_name, mark_name
 from helixlab._validation import LARGEST, as_whole, plain_amount, shown
 from helixlab.cluster import SINK, SOURCE
 from helixlab.cluster.io import cluster_from_json, cluster_to_json
-from helixlab.errors import FileFormatError, PlacementError, UnknownNameError
+from helixlab.errors import FileFormatError, PlacementError, UnknownNameError, name_source
 from helixlab.placement.placement import End, NodeLayers, Placement, PlanReport
 
 __all__ = ["load_placement", "placement_names", "placement_to_dict", "save_placement"]
@@ -236,7 +236,7 @@ def _from_dict(content: Any, path: str) -> Placement:
     links = [(_end(a, path), _end(b, path)) for a, b in _rows(content, "links", "sender, receiver", path)]
     capacities = _capacities(content.get(_CAPACITIES, {}), path)
     part, report = content.get("part"), content.get("report")
-    try:
+    with name_source(path, PlacementError):
         return Placement(
             **texts,
             layers=tuple(layers),
@@ -245,8 +245,6 @@ def _from_dict(content: Any, path: str) -> Placement:
             part=None if part is None else cluster_from_json(json.dumps(part), f"part of {path}"),
             report=None if report is None else _report(report, path),
         )
-    except PlacementError as error:
-        raise PlacementError(f"{path}: {error}") from None
 
 
 def _number(value: Any, path: str) -> float:

@@ -211,17 +211,17 @@ class Placement:
 
     def _repr_html_(self) -> str:
         held = [(each.node, each.first_layer, each.end_layer, each.count) for each in self.layers]
-        figures: dict[str, Any] = {
+        values: dict[str, Any] = {
             "model": self.model, "cluster": self.cluster, "method": self.method, "source": self.source,
             "links": len(self.links), "content": self.content_hash[:8],
         }  # fmt: skip
         if self.report is not None:
-            figures |= {
+            values |= {
                 "status": self.report.status,
                 "objective_tokens_per_s": self.report.objective_tokens_per_s,
             }
         columns = ["node", "first_layer", "end_layer", "layers"]
-        return card(f"Placement {self.name}", figures, pd.DataFrame(held, columns=columns))
+        return card(f"Placement {self.name}", values, pd.DataFrame(held, columns=columns))
 
     def __repr__(self) -> str:
         spans = f"{len(self.layers)} nodes, {len(self.links)} links"
@@ -309,7 +309,7 @@ class Placement:
         return profile.kv_capacity_token_layers(held.count)
 
     def to_frame(self, cluster: Cluster) -> pd.DataFrame:
-        """One row a node of the cluster, idle ones too.
+        """Tabulate the layers of every node of the cluster, including idle nodes.
 
         Columns: node, machine, region, first_layer, end_layer, layers (how many; 0 if idle).
         """

@@ -351,7 +351,7 @@ class TestStrictness:
 
 
 class TestNamesOfOthers:
-    TOLD = (
+    WARNING = (
         "calls its cluster {!r}, but its content is not that of the bundled one; rename it, or results are"
         " taken for those of another cluster"
     )
@@ -359,7 +359,7 @@ class TestNamesOfOthers:
     @pytest.mark.parametrize("name", ["single24", "Single24", "single24 ", "single24-t4"])
     def test_a_file_that_bears_the_name_of_a_bundled_one(self, tmp_path, name):
         save_cluster(replace(load_cluster("small10"), name=name), tmp_path / "mine.json")
-        with pytest.warns(UserWarning, match=re.escape(f"mine.json {self.TOLD.format(name)}")):
+        with pytest.warns(UserWarning, match=re.escape(f"mine.json {self.WARNING.format(name)}")):
             load_cluster(tmp_path / "mine.json")
 
     def test_those_that_are_what_they_say(self, tmp_path):
