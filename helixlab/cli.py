@@ -84,10 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = parser().parse_args(arguments)
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            asked.run(asked)
+            code: int = asked.run(asked)
         sys.stdout.flush()
-        if getattr(asked, "stopped", False):
-            return INTERRUPTED
     except HelixlabError as error:
         return _failed(str(error))
     except BrokenPipeError:
@@ -103,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
         return INTERRUPTED
-    return OK
+    return code
 
 
 def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
@@ -124,10 +122,10 @@ def _drop_output() -> None:
 
 
 class Verb(NamedTuple):
-    """Summary, function and options of a verb."""
+    """Summary, function and options of a verb; the function returns the exit status."""
 
     summary: str
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int]
     options: Callable[[_Option], None] | None = None
 
 
@@ -165,7 +163,7 @@ def _placement_options(option: _Option) -> None:
 # list
 
 
-def _list(asked: argparse.Namespace) -> None:
+def _list(asked: argparse.Namespace) -> int:
     for what, names in {
         "clusters": cluster_names(),
         "models": model_names(),
@@ -176,6 +174,7 @@ def _list(asked: argparse.Namespace) -> None:
         "planners": sorted(METHODS),
     }.items():
         print(f"{what}:", *names, sep="\n  ")
+    return OK
 
 
 # plan
@@ -195,7 +194,7 @@ def _plan_options(option: _Option) -> None:
     option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
 
 
-def _plan(asked: argparse.Namespace) -> None:
+def _plan(asked: argparse.Namespace) -> int:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement = plan(
         cluster,
@@ -219,8 +218,6 @@ def _plan(asked: argparse.Namespace) -> None:
         "status": report.status,
         "wall_s": report.wall_s,
     }
-    if report.status == "interrupted":
-        asked.stopped = True
     if asked.output:
         save_placement(placement, asked.output)
     if asked.json:
@@ -228,6 +225,7 @@ def _plan(asked: argparse.Namespace) -> None:
     else:
         print_values(values)
         print_table(nodes)
+    return INTERRUPTED if report.status == "interrupted" else OK
 
 
 # flow
@@ -238,7 +236,7 @@ def _flow_options(option: _Option) -> None:
     option("--small-links", choices=RULES, help="only links that the helix scheduler uses by this rule")
 
 
-def _flow(asked: argparse.Namespace) -> None:
+def _flow(asked: argparse.Namespace) -> int:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement = _placement(asked.placement, cluster, model)
     flow = max_flow(cluster, model, placement, small_links=asked.small_links)
@@ -257,6 +255,7 @@ def _flow(asked: argparse.Namespace) -> None:
         if left_out is not None:
             carried = left_out["flow_tokens_per_s"].sum()
             print(f"links left out: {len(left_out)}, of {carried:.1f} tokens/s in the maximum flow")
+    return OK
 
 
 # simulate
@@ -307,7 +306,7 @@ def _simulate_options(option: _Option) -> None:
     option("-o", dest="output", metavar="DIR", help="write the result to this folder")
 
 
-def _simulate(asked: argparse.Namespace) -> None:
+def _simulate(asked: argparse.Namespace) -> int:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement, workload = _placement(asked.placement, cluster, model), _workload(asked)
     scheduler = _known("scheduler", asked.scheduler, SCHEDULER_NAMES)
@@ -326,11 +325,11 @@ def _simulate(asked: argparse.Namespace) -> None:
     if asked.estimate:
         estimate = hx.estimate(*subject, **how)
         print_json(asdict(estimate)) if asked.json else print(estimate)
-        return
+        return OK
     with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --progress-table prints
         result = hx.simulate(*subject, **how, progress_table_step_s=asked.progress_table)
-    if result.metrics["partial"]:
-        asked.stopped = True
+    interrupted = bool(result.metrics["partial"])
+    if interrupted:
         warnings.warn("interrupted; the metrics are of the part that was simulated", stacklevel=2)
     failure = None
     if asked.output:
@@ -347,6 +346,7 @@ def _simulate(asked: argparse.Namespace) -> None:
         print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
     if failure is not None:
         raise failure
+    return INTERRUPTED if interrupted else OK
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> str:
@@ -380,18 +380,19 @@ def _explain_options(option: _Option) -> None:
     option("--json", action="store_true", help="print one JSON object")
 
 
-def _explain(asked: argparse.Namespace) -> None:
+def _explain(asked: argparse.Namespace) -> int:
     result = hx.load_result(asked.result)
     findings = hx.diagnose(result)
     if asked.json:
         print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
-        return
+        return OK
     for text in (repr(result), result.origin):
         print_paragraph(text)
     print()
     print_findings(findings)
     if not findings:
         print("Nothing to find: the run serves what its machines can.")
+    return OK
 
 
 # reproduce
@@ -420,7 +421,7 @@ def _reproduce_options(option: _Option) -> None:
     )
 
 
-def _reproduce(asked: argparse.Namespace) -> None:
+def _reproduce(asked: argparse.Namespace) -> int:
     done = reproduce.reproduce(
         asked.notebooks,
         scale=asked.scale,
@@ -431,6 +432,7 @@ def _reproduce(asked: argparse.Namespace) -> None:
         output=asked.output,
     )
     print_table(done)
+    return OK
 
 
 # Input and output of several verbs

@@ -8,6 +8,7 @@ card out), and the coordinator becomes two on either side. Capacities are in tok
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 import networkx as nx
@@ -17,7 +18,15 @@ from helixlab.model import Model, machine_throughput, node_throughput
 from helixlab.placement import Placement
 from helixlab.placement.placement import End
 
-__all__ = ["SINK_VERTEX", "SOURCE_VERTEX", "flow_graph", "link_edge", "node_capacities", "node_edge"]
+__all__ = [
+    "SINK_VERTEX",
+    "SOURCE_VERTEX",
+    "EdgeKind",
+    "flow_graph",
+    "link_edge",
+    "node_capacities",
+    "node_edge",
+]
 
 # Vertices are integers, so that the algorithm visits them in the same order in every process (strings are
 # hashed differently in each). A node at position p of the placement has the four vertices -4 - 4 p - 0 .. 3:
@@ -28,6 +37,14 @@ SINK_VERTEX: Final = -3
 _SOURCE_OUT: Final = -1
 _SINK_IN: Final = -2
 _IN, _START, _END, _OUT = range(4)
+
+
+class EdgeKind(StrEnum):
+    """Kind of an edge, by what limits its capacity."""
+
+    COMPUTE = "compute"
+    LINK = "link"
+    NETWORK_CARD = "network card"
 
 
 def _vertex(position: int, part: int) -> int:
@@ -114,24 +131,24 @@ def flow_graph(
         sent_to.setdefault(sender, []).append(receiver)
         received_from.setdefault(receiver, []).append(sender)
 
-    def add(a: int, b: int, capacity: float, kind: str, sender: End, receiver: End) -> None:
-        graph.add_edge(a, b, capacity=capacity, kind=kind, sender=sender, receiver=receiver)
+    def add(a: int, b: int, capacity: float, kind: EdgeKind, sender: End, receiver: End) -> None:
+        graph.add_edge(a, b, capacity=capacity, kind=kind.value, sender=sender, receiver=receiver)
 
     sent, received = cluster.coordinator.nic_out_bytes_per_s, cluster.coordinator.nic_in_bytes_per_s
-    add(SOURCE_VERTEX, _SOURCE_OUT, sent / edge_bytes, "network card", SOURCE, SOURCE)
-    add(_SINK_IN, SINK_VERTEX, received / edge_bytes, "network card", SINK, SINK)
+    add(SOURCE_VERTEX, _SOURCE_OUT, sent / edge_bytes, EdgeKind.NETWORK_CARD, SOURCE, SOURCE)
+    add(_SINK_IN, SINK_VERTEX, received / edge_bytes, EdgeKind.NETWORK_CARD, SINK, SINK)
     for p, (node, throughput) in enumerate(node_capacities(cluster, model, placement).items()):
         machine = cluster.machine_of(node)
         bytes_in = edge_bytes if received_from.get(node) == [SOURCE] else inner_bytes
         bytes_out = edge_bytes if sent_to.get(node) == [SINK] else inner_bytes
         into, start, end, out = (_vertex(p, part) for part in (_IN, _START, _END, _OUT))
-        add(into, start, machine.nic_in_bytes_per_s / bytes_in, "network card", node, node)
-        add(start, end, throughput, "compute", node, node)
-        add(end, out, machine.nic_out_bytes_per_s / bytes_out, "network card", node, node)
+        add(into, start, machine.nic_in_bytes_per_s / bytes_in, EdgeKind.NETWORK_CARD, node, node)
+        add(start, end, throughput, EdgeKind.COMPUTE, node, node)
+        add(end, out, machine.nic_out_bytes_per_s / bytes_out, EdgeKind.NETWORK_CARD, node, node)
     for sender, receiver in placement.links:
         bandwidth = cluster.link(sender, receiver).bandwidth_bytes_per_s
         capacity = bandwidth / model.link_bytes_per_token(sender, receiver)
-        add(*link_edge(position, sender, receiver), capacity, "link", sender, receiver)
+        add(*link_edge(position, sender, receiver), capacity, EdgeKind.LINK, sender, receiver)
     names: dict[int, tuple[str, End, End]] = {
         SOURCE_VERTEX: ("source", SOURCE, SOURCE),
         _SOURCE_OUT: ("source out", SOURCE, SOURCE),

@@ -311,7 +311,7 @@ class Placement:
     def to_frame(self, cluster: Cluster) -> pd.DataFrame:
         """Tabulate the layers of every node of the cluster, including idle nodes.
 
-        Columns: node, machine, region, first_layer, end_layer, layers (how many; 0 if idle).
+        Columns: node, machine, region, first_layer, end_layer, layers (their number, 0 if idle).
         """
         rows = []
         for node in self.on(cluster).nodes:
