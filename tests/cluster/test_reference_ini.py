@@ -385,7 +385,7 @@ class TestSimulatorCluster:
                 "vram_size=16000.0 * MB",
                 "vram_size=15000.0 * MB",
                 FileFormatError,
-                "earlier node .* other figures",
+                "earlier node .* other values",
             ),
             ("kv_cache_capacity=1124224", "kv_cache_capacity=1e6", FileFormatError, "whole number"),
             ("kv_cache_capacity=1124224", "kv_cache_capacity=-1", FileFormatError, "whole number"),

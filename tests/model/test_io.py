@@ -172,7 +172,9 @@ class TestHostileFiles:
         assert len(str(caught.value)) < 300
 
     def test_keys(self, written, content):
-        with pytest.raises(FileFormatError, match="unknown key 'colour'; known are: format, version, name"):
+        with pytest.raises(
+            FileFormatError, match="unknown key 'colour'; leave it out, known are: format, version"
+        ):
             load_model(written(content | {"colour": "red"}))
         del content["profiles"][0]["kv_blocks"]
         with pytest.raises(FileFormatError, match=r"profile 0 of .*my-model.json has no 'kv_blocks'; add it"):
