@@ -295,8 +295,18 @@ def idle_nodes(result: Result) -> pd.DataFrame:
 
 def _on_a_path(links: pd.DataFrame) -> set[Any]:
     """Ends that are reached from the source and from which the sink is reached."""
-    graph: nx.DiGraph[Any] = nx.DiGraph()
-    graph.add_nodes_from((SOURCE, SINK))
-    graph.add_edges_from(zip(links["sender"], links["receiver"], strict=True))
-    reached: set[Any] = {SOURCE} | nx.descendants(graph, SOURCE)
-    return reached & (nx.ancestors(graph, SINK) | {SINK})
+    pairs = list(zip(links["sender"], links["receiver"], strict=True))
+    return _reached("source", pairs) & _reached("sink", [(receiver, sender) for sender, receiver in pairs])
+
+
+def _reached(start: Any, pairs: list[tuple[Any, Any]]) -> set[Any]:
+    onward: dict[Any, list[Any]] = {}
+    for sender, receiver in pairs:
+        onward.setdefault(sender, []).append(receiver)
+    seen, frontier = {start}, [start]
+    while frontier:
+        for receiver in onward.get(frontier.pop(), []):
+            if receiver not in seen:
+                seen.add(receiver)
+                frontier.append(receiver)
+    return seen
