@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import helixlab
-from helixlab.cli import VERBS, parser
+from helixlab.cli import parser
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -67,7 +67,7 @@ for written in sorted((ROOT / "notebooks").glob("*.ipynb")):
 
 def options_of(verb: str) -> list[tuple[str, str]]:
     """What a verb of the command line takes, as it is typed, and what the verb says of it."""
-    [verbs] = [each for each in parser(VERBS)._actions if isinstance(each, argparse._SubParsersAction)]
+    [verbs] = [each for each in parser()._actions if isinstance(each, argparse._SubParsersAction)]
     rows = []
     for action in verbs.choices[verb]._actions:
         if action.dest == "help":

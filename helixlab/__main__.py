@@ -1,4 +1,4 @@
-"""``helixlab`` and ``python -m helixlab``: Ctrl-C and errors are one line from the first moment on."""
+"""Entry point of ``helixlab`` and ``python -m helixlab``: Ctrl-C and errors are one line from the start."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command line, once it is loaded."""
+    """Load and run the command line."""
     _prepare_output()
     try:
         code: int = loaded("helixlab.cli").main()
@@ -23,9 +23,9 @@ def main() -> int:
 
 
 def _prepare_output() -> None:
-    r"""Print whatever the encoding and wherever to: what it lacks as ``\xe9``, to a closed stream nothing.
+    r"""Make both streams accept any text: missing characters become ``\xe9``, closed streams discard it.
 
-    The libraries called, and Python itself at its end, expect streams that can be written to.
+    Libraries, and Python itself at its end, expect streams that can be written to.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

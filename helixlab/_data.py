@@ -1,4 +1,4 @@
-"""Access to the data that ships with helixlab, from a checkout or from an installed wheel."""
+"""Access to the data that ships with helixlab, in a checkout or an installed wheel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["data_file", "names_in", "read_table"]
 
 
 def data_file(*parts: str) -> Traversable:
-    """A bundled file or folder, for instance ``data_file("clusters", "single24.json")``.
+    """Find a bundled file or folder, for instance ``data_file("clusters", "single24.json")``.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def _table(path: str) -> pd.DataFrame:
 
 
 def read_table(path: str) -> pd.DataFrame:
-    """A bundled CSV table as a fresh DataFrame; its columns are described in ``data/README.md``.
+    """Read a bundled CSV table as a new DataFrame; ``data/README.md`` describes its columns.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def read_table(path: str) -> pd.DataFrame:
 
 
 def names_in(*parts: str, ending: str = ".json") -> list[str]:
-    """Names (without `ending`) of the bundled files in a folder, below it separated by ``/``.
+    """List the names (without `ending`) of the bundled files in a folder; ``/`` separates subfolders.
 
     Examples
     --------

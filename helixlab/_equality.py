@@ -13,9 +13,9 @@ __all__ = ["ByContent", "same"]
 
 
 class ByContent:
-    """Base of dataclasses, made with ``eq=False``, that are equal where all their fields hold the same.
+    """Base of dataclasses, made with ``eq=False``, that are equal if all their fields are.
 
-    Tables are compared by `pandas.DataFrame.equals`; NaN is the same as NaN.
+    Tables are compared by `pandas.DataFrame.equals`; NaN equals NaN.
     """
 
     __slots__ = ()
@@ -27,7 +27,7 @@ class ByContent:
 
     def __hash__(self) -> int:
         plain = [getattr(self, name) for name in _names(self)]
-        # Equal objects have equal texts and numbers; tables and NaN need not be looked at.
+        # Equal objects have equal texts and numbers; tables and NaN can be left out.
         return hash((type(self), *(v for v in plain if isinstance(v, str | int | float) and v == v)))
 
 
@@ -36,7 +36,7 @@ def _names(thing: Any) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values have the same content.
+    """Tell whether two values have the same content.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""What determines a run, as a digest: contents, never names.
+"""Digests of the content that determines a run, never of names.
 
-Objects are digested field by field. Functions of one's own are digested by their bytecode and by all they
-use: constants, defaults, enclosed and global values, other functions, modules. What belongs to helixlab is
-covered by `library_digest`.
+Objects are digested field by field. Functions of the user are digested by their bytecode and by everything
+they use: constants, defaults, enclosed and global values, other functions, modules. `library_digest` covers
+the code of helixlab itself.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from helixlab.workload.traces import arrival_names, arrivals_per_interval, trace
 
 __all__ = ["digest", "globals_read", "installed", "library_digest", "library_name"]
 
-FIGURES_COME_FROM: Final = ("helixlab", "networkx", "numba", "numpy", "pandas")
-"""Packages whose version may change a figure."""
+RESULTS_DEPEND_ON: Final = ("helixlab", "networkx", "numba", "numpy", "pandas")
+"""Packages whose version may change a result."""
 
 
 def digest(value: Any, what: str = "it") -> str:
-    """A hash of content that is the same in every process; `what` names the value in errors.
+    """Hash content, the same in every process; `what` names the value in errors.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def digest(value: Any, what: str = "it") -> str:
 
 @cache
 def library_digest() -> str:
-    """Of helixlab's own source code, and of the versions of what it calculates with.
+    """Hash the source code of helixlab and the versions of the packages that results depend on.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def library_digest() -> str:
     True
     """
     root = Path(__file__).parent
-    running = [version(package) for package in FIGURES_COME_FROM]
+    running = [version(package) for package in RESULTS_DEPEND_ON]
     running += [platform.python_version(), platform.machine(), sys.platform]
     whole = hashlib.sha256(json.dumps(running).encode())
     for path in sorted(root.rglob("*.py")):
@@ -80,7 +80,7 @@ def library_digest() -> str:
 
 
 def library_name(function: Any) -> tuple[str, str] | None:
-    """Module and name under which helixlab itself has this function, None if it is not helixlab's.
+    """Return module and name of a function of helixlab itself; None for any other.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def library_name(function: Any) -> tuple[str, str] | None:
 
 
 def _described(value: Any, what: str, inside: tuple[int, ...]) -> Any:
-    """The content as plain data; `inside` are the functions that are being described."""
+    """Describe content as plain data; `inside` are the functions that are being described."""
 
     def described(*parts: Any) -> list[Any]:
         return [_described(part, what, inside) for part in parts]
@@ -133,7 +133,7 @@ def _described(value: Any, what: str, inside: tuple[int, ...]) -> Any:
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """All fields that are content, and what they refer to by name."""
+    """List all fields that are content, and the content that they refer to by name."""
     names = [field.name for field in dataclasses.fields(value)]
     if isinstance(value, Cluster):
         names = ["content_hash"]  # quick with a million links
@@ -155,13 +155,13 @@ def _described_function(value: Any, what: str, inside: tuple[int, ...]) -> Any:
         return ["helixlab", *own]
     if isinstance(value, BuiltinFunctionType | np.ufunc):
         return ["builtin", getattr(value, "__module__", None), value.__name__]
-    function = getattr(value, "py_func", value)  # what numba has compiled
+    function = getattr(value, "py_func", value)  # of a function compiled by numba
     if not isinstance(function, FunctionType):
         if type(value).__module__.startswith("numba."):
             return ["numba", repr(value)]  # one of its types
         raise ContentError(
-            f"{what} uses {value!r:.60} ({type(value).__name__}), whose content cannot be told from one"
-            " process to the next; use functions, numbers, tuples and arrays"
+            f"{what} uses {value!r:.60} ({type(value).__name__}), whose content cannot be compared"
+            " between processes; use functions, numbers, tuples and arrays"
         )
     if id(function) in inside:
         return ["again", inside.index(id(function))]  # it calls itself
@@ -183,7 +183,7 @@ def _enclosed(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def globals_read(function: FunctionType) -> list[tuple[str, Any]]:
-    """Names and values of the globals that a function reads, its inner functions included.
+    """List names and values of the globals that a function and its inner functions read.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def globals_read(function: FunctionType) -> list[tuple[str, Any]]:
 
 
 def _from_modules(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function reads from modules of the user's."""
+    """List names and values that a function reads from modules of the user."""
     attributes = sorted(set(_arguments(function.__code__, "LOAD_ATTR", "LOAD_METHOD")))
     reads, modules = globals_read(function), set()
     while reads:
@@ -210,7 +210,7 @@ def _from_modules(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _arguments(code: CodeType, *operations: str) -> Iterator[str]:
-    """Arguments of these operations in the bytecode, that of inner functions included."""
+    """List the arguments of these operations in the bytecode of a function and its inner functions."""
     yield from (step.argval for step in dis.get_instructions(code) if step.opname in operations)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -218,7 +218,7 @@ def _arguments(code: CodeType, *operations: str) -> Iterator[str]:
 
 
 def installed(name: str | None) -> str | None:
-    """State of a module that was installed or comes with Python; None for one of the user's.
+    """Return the state of a module that was installed or comes with Python; None for one of the user.
 
     Examples
     --------

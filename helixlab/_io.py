@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing is half-written and every failure has one clear line."""
+"""Reading and writing of files: nothing is half-written, and every failure has one clear line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -18,8 +18,9 @@ from helixlab._validation import shown
 from helixlab.errors import FileFormatError
 
 __all__ = [
-    "NO_ROOM",
+    "DISK_FULL",
     "check_format",
+    "check_keys",
     "content_hash",
     "foreign_kind",
     "parse_json",
@@ -31,14 +32,14 @@ __all__ = [
 ]
 
 
-NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-"""Numbers of the errors of a full disk, or of a limit as good as that."""
+DISK_FULL: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""Error numbers of a full disk or an exhausted quota."""
 DEEPEST: Final = 100
-"""Lists and objects in one another; much deeper ones could not even be printed."""
+"""Largest depth of nested lists and objects; much deeper ones could not even be printed."""
 
 
 def content_hash(content: Any) -> str:
-    """A short hash of plain data that does not depend on the order of keys.
+    """Hash plain data, independently of the order of keys; the hash is short.
 
     Examples
     --------
@@ -50,12 +51,12 @@ def content_hash(content: Any) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+    """Yield a temporary path in the folder of `path`; rename it to `path` when the block succeeds.
 
     Raises
     ------
     OSError
-        It cannot be written; where there is no room, under the name of `path`.
+        The file cannot be written; for a full disk, the error names `path`.
 
     Examples
     --------
@@ -68,7 +69,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The ending stays the same: some writers choose their format by it.
+    # The ending stays the same because some writers choose their format by it.
     handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     beside = Path(name)
@@ -79,7 +80,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.chmod(beside, 0o666 & ~umask)  # a temporary file starts private
         os.replace(beside, target)
     except OSError as error:
-        if error.errno in NO_ROOM and error.filename is None:  # a write does not say to which file
+        if error.errno in DISK_FULL and error.filename is None:  # an error of a write does not name the file
             error.filename = os.fspath(target)
         raise
     finally:
@@ -105,11 +106,11 @@ _KINDS: Final = {
     b"\x80\x04": "a pickle",
     b"\x80\x05": "a pickle",
 }
-"""What files are whose first bytes are these."""
+"""Kinds of files by their first bytes."""
 
 
 def foreign_kind(start: bytes) -> str | None:
-    """What a file is that starts so; None for what may be UTF-8 text.
+    """Find the kind of a file by its first bytes; None for what may be UTF-8 text.
 
     Examples
     --------
@@ -137,9 +138,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         kind = foreign_kind(content[:16])
-        told = f"it is {kind}" if kind else f"byte {error.start} is none of UTF-8"
+        reason = f"it is {kind}" if kind else f"byte {error.start} is not valid UTF-8"
         raise FileFormatError(
-            f"{path} is not a UTF-8 text file ({told}); save it as UTF-8, or check that it is the right file"
+            f"{path} is not a UTF-8 text file ({reason}); save it as UTF-8, or check the path"
         ) from None
 
 
@@ -153,7 +154,7 @@ def parse_json(text: str, source: str) -> Any:
     Parameters
     ----------
     text : str
-        What is parsed.
+        Text to parse.
     source : str
         Name of the file in errors.
 
@@ -193,23 +194,23 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def check_format(content: Any, source: str, what: str, format: str, version: int) -> None:
-    """Refuse what is no file of this format and version; say what it looks like.
+    """Check that content is a file of this format and version; errors say what it looks like.
 
     Parameters
     ----------
     content : plain data
-        What the file holds.
+        Content of the file.
     source : str
         Name of the file in errors.
     what : str
-        What it should hold, such as ``"model"``.
+        Kind of content that is expected, such as ``"model"``.
     format, version : str, int
-        What the file should say under these keys.
+        Expected values of these keys.
 
     Raises
     ------
     FileFormatError
-        It says something else, or nothing.
+        The file has other values of these keys, or none.
     """
     if not isinstance(content, dict) or "format" not in content:
         raise FileFormatError(
@@ -223,8 +224,44 @@ def check_format(content: Any, source: str, what: str, format: str, version: int
         raise FileFormatError(f"{source} is of version {shown(found)}; this helixlab reads version {version}")
 
 
+def check_keys(content: Any, where: str, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Check that content is an object with all `keys` and no others but the `optional` ones.
+
+    Parameters
+    ----------
+    content : plain data
+        Content to check.
+    where : str
+        Name of the object in errors.
+    keys, optional : sequence of str
+        Keys that the object must have, and may have.
+
+    Raises
+    ------
+    FileFormatError
+        The content is no such object.
+
+    Examples
+    --------
+    >>> check_keys({"name": "mine"}, "model", ["name"])
+    {'name': 'mine'}
+    """
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{where} is {shown(content)}; give an object with the keys {', '.join(keys)}")
+    for key in keys:
+        if key not in content:
+            raise FileFormatError(f"{where} has no {key!r}; add it")
+    for key in content:
+        if key not in keys and key not in optional:
+            known = ", ".join((*keys, *optional))
+            raise FileFormatError(
+                f"{where} has the unknown key {shown(key)}; leave it out, known are: {known}"
+            )
+    return content
+
+
 def _likeness(content: Any) -> str:
-    """What JSON without a format seems to be."""
+    """Describe what JSON without a format seems to be."""
     if not isinstance(content, dict):
         return f"holds {shown(content)}"
     if {"architectures", "model_type", "hidden_size", "num_hidden_layers"} & set(content):
@@ -236,13 +273,13 @@ def _likeness(content: Any) -> str:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file at once: whole or not at all."""
+    """Write a text file, as a whole or not at all."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def json_ready(value: Any) -> Any:
-    """Replace what JSON cannot say (NaN, infinities) by null, recursively."""
+    """Replace values that JSON does not have (NaN, infinities) by null, recursively."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -253,5 +290,5 @@ def json_ready(value: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write a JSON file at once; NaN and infinities become null."""
+    """Write a JSON file, as a whole or not at all; NaN and infinities become null."""
     write_text(path, json.dumps(json_ready(value), indent=1) + "\n")

@@ -1,52 +1,52 @@
-"""Names of bundled things: who bears one, and how it is marked where the content is another."""
+"""Names of bundled things, and the marks of things that have such a name but another content."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["claimed", "folded", "marked", "misnamed_in_words"]
+__all__ = ["describe_misnaming", "find_namesake", "fold_name", "mark_name"]
 
 
-def folded(name: str) -> str:
-    """A name as a reader takes it: blanks at its ends and capital letters tell nothing apart.
+def fold_name(name: str) -> str:
+    """Fold a name for comparison: blanks at its ends and capital letters make no difference.
 
     Examples
     --------
-    >>> folded(" Single24")
+    >>> fold_name(" Single24")
     'single24'
     """
     return name.strip().casefold()
 
 
-def claimed(name: str, known: Iterable[str]) -> str | None:
-    """That of the known names which a reader takes `name` for; None if it is a name of its own.
+def find_namesake(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that a reader takes `name` to be; None if there is none.
 
     Examples
     --------
-    >>> claimed("Helix ", ["helix", "swarm"]), claimed("helix-2", ["helix", "swarm"])
+    >>> find_namesake("Helix ", ["helix", "swarm"]), find_namesake("helix-2", ["helix", "swarm"])
     ('helix', None)
     """
-    wanted = folded(name)
-    return next((each for each in known if folded(each) == wanted), None)
+    wanted = fold_name(name)
+    return next((each for each in known if fold_name(each) == wanted), None)
 
 
-def marked(name: str, content: str | None) -> str:
-    """The name of a bundled thing on one of other content, whose hash is put behind it.
+def mark_name(name: str, content: str | None) -> str:
+    """Add its hash to the name of a thing that has the name of a bundled one but another content.
 
     Examples
     --------
-    >>> marked("single24", "1a2b3c4d5e6f")
+    >>> mark_name("single24", "1a2b3c4d5e6f")
     'single24@1a2b3c4d'
     """
     return f"{name.strip()}@{content[:8] if content else 'unknown'}"
 
 
-def misnamed_in_words(path: str, what: str, name: str) -> str:
-    """What to say of a file that calls its content by a bundled name which it does not deserve.
+def describe_misnaming(path: str, what: str, name: str) -> str:
+    """Describe a file whose content has the name of a bundled thing but is another one.
 
     Examples
     --------
-    >>> misnamed_in_words("my.json", "model", "llama-2-70b").split(", ")[0]
+    >>> describe_misnaming("my.json", "model", "llama-2-70b").split(", ")[0]
     "my.json calls its model 'llama-2-70b'"
     """
     return (

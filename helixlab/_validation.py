@@ -1,8 +1,8 @@
-"""Numbers, flags and names as users give them: checked in one place, and made plain Python values.
+"""Checks of numbers, flags and names as users give them, which become plain Python values.
 
 A number may be an int, a float, a Fraction, a Decimal, a numpy scalar, an array without dimensions or an
-element of a pandas object. A bool is no number, text is none, and neither are NaN and missing values. A
-whole number is to be of a whole type: 3.0 is refused, as 3.5 is.
+element of a pandas object. Bools, text, NaN and missing values are no numbers. A whole number must be of a
+whole type: 3.0 is refused, as 3.5 is.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 LARGEST: Final = 1e18
-"""Largest amount of bytes, bytes per second or seconds that is taken for meant."""
+"""Largest amount of bytes, bytes per second or seconds that is accepted."""
 LARGEST_SEED: Final = 2**63 - 1
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: on one line, and never longer than that."""
+    """Format a value for an error message, on one short line."""
     try:
         text = " ".join(repr(plain(value)).split())
     except ValueError:  # Python refuses to print integers of thousands of digits
@@ -47,7 +47,7 @@ def shown(value: object) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A number, flag or text as a plain Python value; everything else as it is.
+    """Convert a number, flag or text to a plain Python value; leave everything else as it is.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
         value = value[()]
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    if isinstance(value, np.timedelta64):  # numpy takes it for a whole number
+    if isinstance(value, np.timedelta64):  # numpy regards it as a whole number
         return value
     if isinstance(value, Integral):
         return int(value)
@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_amount(value: Any) -> Any:
-    """As `plain`, and an int as a float, so that 1 and 1.0 are the same content.
+    """Convert as `plain` does, and an int to a float, so that 1 and 1.0 are the same content.
 
     Examples
     --------
@@ -97,20 +97,20 @@ def as_whole(
     most: int | None = None,
     mend: str | None = None,
 ) -> int:
-    """A whole number as an int.
+    """Check a whole number; return it as an int.
 
     Parameters
     ----------
     value
-        What was given.
+        Value that was given.
     name : str
-        What the message calls it.
+        Name of the value in the message.
     error : type
-        What is raised where it is no whole number from `least` to `most`.
+        Type of the error if the value is no whole number from `least` to `most`.
     least, most : int, optional
-        Smallest and largest value that make sense.
+        Smallest and largest value that are accepted.
     mend : str, optional
-        What to give instead; by default a whole number within the limits.
+        Description of accepted values; by default a whole number within the limits.
 
     Examples
     --------
@@ -140,20 +140,21 @@ def as_number(
     below: float | None = None,
     mend: str | None = None,
 ) -> float:
-    """A number as a float.
+    """Check a number; return it as a float.
 
     Parameters
     ----------
     value
-        What was given.
+        Value that was given.
     name : str
-        What the message calls it.
+        Name of the value in the message.
     error : type
-        What is raised where it is no number within the limits.
+        Type of the error if the value is no number within the limits.
     least, above, most, below : float, optional
-        Limits that it may reach or not. Without an upper one it is to be finite.
+        Limits that the value may reach (`least`, `most`) or not (`above`, `below`). Without an upper limit it
+        must be finite.
     mend : str, optional
-        What to give instead; by default a number within the limits.
+        Description of accepted values; by default a number within the limits.
 
     Examples
     --------
@@ -178,7 +179,7 @@ def as_number(
 
 
 def as_flag(value: Any, name: str, *, error: type[HelixlabError]) -> bool:
-    """True or False, of Python or numpy.
+    """Check a flag, of Python or numpy; return it as a bool.
 
     Examples
     --------
@@ -193,7 +194,7 @@ def as_flag(value: Any, name: str, *, error: type[HelixlabError]) -> bool:
 
 
 def as_items(values: Any, name: str, *, error: type[HelixlabError], of: str = "numbers") -> tuple[Any, ...]:
-    """The items of a list, a tuple, an array of one dimension, a Series ... as plain Python values.
+    """Check a sequence (list, tuple, array of one dimension, Series ...); return its items as plain values.
 
     Examples
     --------
@@ -208,7 +209,7 @@ def as_items(values: Any, name: str, *, error: type[HelixlabError], of: str = "n
 
 
 def as_jobs(n_jobs: Any, name: str = "n_jobs", *, error: type[HelixlabError]) -> int:
-    """Runs at a time, as joblib counts them: -1 is one for each core, -2 one less.
+    """Check a number of runs at a time as joblib counts them: -1 is one for each core, -2 one less.
 
     Examples
     --------
@@ -222,7 +223,7 @@ def as_jobs(n_jobs: Any, name: str = "n_jobs", *, error: type[HelixlabError]) ->
 
 
 def as_seed(rng: Any, name: str = "rng", *, error: type[HelixlabError]) -> int:
-    """A seed, drawn if `rng` is a numpy Generator.
+    """Check a seed; draw one if `rng` is a numpy Generator.
 
     Examples
     --------
@@ -237,7 +238,7 @@ def as_seed(rng: Any, name: str = "rng", *, error: type[HelixlabError]) -> int:
 
 
 def as_generator(rng: Any, name: str = "rng", *, error: type[HelixlabError]) -> np.random.Generator:
-    """The numpy Generator itself, or one of this seed.
+    """Return a numpy Generator: `rng` itself, or one with this seed.
 
     Examples
     --------
@@ -252,14 +253,14 @@ def as_generator(rng: Any, name: str = "rng", *, error: type[HelixlabError]) -> 
 
 
 def _as_int(number: object) -> str:
-    """What is wrong with a float that has no fraction."""
+    """Describe the error of a float without fraction."""
     return ", as an int" if type(number) is float and number.is_integer() else ""
 
 
 def _limits(
     least: float | None, most: float | None, above: float | None = None, below: float | None = None
 ) -> str:
-    """The limits in words, to follow "a number"."""
+    """Describe the limits, to follow "a number"."""
     if least is not None and most is not None and most < math.inf:
         return f" from {_in_words(least)} to {_in_words(most)}"
     lower = [f"of at least {_in_words(least)}"] if least is not None else []

@@ -1,4 +1,4 @@
-"""The command line: every verb is a call of the library, its answer a table or one JSON object."""
+"""The command line: every verb calls the library and prints a table or one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import pandas as pd
 
@@ -22,8 +22,9 @@ import helixlab as hx
 from helixlab import reproduce
 from helixlab._io import json_ready
 from helixlab.cluster import Cluster, cluster_names, load_cluster
-from helixlab.errors import HelixlabError, SimulationError, UnknownNameError
+from helixlab.errors import HelixlabError, SimulationError, UnknownNameError, UsageError
 from helixlab.flow import max_flow, upper_bound
+from helixlab.flow.small_links import RELATIVE, RULES
 from helixlab.model import Model, load_model, model_names
 from helixlab.placement import Placement, load_placement, placement_names, read_placement_ini, save_placement
 from helixlab.placement.io import shown_name
@@ -33,197 +34,27 @@ from helixlab.workload import Workload, offline, online, trace_names
 if TYPE_CHECKING:
     from helixlab.diagnosis.diagnose import Finding
 
-__all__ = [
-    "CHUNKED_OPTIONS",
-    "EXECUTION_NAMES",
-    "SCHEDULER_NAMES",
-    "SMALL_LINKS",
-    "UsageError",
-    "main",
-    "parser",
-    "print_figures",
-    "print_findings",
-    "print_json",
-    "print_paragraph",
-    "print_table",
-]
+__all__ = ["CHUNKED_OPTIONS", "EXECUTION_NAMES", "SCHEDULER_NAMES", "main", "parser"]
 
 
 SCHEDULER_NAMES: Final = ("helix", "random", "shortest-queue", "swarm")
 EXECUTION_NAMES: Final = ("chunked", "decode-first", "greedy", "one-phase", "prompt-first")
-SMALL_LINKS: Final = ("relative", "paper")
-"""Stated here because asking the library would load the compiler; a test compares."""
+"""Names repeated here because asking the library for them would load the compiler; a test compares them."""
 CHUNKED_OPTIONS: Final = {
-    "chunk_tokens": "tokens in a piece of a prompt (default: 64)",
-    "max_prompt_chunks_per_batch": "most pieces of prompts in a batch (default: 1)",
+    "chunk_tokens": "tokens in a chunk of a prompt (default: 64)",
+    "max_prompt_chunks_per_batch": "most chunks of prompts in a batch (default: 1)",
     "max_decode_per_batch": "most decodes in a batch (default: 32)",
 }
-
-
-class UsageError(HelixlabError):
-    """The command line itself is wrong."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
-    """The parser of the command line.
-
-    Parameters
-    ----------
-    verbs : mapping of str to function
-        What carries out each verb; ends up as ``run`` of what is parsed.
-    """
-    whole = _Parser(
-        prog="helixlab", description="Plan and simulate LLM serving over mixed GPUs and networks."
-    )
-    whole.add_argument("--version", action="version", version=f"helixlab {version('helixlab')}")
-    found = whole.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for name, run in verbs.items():
-        summary, options = _SUMMARIES[name], _OPTIONS.get(name)
-        verb = found.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        verb.set_defaults(run=run)
-        if options is not None:
-            options(verb.add_argument)
-    return whole
-
-
-def _plan_options(option: Any) -> None:
-    _subject_options(option)
-    option("--method", default="helix", help="a planner, see helixlab list (default: helix)")
-    option("--objective", choices=("flow", "throughput"), help="of --method helix (default: throughput)")
-    option("--execution", choices=EXECUTION_NAMES, help="that throughput is planned for (default: greedy)")
-    option("--time-limit", type=float, default=60, help="seconds to search (default: 60)")
-    option("--seed", type=int, default=0, help="of random draws (default: 0)")
-    option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
-
-
-def _flow_options(option: Any) -> None:
-    _placement_options(option)
-    option("--small-links", choices=SMALL_LINKS, help="only links that the helix scheduler uses by this rule")
-
-
-def _placement_options(option: Any) -> None:
-    _subject_options(option)
-    option("--placement", required=True, help="a bundled name, or a .json or .ini file")
-
-
-def _simulate_options(option: Any) -> None:
-    _placement_options(option)
-    option("--scheduler", default="helix", help="see helixlab list (default: helix)")
-    option("--mode", choices=("offline", "online"), default="offline", help="(default: offline)")
-    option(
-        "--initial", type=int, help="offline: requests at the start, or in flight but for helix (default: 20)"
-    )
-    option("--warmup", type=float, help="seconds before the window (default: offline 60, online 0)")
-    option(
-        "--duration",
-        type=float,
-        help="seconds of the window (default: offline 600, online 1800, or to the last of --requests)",
-    )
-    option("--seed", type=int, default=0, help="of lengths, arrivals and draws (default: 0)")
-    option("--requests", metavar="FILE", help="requests of your own, .csv or .csv.gz")
-    option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
-    option("--watch", type=float, default=0, metavar="S", help="a row of figures every S simulated seconds")
-    option("--estimate", action="store_true", help="only say how long it would take and with what memory")
-    option("--on-full", choices=("wait", "drop"), default="wait", help="without room (default: wait)")
-    option(
-        "--small-links",
-        choices=SMALL_LINKS,
-        default=SMALL_LINKS[0],
-        help=f"helix: links it does not use, by rule (default: {SMALL_LINKS[0]})",
-    )
-    option("--execution", default="greedy", help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)")
-    for name, summary in CHUNKED_OPTIONS.items():
-        option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")
-    option("-o", dest="output", metavar="DIR", help="write the result into this folder")
-
-
-def _explain_options(option: Any) -> None:
-    option("result", metavar="RESULT_DIR", help="the folder that simulate -o wrote")
-    option("--json", action="store_true", help="print one JSON object")
-
-
-def _reproduce_options(option: Any) -> None:
-    option("--scale", choices=("smoke", "full"), default="full", help="(default: full)")
-    option(
-        "--figure", nargs="+", metavar="N", help="only what makes these figures of the paper: 5, 7a, table8"
-    )
-    option("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
-    option(
-        "--seeds", type=int, help="seeds that means are taken over (default: as the notebook says, 3 or 5)"
-    )
-    option("--replan", action="store_true", help="search anew for the plans that ship with helixlab")
-    option("--notebooks", metavar="DIR", default="notebooks", help="(default: notebooks)")
-    option("--output", metavar="DIR", help="(default: figures, at smoke scale figures/smoke)")
-
-
-def _subject_options(option: Any) -> None:
-    option("--cluster", required=True, help="a bundled name, or a .json or .ini file")
-    option("--model", required=True, help="a bundled name, or a .json file")
-    option("--json", action="store_true", help="print one JSON object")
-
-
-_SUMMARIES: Final = {
-    "list": "What helixlab brings along.",
-    "plan": "Plan which node holds which layers.",
-    "flow": "Maximum flow of a placement, and what binds it.",
-    "simulate": "Simulate serving a workload.",
-    "explain": "Say what kept a run from serving more.",
-    "reproduce": "Run the notebooks that make every figure and number.",
-}
-_OPTIONS: Final[dict[str, Callable[[Any], None]]] = {
-    "plan": _plan_options,
-    "flow": _flow_options,
-    "simulate": _simulate_options,
-    "explain": _explain_options,
-    "reproduce": _reproduce_options,
-}
-
-
-WIDTH: Final = 100
-"""At which lines of text are broken, unless the terminal is narrower."""
-
-
-def print_json(content: dict[str, Any]) -> None:
-    """One JSON object."""
-    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
-
-
-def print_figures(figures: dict[str, Any]) -> None:
-    """One figure a line."""
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        print(f"{name:{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
-
-
-def print_paragraph(text: str, indent: str = "") -> None:
-    """Text, its lines as long as the terminal is wide."""
-    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-    print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent))
-
-
-def print_table(table: pd.DataFrame) -> None:
-    """A table, its columns aligned."""
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-
-
-def print_findings(findings: Iterable[Finding]) -> None:
-    """One finding a paragraph, numbered: its cause and cost, what is the case, what could be done."""
-    for at, finding in enumerate(findings, 1):
-        print(f"{at}. {finding.cause} (cost {finding.cost:.1%})")
-        for text in (finding.text, finding.suggestion):
-            print_paragraph(text, "   ")
-
-
 WARMUP_S: Final = {"offline": 60.0, "online": 0.0}
 DURATION_S: Final = {"offline": 600.0, "online": None}
-"""Online the library knows: 1800, or until the last of the given requests."""
-"""What the paper measures."""
+"""Windows of the paper; None leaves the duration to the library, which knows when given requests arrive."""
+LINE_WIDTH: Final = 100
+"""Number of characters after which lines of text are broken, unless the terminal is narrower."""
 OK, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+"""Exit statuses."""
+
+_Option = Callable[..., argparse.Action]
+"""Method of a parser that adds an option."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,12 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        What follows ``helixlab``; by default those of the process.
+        Arguments that follow ``helixlab``; by default those of the process.
 
     Returns
     -------
     int
-        0; 2 after an error, which is one line on stderr; 130 after Ctrl-C; 141 if nobody reads the output.
+        Exit status: 0; 2 after an error, which is one line on stderr; 130 after Ctrl-C; 141 where nobody
+        reads the output.
 
     Examples
     --------
@@ -248,17 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
      compute      8        8                  286.6
     0
     """
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # it was closed: then nobody reads it
-            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        asked = parser(VERBS).parse_args(arguments)
+        asked = parser().parse_args(arguments)
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            asked.run(asked)
+            code: int = asked.run(asked)
         sys.stdout.flush()
-        if getattr(asked, "stopped", False):
-            return INTERRUPTED
     except HelixlabError as error:
         return _failed(str(error))
     except BrokenPipeError:
@@ -274,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
         return INTERRUPTED
-    return OK
+    return code
 
 
 def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
@@ -282,22 +109,61 @@ def _warn(message: Warning | str, *where: Any, **file: Any) -> None:
 
 
 def _failed(message: str) -> int:
-    with suppress(OSError):  # nobody may be left to read it
+    with suppress(OSError):  # stderr may be closed
         print("helixlab:", " ".join(message.splitlines()), file=sys.stderr)
     return FAILED
 
 
 def _drop_output() -> None:
-    """Python would try once more, and noisily, to write what could not be written."""
+    """Discard output that could not be written; Python would complain of it once more at its end."""
     with suppress(OSError, ValueError):
         output = sys.stdout.fileno()
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
-# The verbs
+class Verb(NamedTuple):
+    """Summary, function and options of a verb; the function returns the exit status."""
+
+    summary: str
+    run: Callable[[argparse.Namespace], int]
+    options: Callable[[_Option], None] | None = None
 
 
-def _list(asked: argparse.Namespace) -> None:
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line; ``run`` of the arguments it parses is the function of the verb."""
+    whole = _Parser(
+        prog="helixlab", description="Plan and simulate LLM serving over mixed GPUs and networks."
+    )
+    whole.add_argument("--version", action="version", version=f"helixlab {version('helixlab')}")
+    found = whole.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        added = found.add_parser(name, help=verb.summary, description=verb.summary, allow_abbrev=False)
+        added.set_defaults(run=verb.run)
+        if verb.options is not None:
+            verb.options(added.add_argument)
+    return whole
+
+
+def _subject_options(option: _Option) -> None:
+    option("--cluster", required=True, help="a bundled name, or a .json or .ini file")
+    option("--model", required=True, help="a bundled name, or a .json file")
+    option("--json", action="store_true", help="print one JSON object")
+
+
+def _placement_options(option: _Option) -> None:
+    _subject_options(option)
+    option("--placement", required=True, help="a bundled name, or a .json or .ini file")
+
+
+# list
+
+
+def _list(asked: argparse.Namespace) -> int:
     for what, names in {
         "clusters": cluster_names(),
         "models": model_names(),
@@ -308,9 +174,27 @@ def _list(asked: argparse.Namespace) -> None:
         "planners": sorted(METHODS),
     }.items():
         print(f"{what}:", *names, sep="\n  ")
+    return OK
 
 
-def _plan(asked: argparse.Namespace) -> None:
+# plan
+
+
+def _plan_options(option: _Option) -> None:
+    _subject_options(option)
+    option("--method", default="helix", help="a planner, see helixlab list (default: helix)")
+    option(
+        "--objective",
+        choices=("flow", "throughput"),
+        help="of --method helix (default: throughput)",
+    )
+    option("--execution", choices=EXECUTION_NAMES, help="execution policy to plan for (default: greedy)")
+    option("--time-limit", type=float, default=60, help="seconds of search (default: 60)")
+    option("--seed", type=int, default=0, help="seed of random draws (default: 0)")
+    option("-o", dest="output", metavar="FILE", help="write the placement to this .json file")
+
+
+def _plan(asked: argparse.Namespace) -> int:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement = plan(
         cluster,
@@ -326,7 +210,7 @@ def _plan(asked: argparse.Namespace) -> None:
     if not placement.kv_capacity_token_layers:  # it does not cover overfilled nodes
         bound = min(bound or math.inf, upper_bound(cluster, model))
     nodes = placement.to_frame(cluster)
-    figures = {
+    values = {
         "placement": shown_name(placement),
         "max_flow_tokens_per_s": value,
         "upper_bound_tokens_per_s": bound,
@@ -334,18 +218,25 @@ def _plan(asked: argparse.Namespace) -> None:
         "status": report.status,
         "wall_s": report.wall_s,
     }
-    if report.status == "interrupted":
-        asked.stopped = True
     if asked.output:
         save_placement(placement, asked.output)
     if asked.json:
-        print_json(figures | {"nodes": nodes.to_dict("records"), "trace": report.trace})
+        print_json(values | {"nodes": nodes.to_dict("records"), "trace": report.trace})
     else:
-        print_figures(figures)
+        print_values(values)
         print_table(nodes)
+    return INTERRUPTED if report.status == "interrupted" else OK
 
 
-def _flow(asked: argparse.Namespace) -> None:
+# flow
+
+
+def _flow_options(option: _Option) -> None:
+    _placement_options(option)
+    option("--small-links", choices=RULES, help="only links that the helix scheduler uses by this rule")
+
+
+def _flow(asked: argparse.Namespace) -> int:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement = _placement(asked.placement, cluster, model)
     flow = max_flow(cluster, model, placement, small_links=asked.small_links)
@@ -364,9 +255,58 @@ def _flow(asked: argparse.Namespace) -> None:
         if left_out is not None:
             carried = left_out["flow_tokens_per_s"].sum()
             print(f"links left out: {len(left_out)}, of {carried:.1f} tokens/s in the maximum flow")
+    return OK
 
 
-def _simulate(asked: argparse.Namespace) -> None:
+# simulate
+
+
+def _simulate_options(option: _Option) -> None:
+    _placement_options(option)
+    option("--scheduler", default="helix", help="a scheduler, see helixlab list (default: helix)")
+    option("--mode", choices=("offline", "online"), default="offline", help="workload (default: offline)")
+    option(
+        "--initial",
+        type=int,
+        help="offline: requests at the start; schedulers but helix keep as many in flight (default: 20)",
+    )
+    option("--warmup", type=float, help="seconds before the measured window (default: offline 60, online 0)")
+    option(
+        "--duration",
+        type=float,
+        help="seconds of the measured window (default: offline 600, online 1800, or until the last of"
+        " --requests arrives)",
+    )
+    option("--seed", type=int, default=0, help="seed of lengths, arrivals and random draws (default: 0)")
+    option("--requests", metavar="FILE", help="file of your own requests, .csv or .csv.gz")
+    option("--rate", type=float, help="online: prompt and decode tokens that arrive per second")
+    option(
+        "--progress-table", type=float, default=0, metavar="S", help="print a row every S simulated seconds"
+    )
+    option("--estimate", action="store_true", help="print only the time and memory that the run will take")
+    option(
+        "--on-full",
+        choices=("wait", "drop"),
+        default="wait",
+        help="without free KV cache (default: wait)",
+    )
+    option(
+        "--small-links",
+        choices=RULES,
+        default=RELATIVE,
+        help=f"helix: rule by which it leaves out links with little flow (default: {RELATIVE})",
+    )
+    option(
+        "--execution",
+        default="greedy",
+        help=f"{', '.join(EXECUTION_NAMES)} (default: greedy)",
+    )
+    for name, summary in CHUNKED_OPTIONS.items():
+        option(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"chunked: {summary}")
+    option("-o", dest="output", metavar="DIR", help="write the result to this folder")
+
+
+def _simulate(asked: argparse.Namespace) -> int:
     cluster, model = load_cluster(asked.cluster), load_model(asked.model)
     placement, workload = _placement(asked.placement, cluster, model), _workload(asked)
     scheduler = _known("scheduler", asked.scheduler, SCHEDULER_NAMES)
@@ -381,66 +321,36 @@ def _simulate(asked: argparse.Namespace) -> None:
     subject = (cluster, model, placement)
     how = {"workload": workload, "scheduler": scheduler, "execution": execution, "on_full": asked.on_full}
     how["small_links"] = asked.small_links
-    how["keep_breakdown"] = bool(asked.output)  # what is kept can be explained
+    how["keep_breakdown"] = bool(asked.output)  # explain needs it
     if asked.estimate:
-        foretold = hx.estimate(*subject, **how)
-        print_json(asdict(foretold)) if asked.json else print(foretold)
-        return
-    with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --watch prints
-        result = hx.simulate(*subject, **how, watch_step_s=asked.watch)
-    if result.summary["partial"].item():
-        asked.stopped = True
-        warnings.warn("interrupted; the figures are of the part that was simulated", stacklevel=2)
+        estimate = hx.estimate(*subject, **how)
+        print_json(asdict(estimate)) if asked.json else print(estimate)
+        return OK
+    with redirect_stdout(sys.stderr if asked.json else sys.stdout):  # what --progress-table prints
+        result = hx.simulate(*subject, **how, progress_table_step_s=asked.progress_table)
+    interrupted = bool(result.metrics["partial"])
+    if interrupted:
+        warnings.warn("interrupted; the metrics are of the part that was simulated", stacklevel=2)
     failure = None
     if asked.output:
         try:
             result.save(asked.output)
-        except SimulationError as error:  # a full disk costs no figures
+        except SimulationError as error:  # the metrics are printed even where the disk is full
             failure = error
     if asked.json:
-        print_json(result.figures())
+        print_json(result.to_dict())
     else:
         print_paragraph(result.origin)
         print()
-        print_figures({str(name): value for name, value in result.summary.iloc[0].items()})
+        print_values(result.metrics.to_dict())
         print_table(result.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]])
     if failure is not None:
         raise failure
-
-
-def _explain(asked: argparse.Namespace) -> None:
-    result = hx.load_result(asked.result)
-    findings = hx.diagnose(result)
-    if asked.json:
-        print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
-        return
-    for text in (repr(result), result.origin):
-        print_paragraph(text)
-    print()
-    print_findings(findings)
-    if not findings:
-        print("Nothing to find: the run serves what its machines can.")
-
-
-def _reproduce(asked: argparse.Namespace) -> None:
-    done = reproduce.reproduce(
-        asked.notebooks,
-        scale=asked.scale,
-        figures=asked.figure,
-        seeds=asked.seeds,
-        jobs=asked.jobs,
-        replan=asked.replan,
-        output=asked.output,
-    )
-    print_table(done)
-
-
-def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
-    return read_placement_ini(name, cluster, model) if name.endswith(".ini") else load_placement(name)
+    return INTERRUPTED if interrupted else OK
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> str:
-    """A wrong name is told before anything is loaded or compiled."""
+    """Refuse an unknown name before anything is loaded or compiled."""
     if name not in names:
         raise UnknownNameError(what, name, names)
     return name
@@ -462,11 +372,112 @@ def _workload(asked: argparse.Namespace) -> Workload:
     return offline(initial_requests=initial, requests=asked.requests, **common)
 
 
+# explain
+
+
+def _explain_options(option: _Option) -> None:
+    option("result", metavar="RESULT_DIR", help="the folder that simulate -o wrote")
+    option("--json", action="store_true", help="print one JSON object")
+
+
+def _explain(asked: argparse.Namespace) -> int:
+    result = hx.load_result(asked.result)
+    findings = hx.diagnose(result)
+    if asked.json:
+        print_json({"result": repr(result), "findings": [finding.to_dict() for finding in findings]})
+        return OK
+    for text in (repr(result), result.origin):
+        print_paragraph(text)
+    print()
+    print_findings(findings)
+    if not findings:
+        print("Nothing to find: the run serves what its machines can.")
+    return OK
+
+
+# reproduce
+
+
+def _reproduce_options(option: _Option) -> None:
+    option("--scale", choices=("smoke", "full"), default="full", help="size of the study (default: full)")
+    option(
+        "--figure",
+        nargs="+",
+        metavar="N",
+        help="make only these figures of the paper: 5, 7a, table8",
+    )
+    option("--jobs", type=int, default=2, help="number of notebooks at a time (default: 2)")
+    option(
+        "--seeds",
+        type=int,
+        help="seeds that means are taken over (default: as the notebook says, 3 or 5)",
+    )
+    option("--replan", action="store_true", help="search again for the plans that ship with helixlab")
+    option("--notebooks", metavar="DIR", default="notebooks", help="their folder (default: notebooks)")
+    option(
+        "--output",
+        metavar="DIR",
+        help="output folder (default: figures, at smoke scale figures/smoke)",
+    )
+
+
+def _reproduce(asked: argparse.Namespace) -> int:
+    done = reproduce.reproduce(
+        asked.notebooks,
+        scale=asked.scale,
+        figures=asked.figure,
+        seeds=asked.seeds,
+        jobs=asked.jobs,
+        replan=asked.replan,
+        output=asked.output,
+    )
+    print_table(done)
+    return OK
+
+
+# Input and output of several verbs
+
+
+def _placement(name: str, cluster: Cluster, model: Model) -> Placement:
+    return read_placement_ini(name, cluster, model) if name.endswith(".ini") else load_placement(name)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
+
+
+def print_values(values: Mapping[Any, Any]) -> None:
+    """Print one named value a line."""
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name:{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
+
+
+def print_paragraph(text: str, indent: str = "") -> None:
+    """Print text in lines that fit the terminal."""
+    width = min(LINE_WIDTH, shutil.get_terminal_size((LINE_WIDTH, 24)).columns)
+    print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent))
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """Print a table with aligned columns."""
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print each finding as a numbered paragraph: its cause and cost, its explanation, its advice."""
+    for at, finding in enumerate(findings, 1):
+        print(f"{at}. {finding.cause} (cost {finding.cost:.1%})")
+        for text in (finding.text, finding.suggestion):
+            print_paragraph(text, "   ")
+
+
 VERBS: Final = {
-    "list": _list,
-    "plan": _plan,
-    "flow": _flow,
-    "simulate": _simulate,
-    "explain": _explain,
-    "reproduce": _reproduce,
+    "list": Verb("List the clusters, models and other things that ship with helixlab.", _list),
+    "plan": Verb("Plan which node holds which layers.", _plan, _plan_options),
+    "flow": Verb("Find the maximum flow of a placement and its bottlenecks.", _flow, _flow_options),
+    "simulate": Verb("Simulate serving a workload.", _simulate, _simulate_options),
+    "explain": Verb("Explain what kept a run from serving more.", _explain, _explain_options),
+    "reproduce": Verb("Run the notebooks that make every figure and number.", _reproduce, _reproduce_options),
 }

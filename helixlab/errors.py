@@ -1,7 +1,6 @@
-"""Errors a user can meet, under one base class.
+"""Errors that a user can meet, under one base class.
 
-Every message names the value that is wrong and says how to mend it, so that the command line
-can print it as it is.
+Every message names the wrong value and says how to correct it; the command line prints it as it is.
 """
 
 from __future__ import annotations
@@ -18,14 +17,18 @@ __all__ = [
     "FlowError",
     "HelixlabError",
     "ModelError",
+    "NotebookError",
     "OutOfMemoryError",
     "PlacementError",
     "SchedulingError",
     "SimulationError",
     "SolverError",
+    "SweepError",
     "UnknownNameError",
+    "UsageError",
     "WorkloadError",
     "memory_for",
+    "name_source",
 ]
 
 
@@ -34,64 +37,101 @@ class HelixlabError(Exception):
 
 
 class FileFormatError(HelixlabError):
-    """A file is not what its reader expects: cut off, hostile, or of another kind."""
+    """Error in a file: it is incomplete, hostile, or of another kind than its reader expects."""
 
 
 class ClusterError(HelixlabError):
-    """A cluster breaks one of its invariants."""
+    """Error in a cluster, which breaks an invariant."""
 
 
 class ModelError(HelixlabError):
-    """A model or its measured profile is missing or asked outside its range."""
+    """Error in a model or measured profile, or in its use outside its range."""
 
 
 class PlacementError(HelixlabError):
-    """A placement cannot serve the model on the cluster, or none can be planned."""
+    """Error in a placement, which cannot serve the model on the cluster, or in planning one."""
 
 
 class SolverError(HelixlabError):
-    """A program cannot be handed to the solver, or the solver fails on it."""
+    """Failure of the solver, or of handing a program to it."""
 
 
 class FlowError(HelixlabError):
-    """The flow graph has no path from source to sink."""
+    """Error in a flow graph without a path from source to sink."""
 
 
 class SchedulingError(HelixlabError):
-    """A scheduler is unknown, does not compile, or answers with something impossible."""
+    """Error in a scheduler, which is unknown, does not compile, or returns an impossible answer."""
 
 
 class ContentError(HelixlabError):
-    """Something's content cannot be told from one process to the next, so that it has no hash."""
+    """Error of hashing a value whose content cannot be compared between processes."""
+
+
+class UsageError(HelixlabError):
+    """Error in the arguments of the command line."""
 
 
 class WorkloadError(HelixlabError):
-    """A workload holds requests that make no sense or cannot be served."""
+    """Error in a workload, whose requests make no sense or cannot be served."""
+
+
+class SweepError(HelixlabError):
+    """Error in the arguments of a sweep, or failure of it."""
+
+
+class NotebookError(HelixlabError):
+    """Error in a notebook, which is missing, does not take the parameters, or fails."""
 
 
 class SimulationError(HelixlabError):
-    """A simulation was asked for something impossible."""
+    """Error in the arguments of a simulation, or failure of it."""
 
 
 class OutOfMemoryError(HelixlabError, MemoryError):
-    """The memory that the system gives is not enough for what was asked."""
+    """Error of a task that needs more memory than the system provides."""
+
+
+@contextmanager
+def name_source(source: str, error: type[HelixlabError]) -> Iterator[None]:
+    """Put the name of a file in front of errors of the thing in it.
+
+    Parameters
+    ----------
+    source : str
+        Name of the file.
+    error : type
+        Type of the errors.
+
+    Examples
+    --------
+    >>> with name_source("my.json", ClusterError):
+    ...     raise ClusterError("no nodes")
+    Traceback (most recent call last):
+        ...
+    helixlab.errors.ClusterError: my.json: no nodes
+    """
+    try:
+        yield
+    except error as caught:
+        raise error(f"{source}: {caught}") from None
 
 
 @contextmanager
 def memory_for(task: str, mend: str) -> Iterator[None]:
-    """Say what was being done when memory ran out, and how to need less.
+    """Turn a MemoryError into a message that names the task and says how to need less memory.
 
     Parameters
     ----------
     task : str
-        What is done, as in ``"simulating"``.
+        Name of the task, as in ``"simulating"``.
     mend : str
-        What would need less memory.
+        Advice that would need less memory.
 
     Raises
     ------
     OutOfMemoryError
-        Instead of MemoryError.
+        Memory ran out.
 
     Examples
     --------
@@ -107,23 +147,23 @@ def memory_for(task: str, mend: str) -> Iterator[None]:
     except OutOfMemoryError:
         raise
     except MemoryError as error:
-        asked = str(error).partition(" for an array")[0]  # numpy says how much, and of what
+        asked = str(error).partition(" for an array")[0]  # the message of numpy, without its end
         amount = f" ({asked})" if asked else ""
-        clear_frames(error.__traceback__)  # what was calculated so far is a lot, and would be kept with it
+        clear_frames(error.__traceback__)  # it would keep the large arrays of the task alive
     raise OutOfMemoryError(f"memory ran out while {task}{amount}; {mend}") from None
 
 
 class UnknownNameError(HelixlabError):
-    """A name is not among the known ones.
+    """Error in a name, which is not among the known ones.
 
     Parameters
     ----------
     what : str
-        What was looked for: ``"cluster"``, ``"scheduler"`` ...
+        Kind of the name: ``"cluster"``, ``"scheduler"`` ...
     name : str
-        The name that was given.
+        Name that was given.
     known : iterable of str
-        Names that would have been right.
+        Names that are known.
 
     Examples
     --------

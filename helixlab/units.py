@@ -1,6 +1,6 @@
-"""Units: bytes and seconds inside, conversions at the edges.
+"""Units of the library: bytes and seconds inside, conversions at the edges.
 
-Multiply to bring a figure in, divide to show it.
+Multiply by a unit to convert to bytes or seconds, divide by it to convert back.
 
 Examples
 --------
@@ -23,11 +23,11 @@ TB: Final = 1e12
 GiB: Final = 2.0**30
 
 Kbps: Final = 1e3 / 8
-"""Kilobit per second, in bytes per second."""
+"""One kilobit per second, in bytes per second."""
 Mbps: Final = 1e6 / 8
-"""Megabit per second, in bytes per second."""
+"""One megabit per second, in bytes per second."""
 Gbps: Final = 1e9 / 8
-"""Gigabit per second, in bytes per second."""
+"""One gigabit per second, in bytes per second."""
 
 us: Final = 1e-6
 ms: Final = 1e-3

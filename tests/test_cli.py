@@ -1,8 +1,11 @@
 """The command line: what it prints, what it writes, and how it fails."""
 
+import ctypes
+import io
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,9 +16,8 @@ import pytest
 
 import helixlab as hx
 from helixlab import cli
-from helixlab.cli import SMALL_LINKS
+from helixlab.__main__ import main
 from helixlab.execution import EXECUTIONS
-from helixlab.flow.small_links import RULES
 from helixlab.planning import METHODS
 from helixlab.scheduling import SCHEDULERS
 
@@ -118,7 +120,6 @@ def chain(root):
 def test_names_it_states_are_those_of_the_library():
     assert set(cli.SCHEDULER_NAMES) == set(SCHEDULERS)
     assert set(cli.EXECUTION_NAMES) == set(EXECUTIONS)
-    assert SMALL_LINKS == RULES
 
 
 def test_list(capsys):
@@ -149,10 +150,10 @@ def test_list_loads_nothing_slow():
 
 
 @pytest.mark.parametrize("how", [["--objective", "flow"], ["--method", "paper-milp"]])
-def test_solvers_print_nothing_of_their_own(how):
-    done = run("plan", *SUBJECT, *how, "--time-limit", "2", "--json")
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["max_flow_tokens_per_s"] > 0
+def test_solvers_print_nothing_of_their_own(how, capfd):
+    assert cli.main(["plan", *SUBJECT, *how, "--time-limit", "1", "--json"]) == 0
+    ctypes.CDLL(None).fflush(None)  # solvers print through the C library, which keeps text back
+    assert json.loads(capfd.readouterr().out)["max_flow_tokens_per_s"] > 0
 
 
 def test_plan_as_json(answer):
@@ -394,22 +395,10 @@ def test_help_and_version(capsys):
 
 
 @pytest.mark.parametrize("option", ["--cluster", "--model", "--placement"])
-@pytest.mark.parametrize("ending", [".json", ".ini", ".txt", ""])
-@pytest.mark.parametrize(
-    "content", [None, "folder", "", b"\x00\xff\x80\x01" * 99, '{"format": ', "[]", "NaN"]
-)
-def test_files_that_are_something_else(option, ending, content, complaint, tmp_path):
-    path = tmp_path / f"thing{ending}"
-    if content == "folder":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert "thing" in complaint("flow", *PLACED, option, path)
-
-
-@pytest.mark.parametrize("option", ["--cluster", "--model", "--placement"])
-def test_json_that_nests_too_deep(option, complaint, file):
-    assert "deep.json" in complaint("flow", *PLACED, option, file("deep.json", "[" * 100_000))
+@pytest.mark.parametrize("name", ["thing.json", "thing.ini"])
+def test_files_that_are_something_else(option, name, complaint, file):
+    """What else files may be is tested with their readers."""
+    assert name in complaint("flow", *PLACED, option, file(name, '{"format": '))
 
 
 def test_code_in_an_ini_file_is_not_run(complaint, file, tmp_path):
@@ -421,85 +410,17 @@ def test_code_in_an_ini_file_is_not_run(complaint, file, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_hostile_clusters(complaint, file, small10):
-    text = json.dumps(small10)
-    rows = small10["links"]["rows"]
-    first = json.dumps(rows[0])
-
-    def with_first(sender, receiver, bandwidth, latency):
-        return text.replace(first, f'["{sender}", {receiver}, {bandwidth}, {latency}]')
-
-    assert with_first("source", 0, 1000000000, 0.001) == text
-    for content, named in [
-        (text[: len(text) // 2], "not valid JSON"),
-        (with_first("source", 0, "NaN", 0.001), "not valid JSON"),
-        (with_first("source", 0, -1.0, 0.001), "bandwidth"),
-        (with_first("source", 0, 0, 0.001), "bandwidth"),
-        (with_first("source", 0, 1e9, -0.001), "latency"),
-        (with_first("source", 99, 1e9, 0.001), "99"),
-        (with_first("source", '"zero"', 1e9, 0.001), "zero"),
-    ]:
-        line = complaint("flow", *PLACED, "--cluster", file("mine.json", content))
-        assert named in line
-
-
 @pytest.mark.filterwarnings("ignore:.*calls its placement")
-def test_placements_that_cannot_serve(complaint, file, chain):
-    short = [row for row in chain["layers"] if row[0] != 8]
-    others = [link for link in chain["links"] if 8 not in link]
-    overfull = [[7, 0, 48], *(row for row in chain["layers"] if row[0] != 7)]
-    for changes, named in [
-        ({"layers": short, "links": others}, "misses layers 24-29"),
-        ({"layers": overfull}, "node 7"),
-        ({"links": chain["links"][1:]}, "no path"),
-        ({"layers": []}, "no layers"),
-        ({"layers": [[99, 0, 60]], "links": []}, "node 99"),
-        ({"links": [*chain["links"], [3, 2]]}, "3 -> 2"),
-        ({"cluster": "single24"}, "single24"),
-        ({"model": "llama-2-70b"}, "llama-2-70b"),
-        ({"kv_capacity_token_layers": {"7": -4}}, "KV capacity"),
-        ({"layers": [[7, 0, 60.5]]}, "60.5"),
-    ]:
-        path = file("mine.json", chain | changes)
-        for verb in ("flow", "simulate"):
-            assert named in complaint(verb, *SUBJECT, "--placement", path)
+@pytest.mark.parametrize("verb", ["flow", "simulate"])
+def test_a_placement_that_cannot_serve(verb, complaint, file, chain):
+    path = file("mine.json", chain | {"links": chain["links"][1:]})
+    assert "no path" in complaint(verb, *SUBJECT, "--placement", path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "named"),
-    [
-        ("mine.csv", "input_tokens,output_tokens\n0,5\n", "row 0"),
-        ("mine.csv", "input_tokens,output_tokens\n5,9\n5,0\n", "row 1"),
-        ("mine.csv", "input_tokens,output_tokens\n2000000,5\n", "2000000"),
-        ("mine.csv", "input_tokens,output_tokens\n-3,5\n", "-3"),
-        ("mine.csv", "input_tokens,output_tokens\n2.5,5\n", "2.5"),
-        ("mine.csv", "input_tokens,output_tokens\nnan,5\n", "row 0"),
-        ("mine.csv", "input_tokens,output_tokens\n__import__('os'),5\n", "__import__"),
-        ("mine.csv", "input_tokens,output_tokens\n", "no rows"),
-        ("mine.csv", "input_tokens\n5\n", "output_tokens"),
-        ("mine.csv", "", "mine.csv"),
-        ("mine.csv", b"\x00\xff\x80\x01" * 99, "mine.csv"),
-        ("mine.csv.gz", b"\x00\xff\x80\x01" * 99, "mine.csv.gz"),
-        ("mine.csv.gz", "input_tokens,output_tokens\n5,5\n", "mine.csv.gz"),
-        ("folder.csv", None, "folder.csv"),
-        ("missing.csv", None, "no such file"),
-    ],
-)
-def test_hostile_requests(name, content, named, complaint, tmp_path):
-    path = tmp_path / name
-    if name.startswith("folder"):
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert named in complaint("simulate", *PLACED, *SHORT, "--requests", path)
-
-
-@pytest.mark.parametrize("arrivals", ["5,1", "-1,5", "nan,5", "soon,5"])
-def test_hostile_arrivals(arrivals, complaint, file):
-    rows = "".join(f"{arrival},10,10\n" for arrival in arrivals.split(","))
-    path = file("mine.csv", f"arrival_s,input_tokens,output_tokens\n{rows}")
-    line = complaint("simulate", *PLACED, "--mode", "online", "--requests", path)
-    assert "arrival_s" in line
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_requests_that_make_no_sense(mode, complaint, file):
+    path = file("mine.csv", "arrival_s,input_tokens,output_tokens\n0,0,5\n")
+    assert "mine.csv, line 2, row 0" in complaint("simulate", *PLACED, "--mode", mode, "--requests", path)
 
 
 # How it fails: output
@@ -548,15 +469,17 @@ def test_broken_pipe_is_silent():
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("codec", ["ascii", "cp1252:strict"])
-def test_names_that_the_output_has_no_characters_for(codec, file, small10):
+@pytest.mark.parametrize(("codec", "name"), [("ascii", r"Z\xfcrich"), ("cp1252", "Zürich")])
+def test_names_that_the_output_has_no_characters_for(codec, name, file, small10, monkeypatch):
     path = file("zü.json", small10 | {"name": "Zürich 東京"})
-    plan = ["plan", "--cluster", path, "--model", "llama-1-30b", "--method", "petals"]
-    done = run(*plan, env=os.environ | {"PYTHONIOENCODING": codec}, encoding=codec.split(":")[0])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (
-        "Z\\xfcrich" if codec == "ascii" else "Zürich"
-    ) + r" \u6771\u4eac/llama-1-30b/petals" in done.stdout
+    plan = ["plan", "--cluster", str(path), "--model", "llama-1-30b", "--method", "petals"]
+    written = {stream: io.BytesIO() for stream in ("stdout", "stderr")}
+    for stream, target in written.items():
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(target, codec, errors="strict"))
+    monkeypatch.setattr(sys, "argv", ["helixlab", *plan])
+    assert main() == 0
+    assert written["stderr"].getvalue() == b""
+    assert name + r" \u6771\u4eac/llama-1-30b/petals" in written["stdout"].getvalue().decode(codec)
 
 
 def test_a_locale_without_the_characters_of_a_path(file, tmp_path):
@@ -604,21 +527,24 @@ def test_an_interrupted_plan(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr("helixlab.planning.helix.regions_of", interrupt)
     assert cli.main(["plan", *SUBJECT, "--objective", "flow", "-o", str(tmp_path / "p.json")]) == 130
-    told = "helixlab: warning: interrupted; the placement is the best that was found so far"
+    warning = "helixlab: warning: interrupted; the placement is the best that was found so far"
     output = capsys.readouterr()
-    assert output.err.count(told) == 1
+    assert output.err.count(warning) == 1
     assert "small10/llama-1-30b/helix (interrupted)" in output.out
     assert hx.load_placement(tmp_path / "p.json").report.status == "interrupted"
 
 
-def test_a_full_disk_costs_no_figures(tmp_path):
-    limited = f"ulimit -f 2; exec {sys.executable} -m helixlab simulate {' '.join([*PLACED, *SHORT])} --json"
-    done = subprocess.run(
-        ["bash", "-c", f"{limited} -o {tmp_path / 'mine'}"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert json.loads(done.stdout)["requests_finished"] >= 0
-    assert done.stderr.startswith(f"helixlab: the result cannot be written into {tmp_path / 'mine'} (")
+def test_a_full_disk_costs_no_figures(tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    try:
+        code = cli.main(["simulate", *PLACED, *SHORT, "--json", "-o", str(tmp_path / "mine")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    captured = capsys.readouterr()
+    assert code == 2
+    assert json.loads(captured.out)["requests_finished"] >= 0
+    assert captured.err.startswith(f"helixlab: the result cannot be written into {tmp_path / 'mine'} (")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -645,21 +571,24 @@ def test_as_a_process():
     good = run("simulate", *PLACED, *SHORT, "--json")
     assert good.returncode == 0
     assert json.loads(good.stdout)["scheduler"] == "helix"
-    bad = run("simulate", *PLACED, "--duration", "nan", "--json")
+    bad = run("flow", *PLACED, "--cluster", "no-such-cluster.json")
     assert (bad.returncode, bad.stdout, len(bad.stderr.splitlines())) == (2, "", 1)
     assert "Traceback" not in bad.stderr
 
 
-@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
 def test_streams_that_are_closed(closed):
-    start = f"import os; os.close({['stdin', 'stdout', 'stderr'].index(closed)}); "
-    start += "os.execvp(sys.executable, [sys.executable, '-m', 'helixlab', *sys.argv[1:]])"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {start}", "simulate", *PLACED, *SHORT, "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = f"exec {sys.executable} -m helixlab {' '.join(['flow', *PLACED, '--json', closed])}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert closed == "stdout" or json.loads(done.stdout)["scheduler"] == "helix"
+    assert closed == "1>&-" or json.loads(done.stdout)["value_tokens_per_s"] > 0
+
+
+def test_a_run_with_all_streams_closed(tmp_path):
+    arguments = ["simulate", *PLACED, *SHORT, "-o", str(tmp_path / "mine")]
+    command = f"exec {sys.executable} -m helixlab {' '.join(arguments)} 0<&- 1>&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 0
+    assert hx.load_result(tmp_path / "mine").metrics["requests_finished"] >= 0
 
 
 # explain
@@ -673,19 +602,19 @@ def test_explain(tmp_path, capsys):
     findings = hx.diagnose(hx.load_result(tmp_path / "run"))
     for at, finding in enumerate(findings, 1):
         assert f"{at}. {finding.cause} (cost {finding.cost:.1%})" in printed
-    told = " ".join(printed.split())
-    assert all(finding.text in told and finding.suggestion in told for finding in findings)
-    assert "keep_breakdown" not in told, "what is kept can be explained"
+    words = " ".join(printed.split())
+    assert all(finding.text in words and finding.suggestion in words for finding in findings)
+    assert "keep_breakdown" not in words, "what is kept can be explained"
     assert max(map(len, printed.splitlines())) <= 120
 
 
 def test_explain_as_json(tmp_path, answer, capsys):
     assert cli.main(["simulate", *PLACED, *SHORT, "-o", str(tmp_path / "run")]) == 0
     capsys.readouterr()
-    told = answer("explain", tmp_path / "run", "--json")
+    explained = answer("explain", tmp_path / "run", "--json")
     findings = hx.diagnose(hx.load_result(tmp_path / "run"))
-    assert [finding["cause"] for finding in told["findings"]] == [finding.cause for finding in findings]
-    assert told["findings"][0]["evidence"]["tokens_per_s"] > 0
+    assert [finding["cause"] for finding in explained["findings"]] == [finding.cause for finding in findings]
+    assert explained["findings"][0]["evidence"]["tokens_per_s"] > 0
 
 
 def test_explain_what_is_no_result(tmp_path, capsys):
@@ -696,12 +625,13 @@ def test_explain_what_is_no_result(tmp_path, capsys):
 # Warnings
 
 
-def test_warnings_are_one_line(tmp_path):
+@pytest.mark.filterwarnings("default:.*is named after")
+def test_warnings_are_one_line(tmp_path, capsys):
     hx.save_placement(hx.load_placement("single24/llama-2-70b/helix"), tmp_path / "petals.json")
-    subject = ["--cluster", "single24", "--model", "llama-2-70b", "--placement", tmp_path / "petals.json"]
-    done = run("flow", *subject, "--json")
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["placement"] == "single24/llama-2-70b/helix"
-    (line,) = done.stderr.splitlines()
+    subject = ["--cluster", "single24", "--model", "llama-2-70b", "--placement"]
+    assert cli.main(["flow", *subject, str(tmp_path / "petals.json"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["placement"] == "single24/llama-2-70b/helix"
+    (line,) = captured.err.splitlines()
     assert line.startswith("helixlab: warning: ")
     assert "is named after 'single24/llama-2-70b/petals'" in line

@@ -73,4 +73,4 @@ def test_without_any_stderr(monkeypatch):
 
 
 def test_a_table_takes_its_place(at_once):
-    assert seen(simulate, watch_step_s=5) == ""
+    assert seen(simulate, progress_table_step_s=5) == ""

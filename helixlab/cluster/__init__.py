@@ -1,4 +1,4 @@
-"""Clusters: machine types, nodes, links; made by hand, generated, bundled or read from files."""
+"""Clusters of machine types, nodes and links: made by hand, generated, bundled or read from files."""
 
 from helixlab.cluster.cluster import SINK, SOURCE, Cluster, Coordinator, Link, Machine, Node
 from helixlab.cluster.generators import geo_distributed, random_sparse, single_region

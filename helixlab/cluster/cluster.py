@@ -1,14 +1,13 @@
-"""The cluster: machine types, nodes, links and a coordinator that fit together, and the checks that they do.
+"""The cluster: machine types, nodes, links and a coordinator, and the checks that they fit together.
 
-Every check of a cluster is one function; its message says how to mend what is wrong.
+Every check of a cluster is one function; its message says how to correct the error.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -23,7 +22,6 @@ from helixlab.errors import ClusterError
 from helixlab.units import GB, Gbps
 
 __all__ = [
-    "LARGEST",
     "SINK",
     "SOURCE",
     "Cluster",
@@ -45,15 +43,13 @@ __all__ = [
     "check_node_machines",
     "check_node_regions",
     "check_reached",
-    "naming",
-    "shown",
 ]
 
 
 SOURCE: Final = "source"
-"""The coordinator as a sender: where every iteration of a request starts."""
+"""Name of the coordinator as a sender; every iteration of a request starts there."""
 SINK: Final = "sink"
-"""The coordinator as a receiver: where every iteration of a request ends."""
+"""Name of the coordinator as a receiver; every iteration of a request ends there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +61,13 @@ class Machine:
     name : str
         Name of the type, the key into measured profiles.
     vram_bytes : float
-        GPU memory of the whole machine. It has to hold the weights and the KV cache of a node; how large the
-        cache is says the machine profile or the placement, not the memory.
+        GPU memory of the whole machine. It has to hold the weights and the KV cache of a node; the size of
+        the cache is given by the machine profile or the placement.
     nic_in_bytes_per_s, nic_out_bytes_per_s : float
-        What its network card receives and sends, all links together.
+        Bytes per second that its network card receives and sends over all links together.
     disk_bytes_per_s : float
-        Speed at which it loads layers. A run starts when the slowest node has loaded its own; nothing else
-        depends on it.
+        Speed at which it loads layers. A run starts when the slowest node has loaded its layers; nothing else
+        depends on this speed.
 
     Examples
     --------
@@ -97,12 +93,12 @@ class Node:
     Parameters
     ----------
     index : int
-        Its number, from 0 on in the order of the cluster's nodes.
+        Position in the nodes of the cluster, counted from 0.
     machine : str
         Name of its machine type.
     region : str, default ""
-        Where it stands; empty where the cluster has no regions. A name for tables, pictures and planners:
-        what a region means for its links say their bandwidth and latency.
+        Name of its region for tables, figures and planners; empty where the cluster has no regions. The
+        bandwidth and latency between regions are those of the links.
 
     Examples
     --------
@@ -129,9 +125,9 @@ class Link:
     receiver : int or "sink"
         Index of the receiving node; ``SINK`` is the coordinator.
     bandwidth_bytes_per_s : float
-        Bytes, not bits, per second.
+        Bandwidth in bytes, not bits, per second.
     latency_s : float
-        From the end of sending to arrival.
+        Time from the end of sending to arrival.
 
     Examples
     --------
@@ -146,7 +142,7 @@ class Link:
     latency_s: float
 
     def __post_init__(self) -> None:
-        # A million links are common in studies of scale: what is plain already needs no closer look.
+        # A million links are common in studies of scale: plain values are left as they are.
         plain_ends = type(self.sender) in (int, str) and type(self.receiver) in (int, str)
         if not (plain_ends and type(self.bandwidth_bytes_per_s) is type(self.latency_s) is float):
             _make_plain(self, sender=plain, receiver=plain)
@@ -154,12 +150,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
-    """The machine that feeds prompts to the cluster and collects its tokens.
+    """The machine that sends prompts to the cluster and collects its tokens.
 
     Parameters
     ----------
     nic_in_bytes_per_s, nic_out_bytes_per_s : float
-        What its network card receives and sends, all links together.
+        Bytes per second that its network card receives and sends over all links together.
 
     Examples
     --------
@@ -176,13 +172,13 @@ class Coordinator:
 
 
 def _make_plain(part: Any, **how: Callable[[Any], Any]) -> None:
-    """Make the fields plain Python values, amounts if nothing else is said; a cluster checks them."""
+    """Convert the fields to plain Python values, amounts by default; the cluster checks them."""
     for field in fields(part):
         object.__setattr__(part, field.name, how.get(field.name, plain_amount)(getattr(part, field.name)))
 
 
 def both_ways(one: Any, other: Any, bandwidth_bytes_per_s: float, latency_s: float) -> tuple[Link, ...]:
-    """A link and, between two nodes, its way back with the same figures.
+    """Make a link and, between two nodes, the reverse link with the same bandwidth and latency.
 
     Examples
     --------
@@ -197,37 +193,28 @@ def both_ways(one: Any, other: Any, bandwidth_bytes_per_s: float, latency_s: flo
     return there, Link(other, one, bandwidth_bytes_per_s, latency_s)
 
 
-@contextmanager
-def naming(source: str) -> Iterator[None]:
-    """Put the file in front of what is wrong with the cluster in it."""
-    try:
-        yield
-    except ClusterError as error:
-        raise ClusterError(f"{source}: {error}") from None
-
-
 def check_amount(value: object, what: str, zero: bool = False) -> float:
-    """Refuse what is not a number above 0 (or 0 itself, with `zero`); `what` names the value."""
+    """Check a number above 0 (or 0 itself, with `zero`); `what` names it in the error."""
     mend = f"a number, {'0 or more' if zero else 'above 0'} and at most {LARGEST:g}"
     limits = {"least": 0.0} if zero else {"above": 0.0}
     return as_number(value, what, **limits, most=LARGEST, mend=mend, error=ClusterError)
 
 
 def check_name(value: object, what: str) -> None:
-    """Refuse a name that is not printable text."""
+    """Check that a name is printable text."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ClusterError(f"{what} is {shown(value)}; give it a printable, non-empty name")
 
 
 def check_members(members: Iterable[object], kind: type, what: str) -> None:
-    """Refuse members of a cluster that are not of their class."""
+    """Check that members of a cluster are of their class."""
     for member in members:
         if not isinstance(member, kind):
             raise ClusterError(f"{what} holds {shown(member)}; give {kind.__name__} objects only")
 
 
 def check_machine_names(machines: Sequence[Machine]) -> None:
-    """Machine types have different names."""
+    """Check that machine types have different names."""
     seen: set[str] = set()
     for machine in machines:
         check_name(machine.name, "the name of a machine type")
@@ -237,21 +224,21 @@ def check_machine_names(machines: Sequence[Machine]) -> None:
 
 
 def check_machine_amounts(machines: Iterable[Machine]) -> None:
-    """Memory, network card and disk of every machine type are positive and finite."""
+    """Check that memory, network card and disk of every machine type are positive and finite."""
     for machine in machines:
         for amount in ("vram_bytes", "nic_in_bytes_per_s", "nic_out_bytes_per_s", "disk_bytes_per_s"):
             check_amount(getattr(machine, amount), f"{amount} of machine type {machine.name!r}")
 
 
 def check_coordinator(coordinator: object) -> None:
-    """The coordinator's network card is positive and finite."""
+    """Check that the bandwidth of the coordinator is positive and finite."""
     check_members([coordinator], Coordinator, "coordinator")
     for amount in ("nic_in_bytes_per_s", "nic_out_bytes_per_s"):
         check_amount(getattr(coordinator, amount), f"{amount} of the coordinator")
 
 
 def check_node_indices(nodes: Sequence[Node]) -> None:
-    """There are nodes, numbered 0 to n-1 in their order."""
+    """Check that there are nodes, numbered 0 to n-1 in their order."""
     if not nodes:
         raise ClusterError("the cluster has 0 nodes; give it at least one Node")
     for position, node in enumerate(nodes):
@@ -263,7 +250,7 @@ def check_node_indices(nodes: Sequence[Node]) -> None:
 
 
 def check_node_machines(nodes: Iterable[Node], known: Collection[str]) -> None:
-    """Every node is of a machine type that the cluster describes."""
+    """Check that every node is of a machine type that the cluster describes."""
     for node in nodes:
         if not isinstance(node.machine, str) or node.machine not in known:
             raise ClusterError(
@@ -273,7 +260,7 @@ def check_node_machines(nodes: Iterable[Node], known: Collection[str]) -> None:
 
 
 def check_node_regions(nodes: Iterable[Node]) -> None:
-    """Regions are text, empty for none."""
+    """Check that regions are text, empty for none."""
     for node in nodes:
         if not isinstance(node.region, str) or not node.region.isprintable():
             raise ClusterError(
@@ -282,7 +269,7 @@ def check_node_regions(nodes: Iterable[Node]) -> None:
 
 
 def check_link_ends(links: Iterable[Link], nodes: int) -> None:
-    """Links join two different nodes, or the source to a node, or a node to the sink."""
+    """Check that links join two different nodes, the source to a node, or a node to the sink."""
     for link in links:
         sender, receiver = link.sender, link.receiver
         from_node = type(sender) is int and 0 <= sender < nodes
@@ -297,7 +284,7 @@ def check_link_ends(links: Iterable[Link], nodes: int) -> None:
 
 
 def check_links_differ(links: Iterable[Link]) -> None:
-    """No two links have the same sender and receiver."""
+    """Check that no two links have the same sender and receiver."""
     seen: set[tuple[int | str, int | str]] = set()
     for link in links:
         ends = (link.sender, link.receiver)
@@ -309,10 +296,10 @@ def check_links_differ(links: Iterable[Link]) -> None:
 
 
 def check_link_amounts(links: Iterable[Link]) -> None:
-    """Bandwidth is positive and finite, latency finite and not negative."""
+    """Check that bandwidth is positive and finite, and latency finite and not negative."""
     for link in links:
         bandwidth, latency = link.bandwidth_bytes_per_s, link.latency_s
-        # A million links are common in studies of scale: floats in range need no closer look.
+        # A million links are common in studies of scale: floats in range pass at once.
         if type(bandwidth) is type(latency) is float and 0 < bandwidth <= LARGEST and 0 <= latency <= LARGEST:
             continue
         check_amount(bandwidth, f"bandwidth_bytes_per_s of link {link.sender} -> {link.receiver}")
@@ -320,7 +307,7 @@ def check_link_amounts(links: Iterable[Link]) -> None:
 
 
 def check_reached(links: Iterable[Link]) -> None:
-    """The coordinator has a link into the cluster and one back."""
+    """Check that the coordinator has a link into the cluster and one back."""
     leaving, arriving = False, False
     for link in links:
         leaving = leaving or link.sender == SOURCE
@@ -335,30 +322,30 @@ def check_reached(links: Iterable[Link]) -> None:
 class Cluster:
     """Nodes of several machine types, the directed links between them, and the coordinator.
 
-    A cluster checks itself when it is made and never changes; `dataclasses.replace` makes an altered copy.
+    A cluster is checked when it is made and never changes; `dataclasses.replace` makes an altered copy.
 
     Parameters
     ----------
     name : str
-        What to call it in tables and messages.
+        Name of the cluster in tables and messages.
     machines : sequence of Machine
-        The machine types; each name once.
+        Machine types of the nodes, each name once.
     nodes : sequence of Node
-        Indices 0 to n-1 in this order.
+        Nodes with the indices 0 to n-1 in this order.
     links : sequence of Link
-        Directed. Their order is kept, and ties are decided by it: a maximum flow, and a scheduler that
-        follows it, may depend on it.
+        Directed links. Their order is kept and decides ties: a maximum flow, and a scheduler that follows
+        it, may depend on it.
     coordinator : Coordinator
         Sender of the links from ``"source"``, receiver of the links to ``"sink"``.
 
     Raises
     ------
     ClusterError
-        An invariant is broken; the message names the value and the mend.
+        An invariant is broken; the message names the value and how to correct it.
 
     Examples
     --------
-    A machine type of one's own needs no more than its description:
+    A machine type of your own needs no more than its description:
 
     >>> from helixlab.units import GB, Gbps, ms
     >>> h100 = Machine("H100", 80 * GB, 100 * Gbps, 100 * Gbps, 2 * GB)
@@ -414,7 +401,7 @@ class Cluster:
 
     @cached_property
     def content_hash(self) -> str:
-        """Identifies what the cluster consists of, whatever it is called.
+        """Hash of the content of the cluster, which does not depend on its name.
 
         Examples
         --------
@@ -447,10 +434,10 @@ class Cluster:
             }
             for machine in self.machines
         ]
-        figures = {"nodes": len(self.nodes), "links": len(self.links), "content": self.content_hash[:8]}
+        values = {"nodes": len(self.nodes), "links": len(self.links), "content": self.content_hash[:8]}
         if len(self.regions) > 1:
-            figures["regions"] = ", ".join(self.regions)
-        return card(f"Cluster {self.name}", figures, pd.DataFrame(machines))
+            values["regions"] = ", ".join(self.regions)
+        return card(f"Cluster {self.name}", values, pd.DataFrame(machines))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {machine}" for machine, count in self.machine_counts().items())
@@ -464,17 +451,17 @@ class Cluster:
         return tuple(dict.fromkeys(node.region for node in self.nodes))
 
     def machine_counts(self) -> dict[str, int]:
-        """Nodes of each machine type that is in use, in the order of `machines`."""
+        """Count the nodes of each machine type in use, in the order of `machines`."""
         counts = Counter(node.machine for node in self.nodes)
         return {machine.name: counts[machine.name] for machine in self.machines if counts[machine.name]}
 
     def machine_of(self, index: int) -> Machine:
-        """The machine type of a node.
+        """Return the machine type of a node.
 
         Raises
         ------
         ClusterError
-            There is no node of that index.
+            There is no node with that index.
         """
         place = plain(index)
         if type(place) is not int or not 0 <= place < len(self.nodes):
@@ -484,7 +471,7 @@ class Cluster:
         return self._machine_by_name[self.nodes[place].machine]
 
     def link(self, sender: int | str, receiver: int | str) -> Link:
-        """The link from one node to another; ``"source"`` and ``"sink"`` are the coordinator.
+        """Return the link from one node to another; ``"source"`` and ``"sink"`` are the coordinator.
 
         Raises
         ------
@@ -500,7 +487,7 @@ class Cluster:
         return found
 
     def nodes_table(self) -> pd.DataFrame:
-        """One row a node: node, machine, region and what the machine type offers.
+        """Tabulate the nodes: index, machine, region, and memory and speeds of the machine type.
 
         Examples
         --------
@@ -526,9 +513,9 @@ class Cluster:
         return pd.DataFrame(rows)
 
     def links_table(self) -> pd.DataFrame:
-        """One row a link: sender, receiver, bandwidth_bytes_per_s, latency_s.
+        """Tabulate the links: sender, receiver, bandwidth_bytes_per_s, latency_s.
 
-        Senders and receivers are what they are in `Link`: node indices, ``"source"`` and ``"sink"``.
+        Senders and receivers are those of `Link`: node indices, ``"source"`` and ``"sink"``.
 
         Examples
         --------
@@ -549,7 +536,7 @@ class Cluster:
         )
 
     def to_networkx(self) -> nx.DiGraph:
-        """The cluster as a directed graph.
+        """Convert the cluster to a directed graph.
 
         Its nodes are ``"source"``, ``"sink"`` and the indices, with `machine` and `region` (the two ends of
         the coordinator are of machine ``"coordinator"``); its edges carry `bandwidth_bytes_per_s` and

@@ -1,6 +1,6 @@
-"""Clusters by name, and to and from files.
+"""Bundled clusters, and cluster files.
 
-helixlab's own cluster files are strict JSON, one node or link a line.
+helixlab's own cluster files are strict JSON with one node or link on each line.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from helixlab._data import data_file, names_in
-from helixlab._io import check_format, parse_json, read_text, write_text
-from helixlab._naming import claimed, misnamed_in_words
+from helixlab._io import check_format, check_keys, parse_json, read_text, write_text
+from helixlab._naming import describe_misnaming, find_namesake
 from helixlab._validation import shown
-from helixlab.cluster.cluster import Cluster, Coordinator, Link, Machine, Node, both_ways, naming
+from helixlab.cluster.cluster import Cluster, Coordinator, Link, Machine, Node, both_ways
 from helixlab.cluster.reference_ini import read_cluster_ini
-from helixlab.errors import FileFormatError, UnknownNameError
+from helixlab.errors import ClusterError, FileFormatError, UnknownNameError, name_source
 
 __all__ = [
     "cluster_from_json",
@@ -47,35 +47,20 @@ def cluster_from_json(text: str, source: str) -> Cluster:
     FileFormatError
         The text is not a cluster file of this version.
     ClusterError
-        It is, but the cluster breaks an invariant.
+        It is, but the cluster in it breaks an invariant.
     """
     content = parse_json(text, source)
     check_format(content, source, "cluster", _FORMAT, _VERSION)
-    _fields(content, source, _CLUSTER_KEYS)
-    coordinator = _fields(content["coordinator"], f"coordinator of {source}", _NICS)
-    with naming(source):
+    check_keys(content, source, _CLUSTER_KEYS)
+    coordinator = check_keys(content["coordinator"], f"coordinator of {source}", _NICS)
+    with name_source(source, ClusterError):
         return Cluster(
             name=content["name"],
             machines=tuple(_machines(content["machines"], source)),
             nodes=tuple(_nodes(content["nodes"], source)),
             links=tuple(_links(content["links"], source)),
-            coordinator=Coordinator(**{key: _number(value) for key, value in coordinator.items()}),
+            coordinator=Coordinator(**coordinator),
         )
-
-
-def _fields(value: object, where: str, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise FileFormatError(f"{where} is {shown(value)}; give an object with the keys {', '.join(keys)}")
-    for key in keys:
-        if key not in value:
-            raise FileFormatError(f"{where} has no {key!r}; add it")
-    for key in value:
-        if key not in keys and key not in optional:
-            known = ", ".join((*keys, *optional))
-            raise FileFormatError(
-                f"{where} has the unknown key {shown(key)}; leave it out, known are: {known}"
-            )
-    return value
 
 
 def _list(value: object, where: str) -> list[Any]:
@@ -84,29 +69,18 @@ def _list(value: object, where: str) -> list[Any]:
     return value
 
 
-def _number(value: Any) -> Any:
-    """A float for an integer, all else as it is: the cluster refuses what is no number."""
-    if type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            return value
-    return value
-
-
 def _machines(value: object, source: str) -> Iterable[Machine]:
     for position, entry in enumerate(_list(value, f"machines of {source}")):
-        fields = _fields(entry, f"machine type {position} of {source}", _MACHINE_KEYS)
-        yield Machine(fields["name"], *(_number(fields[key]) for key in _MACHINE_KEYS[1:]))
+        yield Machine(**check_keys(entry, f"machine type {position} of {source}", _MACHINE_KEYS))
 
 
 def _nodes(value: object, source: str) -> Iterable[Node]:
     for position, entry in enumerate(_list(value, f"nodes of {source}")):
-        yield Node(**_fields(entry, f"node {position} of {source}", ("index", "machine"), ("region",)))
+        yield Node(**check_keys(entry, f"node {position} of {source}", ("index", "machine"), ("region",)))
 
 
 def _links(value: object, source: str) -> Iterable[Link]:
-    fields = _fields(value, f"links of {source}", ("columns", "both_ways", "rows"))
+    fields = check_keys(value, f"links of {source}", ("columns", "both_ways", "rows"))
     if fields["columns"] != list(_COLUMNS):
         raise FileFormatError(
             f"columns of the links of {source} are {shown(fields['columns'])}; give {json.dumps(_COLUMNS)}"
@@ -119,15 +93,14 @@ def _links(value: object, source: str) -> Iterable[Link]:
             raise FileFormatError(
                 f"row {position} of the links of {source} is {shown(row)}; give {json.dumps(_COLUMNS)}"
             )
-        sender, receiver, bandwidth, latency = row[0], row[1], _number(row[2]), _number(row[3])
         if pairs:
-            yield from both_ways(sender, receiver, bandwidth, latency)
+            yield from both_ways(*row)
         else:
-            yield Link(sender, receiver, bandwidth, latency)
+            yield Link(*row)
 
 
 def cluster_to_json(cluster: Cluster) -> str:
-    """The text of a cluster file.
+    """Write a cluster as the text of a cluster file.
 
     Examples
     --------
@@ -176,14 +149,14 @@ def _lines(values: Iterable[object], indent: str) -> str:
 
 
 def _short(value: Any) -> Any:
-    """1250000000 for 1250000000.0, where that is the same number when read again."""
+    """Shorten 1250000000.0 to 1250000000 where it is read as the same number."""
     if isinstance(value, str):
         return value
     return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(value)
 
 
 def _pairs(links: tuple[Link, ...]) -> list[Link] | None:
-    """The links that stand for both directions; None where the order or the figures do not allow it."""
+    """List the links that stand for both directions; None where their order or values do not allow it."""
     kept, position = [], 0
     while position < len(links):
         link = links[position]
@@ -196,7 +169,7 @@ def _pairs(links: tuple[Link, ...]) -> list[Link] | None:
 
 
 def cluster_names() -> list[str]:
-    """Names of the clusters that ship with helixlab.
+    """List the names of the clusters that ship with helixlab.
 
     Examples
     --------
@@ -213,22 +186,22 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
     Parameters
     ----------
     name_or_path : str or path
-        The name of a cluster that ships with helixlab, or the path of a file: ``.json`` as `save_cluster`
-        writes it, or ``.ini`` of the Helix paper's simulator, a complete cluster or a simulator cluster.
+        Name of a cluster that ships with helixlab, or path of a file: ``.json`` as `save_cluster` writes it,
+        or ``.ini`` of the Helix paper's simulator (a complete cluster or a simulator cluster).
 
     Raises
     ------
     UnknownNameError
-        It is neither.
+        There is no such cluster.
     FileFormatError
         The file cannot be read.
     ClusterError
-        The file can be read, but breaks an invariant of clusters.
+        The cluster in the file breaks an invariant.
 
     Warns
     -----
     UserWarning
-        The cluster in the file has the name of a bundled one and another content.
+        The cluster in the file has the name of a bundled cluster, but another content.
 
     Examples
     --------
@@ -245,12 +218,12 @@ def load_cluster(name_or_path: str | os.PathLike[str]) -> Cluster:
     path = os.fspath(name_or_path)
     cluster = cluster_from_json(read_text(path), path) if ending == ".json" else read_cluster_ini(path)
     if is_misnamed(cluster):
-        warnings.warn(misnamed_in_words(path, "cluster", cluster.name), stacklevel=2)
+        warnings.warn(describe_misnaming(path, "cluster", cluster.name), stacklevel=2)
     return cluster
 
 
 def is_misnamed(cluster: Cluster) -> bool:
-    """Whether it bears the name of a bundled cluster without being that.
+    """Tell whether a cluster has the name of a bundled one but another content.
 
     Examples
     --------
@@ -259,7 +232,7 @@ def is_misnamed(cluster: Cluster) -> bool:
     >>> is_misnamed(cluster), is_misnamed(replace(cluster, name="Single24"))
     (False, True)
     """
-    name = claimed(cluster.name, cluster_names())
+    name = find_namesake(cluster.name, cluster_names())
     if name is None or cluster.content_hash == _bundled(name).content_hash:
         return False
     return cluster.content_hash not in _parts_called(name)
@@ -273,7 +246,7 @@ def _bundled(name: str) -> Cluster:
 
 @cache
 def _parts_called(name: str) -> frozenset[str]:
-    """Contents of the parts of clusters that published placements bring along under this name."""
+    """Hash the parts of clusters that published placements contain under this name."""
     contents = []
     for placement in names_in("placements"):
         *folders, last = placement.split("/")
@@ -286,7 +259,7 @@ def _parts_called(name: str) -> frozenset[str]:
 
 
 def save_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:
-    """Write a cluster to a ``.json`` file, whole or not at all.
+    """Write a cluster to a ``.json`` file, as a whole or not at all.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Machine types that ship with helixlab."""
+"""Machine types and coordinator that ship with helixlab."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _COORDINATOR = "coordinator"
 
 
 def bundled_machines() -> tuple[Machine, ...]:
-    """The machine types of the Helix paper's clusters.
+    """Return the machine types of the clusters in the Helix paper.
 
     Examples
     --------
     >>> [machine.name for machine in bundled_machines()]
     ['A100', 'V100', 'L4', 'L4x2', 'T4', 'T4x2', 'T4x4']
 
-    To use them beside a type of one's own, give a generator
-    ``machines=[*bundled_machines(), Machine("H100", ...)]``.
+    To use them together with a type of your own, pass
+    ``machines=[*bundled_machines(), Machine("H100", ...)]`` to a generator.
     """
     table = read_table(_TABLE)
     rows = table.loc[
@@ -35,7 +35,7 @@ def bundled_machines() -> tuple[Machine, ...]:
 
 
 def bundled_coordinator() -> Coordinator:
-    """The coordinator of the Helix paper's clusters.
+    """Return the coordinator of the clusters in the Helix paper.
 
     Examples
     --------
@@ -48,9 +48,9 @@ def bundled_coordinator() -> Coordinator:
 
 
 def machines_in_use(machines: Iterable[Machine] | None, nodes: Iterable[Node]) -> tuple[Machine, ...]:
-    """The machine types that `nodes` are of, out of `machines` (None: those that ship with helixlab).
+    """Select the machine types that `nodes` use from `machines` (None: those that ship with helixlab).
 
-    All of them where a node is of none of them, for the cluster's own message to list.
+    Where a node is of no known type, all are returned, so that the error of the cluster can list them.
     """
     machines = bundled_machines() if machines is None else tuple(machines)
     used = {node.machine for node in nodes}

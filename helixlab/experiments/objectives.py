@@ -14,7 +14,7 @@ from helixlab.diagnosis.steady_state import load_of
 from helixlab.errors import WorkloadError
 from helixlab.simulation import Result
 
-__all__ = ["Objective", "check_objective", "latency_figures", "request_latencies"]
+__all__ = ["Objective", "check_objective", "latency_metrics", "request_latencies"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def request_latencies(result: Result) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
+def latency_metrics(result: Result, objective: Objective) -> dict[str, Any]:
     """How a run with arrivals did by an objective, the columns of `helixlab.rate_sweep`.
 
     Examples
@@ -106,7 +106,7 @@ def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
     >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> result = hx.simulate(*system, workload=hx.online(rate_tokens_per_s=100, duration_s=30))
-    >>> latency_figures(result, Objective(ttft_s=20, tpot_s=2))["meets_objective"]
+    >>> latency_metrics(result, Objective(ttft_s=20, tpot_s=2))["meets_objective"]
     True
     """
     summary = result.summary.iloc[0]

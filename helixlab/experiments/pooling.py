@@ -22,7 +22,7 @@ from helixlab.experiments.runner import Outcome, Run, Store, carried_out, descri
 from helixlab.experiments.statistics import load_figures, trend_figures
 from helixlab.experiments.sweep import grid_points, runs_of, seeds_of
 from helixlab.simulation import Result
-from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.metrics import latency_metrics
 
 __all__ = ["LATER", "later", "pooled_figures", "pooled_runs", "waits_and_runs"]
 
@@ -146,7 +146,7 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
     figures: dict[str, Any] = {"placement_hash": " + ".join(each["placement_hash"] for each in summaries)}
     figures |= {name: sum(summary[name].item() for summary in summaries) for name in SUMS}
     for phase, latency_s in zip(("prompt", "decode"), _window_latencies(results), strict=True):
-        figures |= latency_figures(latency_s, phase)
+        figures |= latency_metrics(latency_s, phase)
     figures |= _inputs(results)
     nodes = pd.concat([result.nodes for result in results])
     nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]

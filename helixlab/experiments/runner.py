@@ -32,10 +32,10 @@ from helixlab._parents import work_for
 from helixlab._progress import bar
 from helixlab._validation import as_jobs
 from helixlab.cluster import Cluster
-from helixlab.errors import FileFormatError, SimulationError
+from helixlab.errors import FileFormatError, SimulationError, SweepError
 from helixlab.execution import Execution
-from helixlab.experiments.objectives import Objective, latency_figures
-from helixlab.experiments.statistics import DRIFTS, SweepError, load_figures, trend_figures
+from helixlab.experiments.objectives import Objective, latency_metrics
+from helixlab.experiments.statistics import DRIFTS, load_figures, trend_figures
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.scheduling import Scheduler
@@ -504,7 +504,7 @@ def carry_out(run: Run) -> tuple[str, Outcome]:
     try:
         result = carried_out(run)
         measured = load_figures([result]) | _trend(result)
-        measured |= {} if run.objective is None else latency_figures(result, run.objective)
+        measured |= {} if run.objective is None else latency_metrics(result, run.objective)
     except Exception as error:
         return run.key, Outcome(error=described(error))
     row = result.summary.drop(columns=[*LABELS, "partial"]).iloc[0]

@@ -17,7 +17,6 @@ from helixlab.simulation import Result
 __all__ = [
     "DRIFTS",
     "NOT_RUN",
-    "SweepError",
     "load_figures",
     "mean_interval",
     "trend_figures",
@@ -28,11 +27,6 @@ __all__ = [
 
 NOT_RUN = "not run: interrupted"
 """The error of runs that a sweep did not come to."""
-
-
-class SweepError(HelixlabError):
-    """A sweep is asked for something impossible, or cannot go on."""
-
 
 COLUMNS: Final = ("value", "mean", "low", "high", "runs", "failed", "not_run")
 

@@ -16,7 +16,7 @@ import pandas as pd
 from helixlab._hashing import digest, library_digest
 from helixlab._validation import LARGEST_SEED, as_whole, plain, plain_amount, shown
 from helixlab.cluster import Cluster, cluster_names, load_cluster
-from helixlab.errors import ContentError, HelixlabError, UnknownNameError
+from helixlab.errors import ContentError, HelixlabError, SweepError, UnknownNameError
 from helixlab.execution import Execution, get_execution
 from helixlab.experiments.objectives import Objective
 from helixlab.experiments.runner import (
@@ -32,7 +32,7 @@ from helixlab.experiments.runner import (
     finished,
     pack,
 )
-from helixlab.experiments.statistics import NOT_RUN, SweepError
+from helixlab.experiments.statistics import NOT_RUN
 from helixlab.flow.small_links import RELATIVE
 from helixlab.model import Model, load_model
 from helixlab.placement import Placement, check_placement, load_placement
@@ -43,10 +43,8 @@ from helixlab.workload import Workload, offline, online
 
 __all__ = [
     "KEYS",
-    "NOT_RUN",
     "Interrupted",
     "Point",
-    "SweepError",
     "carry_out_grid",
     "grid_points",
     "runs_of",

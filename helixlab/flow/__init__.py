@@ -1,4 +1,4 @@
-"""Flow graph of a placement, its maximum flow and what binds it; routes, and an upper bound."""
+"""Flow graph of a placement, its maximum flow and bottlenecks, routes, and the upper bound of a cluster."""
 
 from helixlab.flow.bounds import upper_bound
 from helixlab.flow.graph import flow_graph, node_capacities

@@ -1,4 +1,4 @@
-"""What no placement can exceed."""
+"""Upper bound on the throughput of any placement."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from helixlab.model import Model, machine_throughput
 __all__ = ["upper_bound"]
 
 STEPS: Final = 100
-"""More halvings than a double has bits, so that the search ends at neighbouring numbers."""
+"""Number of halvings: more than a double has bits, so that the search ends at neighbouring numbers."""
 TOLERANCE: Final = 1e-12
-"""Part by which rounding may let equal amounts differ; the bound is above the exact one by no more."""
+"""Relative difference that rounding may cause between equal amounts, and between bound and exact bound."""
 
 
 def upper_bound(cluster: Cluster, model: Model) -> float:
-    """Tokens/s that no placement of the model on the cluster exceeds.
+    """Return the tokens/s that no placement of the model on the cluster exceeds.
 
-    It is the largest F with ``sum over nodes of max over k of k * min(T(k), F) >= L * F``, T(k) being the
-    throughput of a node that holds k of the L layers (`helixlab.model.machine_throughput`).
+    The bound is the largest F with ``sum over nodes of max over k of k * min(T(k), F) >= L * F``, where
+    T(k) is the throughput of a node that holds k of the L layers (`helixlab.model.machine_throughput`).
 
     Proof: a flow of F takes every token through every layer, so the nodes together run L * F layers per
-    second. A node that holds k layers is passed by at most min(T(k), F) tokens/s and runs at most k layers
-    of each, so together they run at most the sum, and F cannot be larger than the largest that allows it.
+    second. At most min(T(k), F) tokens/s pass through a node that holds k layers, and each runs at most k
+    layers there. The nodes together therefore run at most the sum, and F is at most the largest value that
+    satisfies the inequality.
 
-    The bound leaves the network aside and holds for nodes with as many layers as were measured; one that is
-    overfilled and states a KV capacity of its own is not covered.
+    The bound leaves the network aside. It holds for nodes with as many layers as were measured; an overfilled
+    node with a KV capacity of its own is not covered.
 
     Parameters
     ----------
     cluster : Cluster
-        Only its counts of machine types matter.
+        The cluster; only its counts of machine types matter.
     model : Model
-        What is to be served.
+        The model to serve.
 
     Returns
     -------
     float
-        In tokens/s; 0 where the cluster cannot hold the model.
+        Bound in tokens/s; 0 if the cluster cannot hold the model.
 
     Raises
     ------
@@ -58,14 +59,14 @@ def upper_bound(cluster: Cluster, model: Model) -> float:
     table = machine_throughput(model, counts)
 
     def runs(flow: float) -> float:
-        """Layers per second that the nodes run at most when each is passed by `flow` tokens/s at most."""
+        """Return the most layers per second that the nodes run with at most `flow` tokens/s through each."""
         return sum(
             count * float(np.max(np.arange(len(table[machine])) * np.minimum(table[machine], flow)))
             for machine, count in counts.items()
         )
 
-    # runs(F) / F falls, so the flows that are possible are those up to the bound. What all nodes can run
-    # without the limit of the flow is never below it.
+    # runs(F) / F falls, so the possible flows are those up to the bound. The bound is never above the flow
+    # for which all nodes together could run enough layers if the flow through each were unlimited.
     possible, impossible = 0.0, (1 + TOLERANCE) * runs(np.inf) / model.layers
     for _ in range(STEPS):
         middle = (possible + impossible) / 2

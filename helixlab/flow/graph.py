@@ -1,13 +1,14 @@
 """The flow graph of a placement.
 
-Every node of the cluster becomes four vertices in a row (network card in, compute start, compute
-end, network card out), the coordinator two on either side; capacities are in tokens/s (Mei et al.,
-ASPLOS 2025, section 4.2).
+Every node of the cluster becomes four vertices in a row (network card in, compute start, compute end, network
+card out), and the coordinator becomes two on either side. Capacities are in tokens/s (Mei et al., ASPLOS
+2025, section 4.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 import networkx as nx
@@ -17,12 +18,20 @@ from helixlab.model import Model, machine_throughput, node_throughput
 from helixlab.placement import Placement
 from helixlab.placement.placement import End
 
-__all__ = ["SINK_VERTEX", "SOURCE_VERTEX", "flow_graph", "link_edge", "node_capacities", "node_edge"]
+__all__ = [
+    "SINK_VERTEX",
+    "SOURCE_VERTEX",
+    "EdgeKind",
+    "flow_graph",
+    "link_edge",
+    "node_capacities",
+    "node_edge",
+]
 
-# Vertices are integers, so that the algorithm visits them in the same order in every process
-# (strings are hashed differently in each). A node at position p of the placement has the four
-# vertices -4 - 4 p - 0 .. 3: in, start, end, out. Counted downwards, because the maximum flow this
-# leads to, where there are several, is the one the reference simulator's random order mostly finds.
+# Vertices are integers, so that the algorithm visits them in the same order in every process (strings are
+# hashed differently in each). A node at position p of the placement has the four vertices -4 - 4 p - 0 .. 3:
+# in, start, end, out. They count downwards because, where there are several maximum flows, this order leads
+# to the one that the random order of the reference simulator finds most often.
 SOURCE_VERTEX: Final = 0
 SINK_VERTEX: Final = -3
 _SOURCE_OUT: Final = -1
@@ -30,17 +39,25 @@ _SINK_IN: Final = -2
 _IN, _START, _END, _OUT = range(4)
 
 
+class EdgeKind(StrEnum):
+    """Kind of an edge, by what limits its capacity."""
+
+    COMPUTE = "compute"
+    LINK = "link"
+    NETWORK_CARD = "network card"
+
+
 def _vertex(position: int, part: int) -> int:
     return -4 - 4 * position - part
 
 
 def node_edge(position: int) -> tuple[int, int]:
-    """The edge that stands for the compute of the node at this position of the placement."""
+    """Return the edge for the compute of the node at this position of the placement."""
     return _vertex(position, _START), _vertex(position, _END)
 
 
 def link_edge(position: Mapping[End, int], sender: End, receiver: End) -> tuple[int, int]:
-    """The edge that stands for a link; `position` is that of each node in the placement."""
+    """Return the edge for a link; `position` is that of each node in the placement."""
     return (
         _SOURCE_OUT if sender == SOURCE else _vertex(position[sender], _OUT),
         _SINK_IN if receiver == SINK else _vertex(position[receiver], _IN),
@@ -48,10 +65,9 @@ def link_edge(position: Mapping[End, int], sender: End, receiver: End) -> tuple[
 
 
 def node_capacities(cluster: Cluster, model: Model, placement: Placement) -> dict[int, float]:
-    """Compute throughput of every node of the placement, in tokens/s.
+    """Estimate the compute throughput of every node of the placement, in tokens/s.
 
-    Nodes that hold more layers than were measured, or state a KV capacity of their own, get the
-    estimate for exactly that.
+    For nodes with a stated KV capacity, the estimate is made for that capacity and their number of layers.
 
     Examples
     --------
@@ -80,18 +96,18 @@ def node_capacities(cluster: Cluster, model: Model, placement: Placement) -> dic
 def flow_graph(
     cluster: Cluster, model: Model, placement: Placement
 ) -> tuple[nx.DiGraph, dict[int, tuple[str, End, End]]]:
-    """The flow graph with integer vertices, and what each of its vertices stands for.
+    """Build the flow graph with integer vertices, and name its vertices.
 
     Edges carry ``capacity`` in tokens/s, ``kind`` (``"network card"``, ``"compute"``, ``"link"``),
-    ``sender`` and ``receiver``. Built in a fixed order: source, sink, nodes in the order of the
+    ``sender`` and ``receiver``. They are added in a fixed order: source, sink, nodes in the order of the
     placement, links in the order of the placement.
 
     Returns
     -------
     graph : networkx.DiGraph
-        Vertex 0 is the source, 3 the sink.
+        Flow graph; vertex 0 is the source, -3 the sink.
     names : dict of int to (str, end, end)
-        What each vertex is called, and the sender and receiver of its row: the node, or the coordinator.
+        Name of each vertex, and the sender and receiver of its row: the node, or the coordinator.
 
     Examples
     --------
@@ -107,7 +123,7 @@ def flow_graph(
     """
     graph = nx.DiGraph()
     edge_bytes = model.token_bytes
-    inner_bytes = model.token_bytes + model.activation_bytes
+    inner_bytes = model.inner_link_bytes_per_token
     position: dict[End, int] = {held.node: p for p, held in enumerate(placement.layers)}
     sent_to: dict[End, list[End]] = {}
     received_from: dict[End, list[End]] = {}
@@ -115,24 +131,24 @@ def flow_graph(
         sent_to.setdefault(sender, []).append(receiver)
         received_from.setdefault(receiver, []).append(sender)
 
-    def add(a: int, b: int, capacity: float, kind: str, sender: End, receiver: End) -> None:
-        graph.add_edge(a, b, capacity=capacity, kind=kind, sender=sender, receiver=receiver)
+    def add(a: int, b: int, capacity: float, kind: EdgeKind, sender: End, receiver: End) -> None:
+        graph.add_edge(a, b, capacity=capacity, kind=kind.value, sender=sender, receiver=receiver)
 
     sent, received = cluster.coordinator.nic_out_bytes_per_s, cluster.coordinator.nic_in_bytes_per_s
-    add(SOURCE_VERTEX, _SOURCE_OUT, sent / edge_bytes, "network card", SOURCE, SOURCE)
-    add(_SINK_IN, SINK_VERTEX, received / edge_bytes, "network card", SINK, SINK)
+    add(SOURCE_VERTEX, _SOURCE_OUT, sent / edge_bytes, EdgeKind.NETWORK_CARD, SOURCE, SOURCE)
+    add(_SINK_IN, SINK_VERTEX, received / edge_bytes, EdgeKind.NETWORK_CARD, SINK, SINK)
     for p, (node, throughput) in enumerate(node_capacities(cluster, model, placement).items()):
         machine = cluster.machine_of(node)
         bytes_in = edge_bytes if received_from.get(node) == [SOURCE] else inner_bytes
         bytes_out = edge_bytes if sent_to.get(node) == [SINK] else inner_bytes
         into, start, end, out = (_vertex(p, part) for part in (_IN, _START, _END, _OUT))
-        add(into, start, machine.nic_in_bytes_per_s / bytes_in, "network card", node, node)
-        add(start, end, throughput, "compute", node, node)
-        add(end, out, machine.nic_out_bytes_per_s / bytes_out, "network card", node, node)
+        add(into, start, machine.nic_in_bytes_per_s / bytes_in, EdgeKind.NETWORK_CARD, node, node)
+        add(start, end, throughput, EdgeKind.COMPUTE, node, node)
+        add(end, out, machine.nic_out_bytes_per_s / bytes_out, EdgeKind.NETWORK_CARD, node, node)
     for sender, receiver in placement.links:
-        token_bytes = edge_bytes if sender == SOURCE or receiver == SINK else inner_bytes
-        capacity = cluster.link(sender, receiver).bandwidth_bytes_per_s / token_bytes
-        add(*link_edge(position, sender, receiver), capacity, "link", sender, receiver)
+        bandwidth = cluster.link(sender, receiver).bandwidth_bytes_per_s
+        capacity = bandwidth / model.link_bytes_per_token(sender, receiver)
+        add(*link_edge(position, sender, receiver), capacity, EdgeKind.LINK, sender, receiver)
     names: dict[int, tuple[str, End, End]] = {
         SOURCE_VERTEX: ("source", SOURCE, SOURCE),
         _SOURCE_OUT: ("source out", SOURCE, SOURCE),

@@ -1,7 +1,7 @@
 """The maximum flow of a placement.
 
-The maximum flow from source to sink is the most the placement can serve, and the flow on each link is
-what the Helix scheduler follows (Mei et al., ASPLOS 2025, section 4.2).
+The maximum flow from source to sink is the most that the placement can serve. The Helix scheduler follows the
+flow on each link (Mei et al., ASPLOS 2025, section 4.2).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["Flow", "max_flow"]
 
 _AMOUNTS: Final = ("flow_tokens_per_s", "capacity_tokens_per_s")
 _MOST_SPREAD: Final = 1e9
-"""Largest ratio of two capacities with which preflow-push is exact enough.
+"""Largest ratio of two capacities for which preflow-push is exact enough.
 
-It pushes what the widest edges carry and takes back what does not get through, so that it errs by the
-rounding of the largest capacity. Augmenting paths err by that of the flow."""
+It pushes as much as the widest edges carry and returns what does not get through, so that its error is the
+rounding of the largest capacity. The error of augmenting paths is that of the flow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +43,19 @@ class Flow(ByContent):
     Parameters
     ----------
     value_tokens_per_s : float
-        The flow from source to sink.
+        Flow from source to sink.
     links : DataFrame
-        One row a link of the placement: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s.
+        One row for each link of the placement: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s.
     nodes : DataFrame
-        One row a node of the placement: node, machine, first_layer, end_layer, flow_tokens_per_s,
+        One row for each node of the placement: node, machine, first_layer, end_layer, flow_tokens_per_s,
         capacity_tokens_per_s, utilisation.
     bottlenecks : DataFrame
-        The minimum cut nearest to the source: kind (``"compute"``, ``"link"``, ``"network card"``), sender,
+        Minimum cut nearest to the source: kind (``"compute"``, ``"link"``, ``"network card"``), sender,
         receiver, capacity_tokens_per_s. The capacities add up to the flow.
     placement : str
-        Name of the placement, with its hash where that is the name of another one that is published.
+        Name of the placement; its hash is added where a published placement of another content has this name.
     small_links : str or None
-        The rule by which links with little flow were left out; None: all links could carry flow.
+        Rule by which links with little flow were left out; None if all links could carry flow.
 
     Examples
     --------
@@ -78,22 +78,22 @@ class Flow(ByContent):
 
     @cached_property
     def on_link(self) -> Mapping[tuple[End, End], float]:
-        """Flow by link, ``{(sender, receiver): tokens/s}``, in the order of the placement's links."""
+        """Flow on each link, ``{(sender, receiver): tokens/s}``, in the order of the placement."""
         rows = zip(self.links["sender"], self.links["receiver"], self.links["flow_tokens_per_s"], strict=True)
         return {(sender, receiver): float(flow) for sender, receiver, flow in rows}
 
     def left_out(self, small_links: str = RELATIVE) -> pd.DataFrame:
-        """Links that carry flow here and that the Helix scheduler does not use, as they carry too little.
+        """List the links with too little flow, which the Helix scheduler does not use.
 
         Parameters
         ----------
         small_links : str
-            The rule: ``"relative"`` or ``"paper"``, see `helixlab.flow.links_left_out`.
+            Rule ``"relative"`` or ``"paper"``, see `helixlab.flow.links_left_out`.
 
         Returns
         -------
         DataFrame
-            One row a link: sender, receiver, flow_tokens_per_s, share (of the flow of its sender).
+            One row for each link: sender, receiver, flow_tokens_per_s, share (of the flow of its sender).
 
         Examples
         --------
@@ -108,9 +108,9 @@ class Flow(ByContent):
         return table_of_links(self.on_link, links_left_out(self.on_link, small_links))
 
     def _repr_html_(self) -> str:
-        figures = {"value_tokens_per_s": self.value_tokens_per_s, "links": len(self.links)}
+        values = {"value_tokens_per_s": self.value_tokens_per_s, "links": len(self.links)}
         title = f"Maximum flow through {self.placement}{self._rule}"
-        return card(title, figures, self.bottlenecks, "The table is what binds it.")
+        return card(title, values, self.bottlenecks, "The table lists the bottlenecks.")
 
     def __repr__(self) -> str:
         kinds = Counter(self.bottlenecks["kind"])
@@ -123,7 +123,7 @@ class Flow(ByContent):
         return f" with small_links={self.small_links!r}" if self.small_links else ""
 
     def to_networkx(self) -> nx.DiGraph:
-        """Nodes of the placement and the coordinator, with flow and capacity on nodes and edges."""
+        """Convert to a graph of nodes and coordinator, with flow and capacity on nodes and edges."""
         graph = nx.DiGraph(value_tokens_per_s=self.value_tokens_per_s)
         graph.add_node(SOURCE)
         for row in self.nodes.to_dict("records"):
@@ -136,19 +136,19 @@ class Flow(ByContent):
 
 
 def max_flow(cluster: Cluster, model: Model, placement: Placement, *, small_links: str | None = None) -> Flow:
-    """Maximum flow of a placement, with its binding nodes and links.
+    """Find the maximum flow of a placement, with its bottlenecks.
 
-    A maximum flow is rarely unique; this one is always the same for the same input. It is 0 where
-    the estimate leaves some node on every path no throughput (an overfilled node without KV cache).
+    A maximum flow is rarely unique; this one is always the same for the same input. It is 0 if every path has
+    a node without throughput in the estimate (an overfilled node without KV cache).
 
     Parameters
     ----------
     cluster, model, placement
-        The placement must be for this cluster (or a part of it) and this model.
+        Placement, and the cluster (or one that it is part of) and model that it is for.
     small_links : str, optional
-        Ask for the greatest flow over the links that the Helix scheduler uses by this rule: ``"relative"``
-        or ``"paper"``, as for `simulate`. By default all links count; `Flow.left_out` of such a flow tells
-        which are not used.
+        Rule ``"relative"`` or ``"paper"``, as for `simulate`: find the maximum flow over the links that the
+        Helix scheduler uses by this rule. By default all links count; `Flow.left_out` of that flow lists the
+        links that the scheduler does not use.
 
     Returns
     -------
@@ -218,8 +218,8 @@ _LOCK: Final = Lock()
 
 
 def _solved(graph: nx.DiGraph) -> tuple[float, Mapping[int, Mapping[int, float]]]:
-    """Value and flow of edges. Kept, as the runs of a sweep ask for the same few graphs over and over."""
-    # Which of several maximum flows is found depends on every order in the graph, so all are in the key.
+    """Find the value and the flow of edges; cached, as the runs of a sweep share a few graphs."""
+    # The order of everything in the graph decides between several maximum flows, so the key holds all of it.
     key = tuple(graph), tuple(graph.edges(data="capacity")), tuple(graph.in_edges())
     with _LOCK:
         if key not in _SOLVED:
@@ -232,7 +232,7 @@ def _solved(graph: nx.DiGraph) -> tuple[float, Mapping[int, Mapping[int, float]]
 
 
 def _is_wide(graph: nx.DiGraph) -> bool:
-    """Whether small capacities drown in the rounding of large ones."""
+    """Tell whether small capacities are lost in the rounding of large ones."""
     capacities = [capacity for _, _, capacity in graph.edges(data="capacity") if capacity > 0]
     return bool(max(capacities) > _MOST_SPREAD * min(capacities))
 
@@ -247,18 +247,17 @@ def _frame(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFr
 def _minimum_cut(
     graph: nx.DiGraph, edge_flow: Mapping[int, Mapping[int, float]], value: float
 ) -> list[tuple[Any, ...]]:
-    """Edges from what the source still reaches in the residual graph to what it does not."""
+    """List the edges from what the source reaches in the residual network to the rest."""
     scale = value if _is_wide(graph) else max(data["capacity"] for _, _, data in graph.edges(data=True))
     tolerance = 1e-12 * scale
-    reached, frontier = {SOURCE_VERTEX}, [SOURCE_VERTEX]
-    while frontier:
-        a = frontier.pop()
-        onward = [b for b in graph.successors(a) if graph[a][b]["capacity"] - edge_flow[a][b] > tolerance]
-        back = [b for b in graph.predecessors(a) if edge_flow[b][a] > tolerance]
-        for b in onward + back:
-            if b not in reached:
-                reached.add(b)
-                frontier.append(b)
+    residual = nx.DiGraph()
+    residual.add_node(SOURCE_VERTEX)
+    for a, b, capacity in graph.edges(data="capacity"):
+        if capacity - edge_flow[a][b] > tolerance:
+            residual.add_edge(a, b)
+        if edge_flow[a][b] > tolerance:
+            residual.add_edge(b, a)
+    reached = nx.descendants(residual, SOURCE_VERTEX) | {SOURCE_VERTEX}
     return [
         (data["kind"], data["sender"], data["receiver"], data["capacity"])
         for a, b, data in graph.edges(data=True)

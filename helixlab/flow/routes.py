@@ -1,4 +1,4 @@
-"""A flow as the routes it is made of."""
+"""Decomposition of a flow into routes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from helixlab.placement.placement import End
 __all__ = ["decompose"]
 
 LEAST_SHARE: Final = 1e-6
-"""Routes below this share of the whole flow are rounding errors of the maximum flow."""
+"""Share of the whole flow below which routes are rounding errors of the maximum flow."""
 
 
 def decompose(flow: Flow) -> pd.DataFrame:
     """Split a flow into routes from source to sink, the widest first.
 
-    A flow can be split in several ways; this one takes, again and again, the route that carries the most of
-    what is left. There are at most as many routes as links.
+    A flow has several decompositions; this one repeatedly takes the route that carries most of the remaining
+    flow. There are at most as many routes as links.
 
     Parameters
     ----------
     flow : Flow
-        From `max_flow`.
+        Flow that `max_flow` found.
 
     Returns
     -------
     DataFrame
-        One row a route: ``path`` (nodes in their order, a tuple), ``flow_tokens_per_s``, ``share`` (of the
-        whole flow; they add up to 1). Empty where the flow is 0.
+        One row for each route: ``path`` (nodes in their order, a tuple), ``flow_tokens_per_s``, ``share`` (of
+        the whole flow; they add up to 1). Empty where the flow is 0.
 
     Examples
     --------
@@ -70,9 +70,9 @@ def decompose(flow: Flow) -> pd.DataFrame:
 
 
 def _widest(left: Mapping[tuple[End, End], float]) -> tuple[list[tuple[End, End]], float]:
-    """The links of the route whose narrowest link is the widest, and how wide that is; 0 where there is none.
+    """Find the links of the route with the widest narrowest link, and its width; 0 where there is no route.
 
-    Dijkstra's algorithm with the narrowest link in place of the distance.
+    This is Dijkstra's algorithm with the narrowest link in place of the distance.
     """
     onward: dict[End, list[tuple[End, float]]] = {}
     for (sender, receiver), rest in left.items():

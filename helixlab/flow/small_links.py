@@ -1,16 +1,17 @@
 """Links with little flow, which the Helix scheduler does not use.
 
-A link sends at its share of the network cards, so that a prompt takes as much longer over a link as the link
-has less flow than others, and a link whose flow is a rounding error never gets a prompt across. That is why
-the paper leaves out links with less than 5 % of their sender's flow. Where more than 20 equal links leave a
-sender, that leaves out all of them.
+A link sends at its share of the network cards. The less flow a link has, the longer a prompt takes over it,
+and a link whose flow is a rounding error never gets a prompt across. The paper therefore leaves out links
+with less than 5 % of the flow of their sender. Where more than 20 equal links leave a sender,
+that rule leaves out all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -33,24 +34,24 @@ __all__ = [
 
 RELATIVE: Final = "relative"
 RULES: Final = (RELATIVE, "paper")
-"""The usual rule, and that of the paper."""
+"""Names of the rules: the default one, and that of the paper."""
 PAPER_SHARE: Final = 0.05
-"""Links with less of their sender's flow are left out by the paper's rule."""
+"""Share of the flow of the sender below which the rule of the paper leaves out a link."""
 MEAN_SHARE: Final = 0.1
-"""Links with less of the mean flow of their sender's links may be left out by the relative rule."""
+"""Fraction of the mean flow of the links of a sender below which the relative rule may leave out a link."""
 MOST_LEFT_OUT: Final = 0.05
-"""All links of a sender that the relative rule leaves out carry less of its flow."""
+"""Share of the flow of a sender that the links left out by the relative rule stay below in total."""
 ROUNDING: Final = 1e-9
-"""Part by which rounding may let equal flows differ."""
+"""Relative difference that rounding may cause between equal flows."""
 
 
 def check_rule(rule: Any) -> str:
-    """The rule, where there is one of this name.
+    """Check the name of a rule.
 
     Raises
     ------
     UnknownNameError
-        There is none.
+        There is no such rule.
 
     Examples
     --------
@@ -63,7 +64,7 @@ def check_rule(rule: Any) -> str:
 
 
 def rule_in_words(rule: str) -> str:
-    """What a link that the rule leaves out has too little of, to follow "links with".
+    """Describe the links that a rule leaves out, to follow "links with".
 
     Examples
     --------
@@ -71,29 +72,30 @@ def rule_in_words(rule: str) -> str:
     'less than 5 % of the flow of their sender'
     """
     if rule == RELATIVE:
-        return f"less than {100 * MEAN_SHARE:g} % of what links of their sender carry on the mean"
+        return f"less than {100 * MEAN_SHARE:g} % of the mean flow of the links of their sender"
     return f"less than {100 * PAPER_SHARE:g} % of the flow of their sender"
 
 
 def links_left_out(on_link: Mapping[tuple[End, End], float], rule: str = RELATIVE) -> set[tuple[End, End]]:
-    """The links that are not used, though some of them may carry flow.
+    """Find the links that are not used, though some of them may carry flow.
 
     Parameters
     ----------
     on_link : mapping of (sender, receiver) to float
-        Flow in tokens/s, as `Flow.on_link` has it.
+        Flow in tokens/s, as in `Flow.on_link`.
     rule : str
-        ``"relative"``: links of a sender are left out in rising order of flow, as long as the next one
-        carries less than 10 % of the mean of those that are left, itself included, and all that are left out
-        carry less than 5 % of the sender's flow. Links with equal flow are left out together or not at all.
-        For a sender with two links that is the paper's rule. The largest link of a sender always stays.
-        ``"paper"``: those with less than 5 % of their sender's flow, which may be all of them.
+        Rule ``"relative"``: links of a sender are left out in rising order of flow, as long as the next one
+        carries less than 10 % of the mean of the remaining ones, itself included, and all that are left out
+        carry less than 5 % of the flow of the sender. Links with equal flow are left out together or not at
+        all. For a sender with two links this is the rule of the paper. The largest link of a sender always
+        remains. Rule ``"paper"``: links with less than 5 % of the flow of their sender are left out, which
+        may be all of them.
 
     Returns
     -------
     set of (sender, receiver)
-        By either rule also the links without flow, and those that lead to nodes from which no link that is
-        left leads on to the sink: a request that got there could not go on.
+        Links that are left out. By either rule these include links without flow, and links to nodes from
+        which no remaining path leads to the sink: a request could not leave such a node.
 
     Examples
     --------
@@ -110,12 +112,15 @@ def links_left_out(on_link: Mapping[tuple[End, End], float], rule: str = RELATIV
         flow = np.fromiter((on_link[link] for link in links), float, len(links))
         small = _relatively_small(flow) if rule == RELATIVE else _below_paper_share(flow)
         left_out.update(link for link, is_small in zip(links, small.tolist(), strict=True) if is_small)
-    leads_on = _leading_to_the_sink(link for link in on_link if link not in left_out)
+    graph: nx.DiGraph[End] = nx.DiGraph()
+    graph.add_node(SINK)
+    graph.add_edges_from(link for link in on_link if link not in left_out)
+    leads_on = nx.ancestors(graph, SINK) | {SINK}
     return left_out | {link for link in on_link if link[1] not in leads_on}
 
 
 def _below_paper_share(flow: NDArray[np.float64]) -> NDArray[np.bool_]:
-    # Added up one by one in the order of the links: where a share is exactly 5 %, the last digit decides.
+    # The sum is taken in the order of the links: where a share is exactly 5 %, the last digit decides.
     whole = float(np.bincount(np.zeros(len(flow), int), weights=flow)[0])
     small: NDArray[np.bool_] = (flow <= 0) | (flow < PAPER_SHARE * whole)
     return small
@@ -135,23 +140,8 @@ def _relatively_small(flow: NDArray[np.float64]) -> NDArray[np.bool_]:
     return left_out
 
 
-def _leading_to_the_sink(links: Iterable[tuple[End, End]]) -> set[End]:
-    """Ends from which these links lead to the sink, and the sink."""
-    senders: dict[End, list[End]] = {}
-    for sender, receiver in links:
-        senders.setdefault(receiver, []).append(sender)
-    reached: set[End] = {SINK}
-    frontier: list[End] = [SINK]
-    while frontier:
-        for sender in senders.get(frontier.pop(), []):
-            if sender not in reached:
-                reached.add(sender)
-                frontier.append(sender)
-    return reached
-
-
 def table_of_links(on_link: Mapping[tuple[End, End], float], links: set[tuple[End, End]]) -> pd.DataFrame:
-    """Those of the links that carry more than a rounding error, with flow_tokens_per_s and share.
+    """Tabulate the links that carry more than a rounding error, with flow_tokens_per_s and share.
 
     The share is that of the flow of the sender.
     """

@@ -1,4 +1,4 @@
-"""Models and machine profiles: how long a layer takes, what a node can hold, what it can serve."""
+"""Models and machine profiles: layer times, KV capacity and throughput of a node."""
 
 from helixlab.model.io import load_model, model_names, save_model
 from helixlab.model.model import Model

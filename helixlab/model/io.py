@@ -1,11 +1,9 @@
-"""Models by name, and to and from files."""
+"""Bundled models, and model files."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Final
@@ -13,10 +11,10 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab._data import read_table
-from helixlab._io import check_format, parse_json, read_text, write_json
-from helixlab._naming import claimed, misnamed_in_words
+from helixlab._io import check_format, check_keys, parse_json, read_text, write_json
+from helixlab._naming import describe_misnaming, find_namesake
 from helixlab._validation import shown
-from helixlab.errors import FileFormatError, ModelError, UnknownNameError
+from helixlab.errors import FileFormatError, ModelError, UnknownNameError, name_source
 from helixlab.model.model import Model
 from helixlab.model.profile import MachineProfile
 
@@ -30,7 +28,7 @@ _PROFILE: Final = tuple(f.name for f in fields(MachineProfile))
 
 
 def model_names() -> list[str]:
-    """Names of the bundled models.
+    """List the names of the bundled models.
 
     Examples
     --------
@@ -46,14 +44,14 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     UnknownNameError
-        No such bundled model.
+        There is no bundled model of this name.
     FileFormatError, ModelError
-        The file is broken, or states something impossible.
+        The file cannot be read, or states something impossible.
 
     Warns
     -----
     UserWarning
-        The model in the file has the name of a bundled one and another content.
+        The model in the file has the name of a bundled model, but another content.
 
     Examples
     --------
@@ -68,12 +66,12 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
         raise UnknownNameError("model", name, known)
     model = _from_dict(parse_json(read_text(name), name), name)
     if is_misnamed(model):
-        warnings.warn(misnamed_in_words(name, "model", model.name), stacklevel=2)
+        warnings.warn(describe_misnaming(name, "model", model.name), stacklevel=2)
     return model
 
 
 def is_misnamed(model: Model) -> bool:
-    """Whether it bears the name of a bundled model without being that.
+    """Tell whether a model has the name of a bundled one but another content.
 
     Examples
     --------
@@ -81,12 +79,12 @@ def is_misnamed(model: Model) -> bool:
     >>> is_misnamed(model), is_misnamed(replace(model, layers=61)), is_misnamed(replace(model, name="mine"))
     (False, True, False)
     """
-    name = claimed(model.name, model_names())
+    name = find_namesake(model.name, model_names())
     return name is not None and replace(model, name=name) != _bundled(name)
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model with its profiles as JSON, at once: whole or not at all.
+    """Write a model with its profiles to a JSON file, as a whole or not at all.
 
     Examples
     --------
@@ -100,7 +98,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def model_to_dict(model: Model) -> dict[str, Any]:
-    """The model as plain data, what `save_model` writes and `load_model` reads.
+    """Convert a model to plain data, as `save_model` writes it.
 
     Examples
     --------
@@ -151,37 +149,15 @@ def _column(table: pd.DataFrame, name: str) -> tuple[Any, ...]:
     return tuple(table[name].tolist())
 
 
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Put the file in front of what is wrong with the model in it."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{source}: {error}") from None
-
-
-def _taken(content: Any, keys: tuple[str, ...], where: str) -> Mapping[str, Any]:
-    """The values of exactly these keys."""
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{where} is {shown(content)}; give an object with the keys {', '.join(keys)}")
-    for key in keys:
-        if key not in content:
-            raise FileFormatError(f"{where} has no {key!r}; add it")
-    for key in content:
-        if key not in keys:
-            raise FileFormatError(f"{where} has the unknown key {shown(key)}; known are: {', '.join(keys)}")
-    return content
-
-
 def _from_dict(content: Any, source: str) -> Model:
     check_format(content, source, "model", FORMAT, VERSION)
-    _taken(content, ("format", "version", *_PLAIN, "profiles"), source)
+    check_keys(content, source, ("format", "version", *_PLAIN, "profiles"))
     if not isinstance(content["profiles"], list):
         raise FileFormatError(f"profiles of {source} are {shown(content['profiles'])}; give a list")
     profiles: dict[str, MachineProfile] = {}
-    with _naming(source):
+    with name_source(source, ModelError):
         for position, entry in enumerate(content["profiles"]):
-            profile = MachineProfile(**_taken(entry, _PROFILE, f"profile {position} of {source}"))
+            profile = MachineProfile(**check_keys(entry, f"profile {position} of {source}", _PROFILE))
             if profile.machine in profiles:
                 raise ModelError(f"machine {profile.machine!r} has two profiles; keep one")
             profiles[profile.machine] = profile

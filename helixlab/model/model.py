@@ -1,4 +1,4 @@
-"""The served model: its layers, what they weigh, and how each machine type runs them."""
+"""The served model: number and size of its layers, and its profiles on machine types."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, Final
 import pandas as pd
 
 from helixlab._validation import plain, shown
+from helixlab.cluster import SINK, SOURCE
 from helixlab.errors import ModelError, UnknownNameError
 from helixlab.model.profile import MachineProfile, check_number, check_whole
 
 __all__ = ["MOST_LAYERS", "Model"]
 
 MOST_LAYERS: Final = 100_000
-"""Most layers that are taken for meant."""
+"""Largest number of layers that is accepted."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,17 @@ class Model:
     Parameters
     ----------
     name : str
-        For instance ``"llama-2-70b"``.
+        Name of the model, for instance ``"llama-2-70b"``.
     layers : int
         Number of transformer layers.
     layer_bytes : float
-        Parameter bytes of one layer.
+        Bytes of the parameters of one layer.
     token_bytes : float
         Bytes of one token id on a link.
     activation_bytes : float
         Bytes of the activation of one token between two layers.
     profiles : mapping of str to MachineProfile
-        Machine types this model was measured on.
+        Profiles of the machine types that this model was measured on, by name.
     kv_bytes_per_token_layer : float, optional
         Bytes of the KV cache of one token in one layer; by default two activations (keys and values
         of every attention head), which grouped-query attention makes smaller.
@@ -80,7 +81,7 @@ class Model:
                 )
             if machine != profile.machine:
                 raise ModelError(
-                    f"the profile under {machine!r} is of machine {profile.machine!r}; name them alike"
+                    f"the profile under {machine!r} is of machine {profile.machine!r}; use one name for both"
                 )
         object.__setattr__(self, "profiles", MappingProxyType(profiles))
 
@@ -94,8 +95,28 @@ class Model:
             dict(self.profiles) if f.name == "profiles" else getattr(self, f.name) for f in fields(self)
         )
 
+    @property
+    def inner_link_bytes_per_token(self) -> float:
+        """Bytes of one token on a link between two nodes: its id and its activation."""
+        return self.token_bytes + self.activation_bytes
+
+    def link_bytes_per_token(self, sender: int | str, receiver: int | str) -> float:
+        """Return the bytes of one token on a link.
+
+        Links of the coordinator carry token ids alone, links between two nodes activations as well.
+
+        Examples
+        --------
+        >>> from helixlab.model import load_model
+        >>> model = load_model("llama-2-70b")
+        >>> model.link_bytes_per_token("source", 3), model.link_bytes_per_token(3, 7)
+        (2.0, 16386.0)
+        """
+        at_coordinator = sender == SOURCE or receiver == SINK
+        return self.token_bytes if at_coordinator else self.inner_link_bytes_per_token
+
     def profile(self, machine: str) -> MachineProfile:
-        """The profile of a machine type.
+        """Return the profile of a machine type.
 
         Raises
         ------
@@ -108,7 +129,7 @@ class Model:
             raise UnknownNameError(f"machine profile for {self.name}", machine, self.profiles) from None
 
     def with_profile(self, profile: MachineProfile) -> Model:
-        """This model with one more (or another) machine profile: how a user adds a GPU.
+        """Return a copy of this model with a further (or another) machine profile, for instance of a new GPU.
 
         Examples
         --------
@@ -122,7 +143,7 @@ class Model:
         return replace(self, profiles={**self.profiles, profile.machine: profile})
 
     def layer_times(self) -> pd.DataFrame:
-        """Measured layer times, one row a point: machine, phase, batch_tokens, layer_s."""
+        """Tabulate measured layer times, one row for each point: machine, phase, batch_tokens, layer_s."""
         rows = [
             (profile.machine, phase, tokens, seconds)
             for profile in self.profiles.values()
@@ -135,7 +156,7 @@ class Model:
         return pd.DataFrame(rows, columns=["machine", "phase", "batch_tokens", "layer_s"])
 
     def serving_limits(self) -> pd.DataFrame:
-        """KV capacity and batch limits, one row for each machine and number of layers it may hold."""
+        """Tabulate KV capacity and batch limits, one row for each machine type and number of layers on it."""
         rows = []
         for profile in self.profiles.values():
             for k in range(1, profile.max_layers + 1):

@@ -22,9 +22,9 @@ PROMPT_TOKENS_PER_REQUEST: Final = 2048
 CONTEXT_TOKENS_PER_DECODE: Final = 1000
 """KV-cache tokens that one decode token of the batch limit stands for."""
 MOST_BATCH_TOKENS: Final = 10_000_000
-"""Largest batch whose times are tabulated, `MachineProfile.prompt_table_s`."""
+"""Largest batch whose times are tabulated, see `MachineProfile.prompt_table_s`."""
 MOST_PER_LAYERS: Final = 10**12
-"""Largest serving limit that is taken for meant."""
+"""Largest serving limit that is accepted."""
 
 _PER_LAYERS: Final = ("kv_blocks", "max_prompt_requests", "max_decode_tokens")
 _COLUMNS: Final = (
@@ -38,18 +38,18 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The most that one batch may hold on a node.
+    """Limits of one batch on a node.
 
     Parameters
     ----------
     prompt_requests : int
-        Requests in their prompt phase.
+        Number of requests in their prompt phase.
     prompt_tokens : int
-        Tokens of those requests.
+        Number of tokens of those requests.
     decode_tokens : int
-        Tokens of requests in their decode phase, one a request.
+        Number of tokens of requests in their decode phase, one for each request.
     decode_context_tokens : int
-        Tokens that the requests in decode already have in the KV cache.
+        Number of tokens that the requests in their decode phase already have in the KV cache.
     """
 
     prompt_requests: int
@@ -59,19 +59,19 @@ class BatchLimits:
 
 
 def check_number(value: object, what: str) -> float:
-    """Refuse what is not a number above 0; `what` names the value."""
+    """Check a number above 0; `what` names it in the error."""
     return as_number(value, what, above=0, most=LARGEST, error=ModelError)
 
 
 def check_whole(value: object, what: str, most: int, least: int = 1) -> int:
-    """Refuse what is not a whole number from `least` to `most`; `what` names the value."""
+    """Check a whole number from `least` to `most`; `what` names it in the error."""
     return as_whole(value, what, least=least, most=most, error=ModelError)
 
 
 def _curve(
     what: str, tokens: tuple[Any, ...], seconds: tuple[Any, ...]
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Batch sizes and times, checked."""
+    """Check the batch sizes and times of a curve."""
     if len(tokens) != len(seconds) or len(tokens) < 2:
         raise ModelError(
             f"{what}: {len(tokens)} batch sizes and {len(seconds)} times; give two or more of each"
@@ -86,24 +86,24 @@ def _curve(
 
 @dataclass(frozen=True)
 class MachineProfile:
-    """What was measured for one machine type running layers of one model.
+    """Measurements of one machine type that runs layers of one model.
 
     Parameters
     ----------
     machine : str
         Name of the machine type.
     prompt_batch_tokens, prompt_layer_s : tuple
-        Points of the time of one layer (seconds) over the prompt tokens in the batch; the first
-        point is 0 tokens, 0 s. Linear in between.
+        Prompt tokens in the batch and time of one layer in seconds at each measured point; the first point is
+        0 tokens, 0 s. Times in between are interpolated linearly.
     decode_batch_tokens, decode_layer_s : tuple
-        The same for decode tokens.
+        The same points for decode tokens.
     kv_blocks : tuple of int
-        ``kv_blocks[k - 1]``: blocks of 16 tokens in the KV cache of a node that holds k layers, for the GPU
-        memory of the machine that was measured.
+        ``kv_blocks[k - 1]``: number of blocks of 16 tokens in the KV cache of a node that holds k layers, for
+        the GPU memory of the machine that was measured.
     max_prompt_requests, max_decode_tokens : tuple of int
-        ``[k - 1]``: most prompt requests and decode tokens in a batch on a node with k layers.
+        ``[k - 1]``: largest numbers of prompt requests and decode tokens in a batch on a node with k layers.
     typical_layers, typical_layers_when_tight : int
-        Layers such a machine typically holds, in a roomy and in a tight cluster.
+        Number of layers that such a machine typically holds, in a cluster with and without memory to spare.
     initial_relative_speed : float
         Start value of the throughput estimate, see `helixlab.model.throughput`.
 
@@ -164,16 +164,19 @@ class MachineProfile:
 
     @property
     def max_layers(self) -> int:
-        """The most layers that a node of this type may hold."""
+        """Largest number of layers that a node of this type may hold."""
         return len(self.kv_blocks)
 
     def kv_capacity_token_layers(self, layers: int) -> int:
-        """KV-cache room of a node that holds `layers` layers, in tokens times layers."""
+        """Return the KV capacity of a node that holds `layers` layers, in tokens times layers."""
         layers = self._check_layers(layers)
         return KV_BLOCK_TOKENS * self.kv_blocks[layers - 1] * layers
 
     def batch_limits(self, layers: int) -> BatchLimits:
-        """Limits of one batch on a node with `layers` layers; those of the largest measured beyond it."""
+        """Return the limits of one batch on a node with `layers` layers.
+
+        Beyond the measured numbers of layers, the limits of the largest of them apply.
+        """
         layers = plain(layers)
         if type(layers) is not int or layers < 1:
             self._check_layers(layers)
@@ -187,10 +190,10 @@ class MachineProfile:
         )
 
     def layer_time_s(self, prompt_tokens: float, decode_tokens: float) -> float:
-        """Time of one layer for a batch, in seconds.
+        """Return the time of one layer for a batch, in seconds.
 
-        A batch with a single decode token takes what two decode tokens take: it is bound by
-        reading the weights.
+        A batch with a single decode token takes twice the interpolated time: it is bound by reading the
+        weights.
 
         Raises
         ------
@@ -201,22 +204,22 @@ class MachineProfile:
         return self.prompt_time_s(prompt_tokens) + single * self.decode_time_s(decode_tokens)
 
     def prompt_time_s(self, tokens: float) -> float:
-        """Time of one layer for the prompt tokens of a batch, in seconds."""
+        """Return the time of one layer for the prompt tokens of a batch, in seconds."""
         return self._interpolate("prompt", tokens, self.prompt_batch_tokens, self.prompt_layer_s)
 
     def decode_time_s(self, tokens: float) -> float:
-        """Time of one layer for the decode tokens of a batch, in seconds (a single one not doubled)."""
+        """Return the time of one layer for the decode tokens of a batch, in seconds, none doubled."""
         return self._interpolate("decode", tokens, self.decode_batch_tokens, self.decode_layer_s)
 
     @cached_property
     def prompt_table_s(self) -> NDArray[np.float64]:
-        """``[tokens]``: time of one layer for 0, 1, ... prompt tokens, in seconds."""
+        """Time of one layer in seconds by the number of prompt tokens, ``[tokens]``."""
         tokens = np.arange(self.prompt_batch_tokens[-1] + 1)
         return np.interp(tokens, self.prompt_batch_tokens, self.prompt_layer_s)
 
     @cached_property
     def decode_table_s(self) -> NDArray[np.float64]:
-        """``[tokens]``: time of one layer for 0, 1, ... decode tokens, in seconds, a single one doubled."""
+        """Time of one layer in seconds by the number of decode tokens, ``[tokens]``; that of 1 is doubled."""
         tokens = np.arange(self.decode_batch_tokens[-1] + 1)
         table = np.interp(tokens, self.decode_batch_tokens, self.decode_layer_s)
         table[1] *= 2

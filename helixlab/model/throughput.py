@@ -1,8 +1,8 @@
-"""Throughput of a node by the layers it holds, T_m(k), in a given mix of machines.
+"""Throughput of a node by its number of layers, T_m(k), in a given mix of machines.
 
-A node with many layers serves few requests at a time, because the KV cache is small, but works on
-each of them for a longer part of its round trip. How long that part is depends on how fast the
-other machines of the cluster are, so the estimate starts from typical speeds and repeats.
+A node with many layers has a small KV cache and serves few requests at a time, but works on each of them
+for a larger part of its round trip. The size of that part depends on the speed of the other machines of the
+cluster, so the estimate starts from typical speeds and is repeated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ __all__ = ["machine_throughput", "node_throughput", "typical_decode_tokens"]
 MEAN_INPUT_TOKENS: Final = 750
 MEAN_OUTPUT_TOKENS: Final = 240
 KV_FILL: Final = 0.3
-"""Part of the KV cache taken as filled in a typical batch."""
+"""Fraction of the KV cache that is taken to be full in a typical batch."""
 ROUNDS: Final = 10
-"""Repeats of the estimate of relative speeds."""
+"""Number of repetitions of the estimate of relative speeds."""
 TIGHT_BELOW: Final = 1.2
-"""A cluster whose typical layers are fewer than this times the model's is tight."""
+"""Ratio of typical layers to layers of the model below which a cluster counts as tight."""
 
 
 def _typical_batch(
     k: int, kv_token_layers: int, layer_s: float, mean_layer_s: float, model_layers: int
 ) -> tuple[float, int, int]:
-    """Prompts (a fraction where there are fewer than one a batch), their tokens, and decode tokens."""
+    """Estimate the prompts (a fraction below one prompt a batch), their tokens, and the decode tokens."""
     own_s = k * layer_s
     workload_ratio = own_s / ((model_layers - k) * mean_layer_s + own_s)
     entries = int(KV_FILL * kv_token_layers / k)
@@ -52,35 +52,35 @@ def _throughput(
         return 0.0
     if prompts >= 1:
         return tokens / (k * (profile.prompt_time_s(prompt_tokens) + profile.decode_time_s(decode_tokens)))
-    # Less than one prompt a batch: look at as many batches as share one prompt.
+    # With less than one prompt a batch, consider as many batches as share one prompt.
     batches = 1 / prompts
     prompt_s = profile.prompt_time_s(int(prompt_tokens * batches))
     return batches * tokens / (k * (prompt_s + batches * profile.decode_time_s(decode_tokens)))
 
 
 def _layer_times(model: Model, machine_counts: Mapping[str, int]) -> tuple[dict[str, float], float]:
-    """Relative time of a layer on every machine type and on average over the mix, after the repeats."""
+    """Estimate the relative time of a layer on every machine type, and its mean over the mix."""
     counts = {machine: count for machine, count in machine_counts.items() if count}
     if not counts:
         raise ModelError("no machines to estimate the throughput of; give a count for at least one type")
     profiles = {machine: model.profile(machine) for machine in counts}
-    roomy = sum(n * profiles[m].typical_layers for m, n in counts.items()) >= TIGHT_BELOW * model.layers
+    ample = sum(n * profiles[m].typical_layers for m, n in counts.items()) >= TIGHT_BELOW * model.layers
     typical = {
-        m: min(p.typical_layers if roomy else p.typical_layers_when_tight, model.layers)
+        m: min(p.typical_layers if ample else p.typical_layers_when_tight, model.layers)
         for m, p in profiles.items()
     }
     capacity = {m: p.kv_capacity_token_layers(typical[m]) for m, p in profiles.items()}
     speed = {m: float(p.initial_relative_speed) for m, p in profiles.items()}
 
     def layer_times() -> tuple[dict[str, float], float]:
-        held = {m: n * typical[m] for m, n in counts.items() if speed[m] > 0}
-        if not held:
+        placed = {m: n * typical[m] for m, n in counts.items() if speed[m] > 0}
+        if not placed:
             raise ModelError(
                 f"none of {', '.join(counts)} has KV cache for a batch of {model.name} beside its typical"
                 " layers; give them fewer typical layers, or take larger machines"
             )
-        mean_s = sum(layers / speed[m] for m, layers in held.items()) / sum(held.values())
-        # A machine without throughput has no time of its own: it is taken to be like the others.
+        mean_s = sum(layers / speed[m] for m, layers in placed.items()) / sum(placed.values())
+        # A machine without throughput has no time of its own; the mean of the others stands in for it.
         return {m: 1 / value if value > 0 else mean_s for m, value in speed.items()}, mean_s
 
     for _ in range(ROUNDS):
@@ -93,29 +93,30 @@ def _layer_times(model: Model, machine_counts: Mapping[str, int]) -> tuple[dict[
 
 
 def machine_throughput(model: Model, machine_counts: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
-    """Tokens/s of a node of each machine type, by the layers it holds.
+    """Estimate the tokens/s of a node of each machine type, by its number of layers.
 
     Parameters
     ----------
     model : Model
-        Brings the profile of every machine type.
+        The model, with a profile of every machine type.
     machine_counts : mapping of str to int
-        Nodes of each machine type in the cluster, ``cluster.machine_counts()``.
+        Number of nodes of each machine type in the cluster, see `Cluster.machine_counts`.
 
     Returns
     -------
     dict of str to array
-        ``[machine][k]``: T_m(k) in tokens/s for k = 0 (nothing) to the most layers it may hold.
+        ``[machine][k]``: T_m(k) in tokens/s for k = 0 (no layers) to the most layers that the type may hold.
 
     Raises
     ------
     ModelError
-        The model has no profile for one of the machine types, or no machine has room for a batch.
+        The model has no profile for one of the machine types, or no machine has KV cache for a
+        batch.
 
     Notes
     -----
-    The estimate of the Helix artifact that the paper's placement program maximises over; the network
-    card is not considered here (Mei et al., ASPLOS 2025, section 4).
+    This is the estimate of the Helix artifact, over which the paper's placement program maximises. It leaves
+    the network card aside (Mei et al., ASPLOS 2025, section 4).
 
     Examples
     --------
@@ -139,11 +140,11 @@ def machine_throughput(model: Model, machine_counts: Mapping[str, int]) -> dict[
 def node_throughput(
     model: Model, machine_counts: Mapping[str, int], machine: str, layers: int, kv_capacity_token_layers: int
 ) -> float:
-    """Tokens/s of one node whose layers or KV capacity are not those of the measured table.
+    """Estimate the tokens/s of one node whose layers or KV capacity are not in the measured table.
 
-    The same estimate as `machine_throughput`; it serves placements that hold more layers on a node
-    than was measured and state the KV capacity that is left. Where the KV cache is too small
-    for half a request at a time it means nothing, see `typical_decode_tokens`.
+    The estimate is that of `machine_throughput`. It serves placements that put more layers on a node than
+    were measured and state the remaining KV capacity. Where the KV cache is too small for half a request at a
+    time, the estimate is meaningless, see `typical_decode_tokens`.
 
     Raises
     ------
@@ -165,10 +166,10 @@ def node_throughput(
 def typical_decode_tokens(
     model: Model, machine_counts: Mapping[str, int], machine: str, layers: int, kv_capacity_token_layers: int
 ) -> int:
-    """Decode tokens in the batch that `node_throughput` takes for typical.
+    """Estimate the decode tokens in a typical batch, as `node_throughput` does.
 
-    Where it is 0 the node holds less than half a request at a time, and the estimate, which then counts
-    prompts only, means nothing.
+    Where the answer is 0, the node serves less than half a request at a time. The estimate of its throughput
+    then counts prompts only and is meaningless.
 
     Examples
     --------

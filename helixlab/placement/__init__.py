@@ -1,4 +1,4 @@
-"""Placements of layers on nodes: the object, its checks and its files."""
+"""Placements of layers on nodes: objects, checks and files."""
 
 from helixlab.placement.io import load_placement, placement_names, save_placement
 from helixlab.placement.placement import (

@@ -1,4 +1,4 @@
-"""Placements by name or from files, and back to files."""
+"""Bundled placements, and placement files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any, Final
 
 from helixlab._data import data_file, names_in
 from helixlab._io import check_format, json_ready, parse_json, read_text, write_text
-from helixlab._naming import claimed, folded, marked
+from helixlab._naming import find_namesake, fold_name, mark_name
 from helixlab._validation import LARGEST, as_whole, plain_amount, shown
 from helixlab.cluster import SINK, SOURCE
 from helixlab.cluster.io import cluster_from_json, cluster_to_json
-from helixlab.errors import FileFormatError, PlacementError, UnknownNameError
+from helixlab.errors import FileFormatError, PlacementError, UnknownNameError, name_source
 from helixlab.placement.placement import End, NodeLayers, Placement, PlanReport
 
 __all__ = ["load_placement", "placement_names", "placement_to_dict", "save_placement"]
 
 PLANNED: Final = "planned by helixlab"
-"""Source of what planners find. They name it by its method, as the published ones are named."""
+"""Source of the placements that planners find, which are named by their method as the published ones are."""
 FORMAT: Final = "helixlab-placement"
 VERSION: Final = 1
 _CAPACITIES: Final = "kv_capacity_token_layers"
@@ -35,7 +35,7 @@ _NODE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def placement_names() -> list[str]:
-    """Names of the bundled placements, ``cluster/model/method``.
+    """List the names of the bundled placements, ``cluster/model/method``.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def placement_names() -> list[str]:
 
 
 def placement_to_dict(placement: Placement) -> dict[str, Any]:
-    """The placement as plain data, what `save_placement` writes and `load_placement` reads.
+    """Convert a placement to plain data, as `save_placement` writes it.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def placement_to_dict(placement: Placement) -> dict[str, Any]:
 
 
 def save_placement(placement: Placement, path: str | os.PathLike[str]) -> None:
-    """Write a placement as JSON, at once: whole or not at all.
+    """Write a placement to a JSON file, as a whole or not at all.
 
     Examples
     --------
@@ -87,14 +87,14 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
     Raises
     ------
     UnknownNameError
-        No such bundled placement.
+        There is no bundled placement of this name.
     FileFormatError, PlacementError, ClusterError
-        The file is broken or states something impossible.
+        The file cannot be read or states something impossible.
 
     Warns
     -----
     UserWarning
-        The file, or the placement in it, has the name of a published placement and another content.
+        The file, or the placement in it, has the name of a published placement but another content.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
         text = data_file("placements", *folders, f"{last}.json").read_text(encoding="utf-8")
         return _from_dict(parse_json(text, name), name)
     elif name.endswith(".ini"):
-        raise FileFormatError(f"{name} says nothing of cluster and model; call read_placement_ini with both")
+        raise FileFormatError(f"{name} names no cluster and model; call read_placement_ini with both")
     elif name.endswith(".json") or os.path.isfile(name):
         text = read_text(name)
     else:
@@ -120,10 +120,10 @@ def load_placement(name_or_path: str | os.PathLike[str]) -> Placement:
 
 
 def shown_name(placement: Placement) -> str:
-    """The name under which results show a placement: never that of a published one it does not equal.
+    """Name a placement for results: never as a published one that has another content.
 
-    Where the content is another one, the name is followed by its hash: planners call what they find
-    ``cluster/model/method``, as the published placements are called.
+    Planners name placements ``cluster/model/method`` as the published ones are named. Where the content
+    differs from the published one, its hash is added to the name.
 
     Examples
     --------
@@ -139,34 +139,34 @@ def shown_name(placement: Placement) -> str:
     published = _published(placement.name)
     if published is None or published.content_hash == placement.content_hash:
         return placement.name
-    return marked(placement.name, placement.content_hash)
+    return mark_name(placement.name, placement.content_hash)
 
 
 def name_mismatches(
     placement: Placement, path: str, content: Callable[[Placement], Any] = attrgetter("content_hash")
 ) -> Iterator[str]:
-    """What the names of a placement and of its file claim wrongly, a sentence each.
+    """Describe what the names of a placement and of its file claim wrongly, in one sentence each.
 
-    Two placements are the same where their `content` is: of a file that states layers only, these.
+    Two placements are the same if their `content` is; for a file that states only layers, those are compared.
     """
     folder, own = f"{placement.cluster}/{placement.model}/", content(placement)
     methods = {name.removeprefix(folder): name for name in placement_names() if name.startswith(folder)}
     equals = [name for name in methods.values() if content(load_placement(name)) == own]
     held = f"it holds {equals[0]!r}" if equals else "its content is none of the published ones"
     rename = "rename it, or results are taken for those of another placement"
-    # Planners name what they find by its method; what they find is nobody else's.
+    # Planners name a placement by its method; that is no claim to be the published one.
     planned = placement.source == PLANNED and not equals
     published = _published(placement.name)
     if not planned and published is not None and content(published) != own:
         yield f"{path} calls its placement {placement.name!r}, but {held}; {rename}"
-    stem = folded(os.path.splitext(os.path.basename(path))[0])
-    right = {folded(placement.name), *equals}
+    stem = fold_name(os.path.splitext(os.path.basename(path))[0])
+    right = {fold_name(placement.name), *equals}
     if stem in methods:
         meant = [methods[stem]]
     elif equals or placement.method in methods:
         meant = [name for method, name in methods.items() if _is_word(method, stem)]
         right.add(methods.get(placement.method, ""))
-    else:  # a word in a longer name may be meant otherwise
+    else:  # a word in a longer name may mean something else
         meant = []
     if meant and not right & set(meant):
         yield f"{path} is named after {meant[0]!r}, but {held} and is called {placement.name!r}; {rename}"
@@ -178,8 +178,8 @@ def _is_word(method: str, stem: str) -> bool:
 
 @cache
 def _published(name: str) -> Placement | None:
-    """The published placement that a reader takes one of this name for."""
-    known = claimed(name, placement_names())
+    """Return the published placement that a reader takes one of this name to be."""
+    known = find_namesake(name, placement_names())
     return None if known is None else load_placement(known)
 
 
@@ -195,7 +195,7 @@ def _end(value: Any, path: str) -> End:
 
 
 def _rows(content: Mapping[str, Any], key: str, columns: str, path: str) -> list[list[Any]]:
-    """The rows of a table, each of as many values as `columns` names."""
+    """Check the rows of a table, each with as many values as `columns` names."""
     rows, width = content.get(key), len(columns.split(", "))
     if not isinstance(rows, list):
         raise FileFormatError(f"{path}: {key!r} is {shown(rows)}; give a list of [{columns}]")
@@ -236,7 +236,7 @@ def _from_dict(content: Any, path: str) -> Placement:
     links = [(_end(a, path), _end(b, path)) for a, b in _rows(content, "links", "sender, receiver", path)]
     capacities = _capacities(content.get(_CAPACITIES, {}), path)
     part, report = content.get("part"), content.get("report")
-    try:
+    with name_source(path, PlacementError):
         return Placement(
             **texts,
             layers=tuple(layers),
@@ -245,8 +245,6 @@ def _from_dict(content: Any, path: str) -> Placement:
             part=None if part is None else cluster_from_json(json.dumps(part), f"part of {path}"),
             report=None if report is None else _report(report, path),
         )
-    except PlacementError as error:
-        raise PlacementError(f"{path}: {error}") from None
 
 
 def _number(value: Any, path: str) -> float:

@@ -1,6 +1,6 @@
-"""Placement: which layers each node holds, and which links requests may take between them.
+"""Placements: the layers of each node, the links that requests may take, and the checks of both.
 
-A placement is checked against the cluster and model it is for, one function a rule.
+A placement is checked against its cluster and model by one function for each rule.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
+import networkx as nx
 import pandas as pd
 
 from helixlab._equality import ByContent
@@ -41,12 +42,12 @@ __all__ = [
 
 
 End = int | str
-"""A node's index, or the coordinator as ``"source"`` or ``"sink"``."""
+"""Index of a node, or the coordinator as ``"source"`` or ``"sink"``."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLayers:
-    """The layers ``[first_layer, end_layer)`` that one node holds."""
+    """Layers ``[first_layer, end_layer)`` of one node."""
 
     node: int
     first_layer: int
@@ -60,26 +61,26 @@ class NodeLayers:
 
     @property
     def count(self) -> int:
-        """Number of layers held."""
+        """Number of layers."""
         return self.end_layer - self.first_layer
 
 
 @dataclass(frozen=True, eq=False)
 class PlanReport(ByContent):
-    """What a planner did.
+    """Report of a planner: its objective, its bound and its search.
 
     Parameters
     ----------
     status : str
-        ``"heuristic"`` for planners without a proof, else what the solver proved.
+        ``"heuristic"`` for planners without a proof, otherwise the status that the solver proved.
     objective_tokens_per_s : float or None
-        The planner's own objective for this placement; None where it has none.
+        Objective of the planner for this placement; None where it has none.
     upper_bound_tokens_per_s : float or None
-        No placement exceeds this; None where the planner proves nothing.
+        Bound that no placement exceeds; None where the planner proves none.
     wall_s : float
-        Seconds spent.
+        Seconds that planning took.
     trace : tuple of (float, float, float)
-        Seconds, incumbent and bound over time; empty for one-shot planners.
+        Seconds, incumbent and bound over time; empty for planners without a search.
     """
 
     status: str
@@ -96,14 +97,14 @@ class PlanReport(ByContent):
 
     @property
     def gap(self) -> float | None:
-        """Relative distance from the objective to the bound; None where either is missing."""
+        """Relative gap between objective and bound; None where either is missing."""
         if not self.objective_tokens_per_s or self.upper_bound_tokens_per_s is None:
             return None
         return self.upper_bound_tokens_per_s / self.objective_tokens_per_s - 1
 
 
 def _ends(link: Any) -> tuple[End, End]:
-    """Sender and receiver of a link, as plain values."""
+    """Check the sender and receiver of a link; return them as plain values."""
     try:
         sender, receiver = map(plain, link)
     except (TypeError, ValueError):
@@ -119,27 +120,27 @@ def _ends(link: Any) -> tuple[End, End]:
 
 @dataclass(frozen=True)
 class Placement:
-    """Layers per node and the links between them. Nodes that hold nothing are idle.
+    """Layers of each node and the links between nodes. Nodes without layers are idle.
 
     Parameters
     ----------
     name : str
-        For instance ``"single24/llama-2-70b/helix"``.
+        Name of the placement, for instance ``"single24/llama-2-70b/helix"``.
     cluster, model, method : str
-        Names of the cluster and the model this is for, and of the method that made it.
+        Names of the cluster and the model that the placement is for, and of the method that made it.
     layers : sequence of NodeLayers
-        One entry for each node that holds layers; the order is that of the flow graph.
+        Layers of each node that holds any; their order is that of the flow graph.
     links : sequence of (sender, receiver)
-        Links requests may take, ``"source"`` and ``"sink"`` being the coordinator. Their order
-        breaks ties in scheduling.
+        Links that requests may take; ``"source"`` and ``"sink"`` are the coordinator. Their order breaks
+        ties in scheduling.
     kv_capacity_token_layers : mapping of int to int
-        KV capacity of nodes where it is not the measured one of the machine profile.
+        KV capacity of the nodes for which it differs from that of the machine profile.
     part : Cluster, optional
-        The nodes and links of its own, for a placement on part of a cluster.
+        Nodes and links of a placement on part of a cluster.
     source : str
-        Where it comes from.
+        Origin of the placement.
     report : PlanReport, optional
-        What the planner did.
+        Report of the planner.
 
     Examples
     --------
@@ -187,7 +188,7 @@ class Placement:
                 )
         for node, times in Counter(held.node for held in self.layers).items():
             if times > 1:
-                raise PlacementError(f"node {node} is listed {times} times; a node holds one run of layers")
+                raise PlacementError(f"node {node} is listed {times} times; list it once")
         for (sender, receiver), times in Counter(self.links).items():
             if times > 1:
                 raise PlacementError(f"link {sender} -> {receiver} is listed {times} times; list it once")
@@ -198,8 +199,8 @@ class Placement:
                 )
         if self.part is not None and self.part.name != self.cluster:
             raise PlacementError(
-                f"placement {self.name!r} is for {self.cluster!r} and brings the nodes and links of"
-                f" {self.part.name!r}; name the two alike"
+                f"placement {self.name!r} is for {self.cluster!r} and has the nodes and links of"
+                f" {self.part.name!r}; use one name for both"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -210,17 +211,17 @@ class Placement:
 
     def _repr_html_(self) -> str:
         held = [(each.node, each.first_layer, each.end_layer, each.count) for each in self.layers]
-        figures: dict[str, Any] = {
+        values: dict[str, Any] = {
             "model": self.model, "cluster": self.cluster, "method": self.method, "source": self.source,
             "links": len(self.links), "content": self.content_hash[:8],
         }  # fmt: skip
         if self.report is not None:
-            figures |= {
+            values |= {
                 "status": self.report.status,
                 "objective_tokens_per_s": self.report.objective_tokens_per_s,
             }
         columns = ["node", "first_layer", "end_layer", "layers"]
-        return card(f"Placement {self.name}", figures, pd.DataFrame(held, columns=columns))
+        return card(f"Placement {self.name}", values, pd.DataFrame(held, columns=columns))
 
     def __repr__(self) -> str:
         spans = f"{len(self.layers)} nodes, {len(self.links)} links"
@@ -233,7 +234,7 @@ class Placement:
 
     @cached_property
     def content_hash(self) -> str:
-        """Identifies layers, links and stated KV capacities, whatever the placement is called.
+        """Hash of layers, links and stated KV capacities, which does not depend on names.
 
         Examples
         --------
@@ -246,7 +247,7 @@ class Placement:
         return content_hash(self.layout())
 
     def layout(self) -> dict[str, Any]:
-        """What the placement consists of, as plain data.
+        """Convert layers, links and stated KV capacities to plain data.
 
         Examples
         --------
@@ -261,14 +262,14 @@ class Placement:
         }
 
     def layers_of(self, node: End) -> NodeLayers | None:
-        """The layers a node holds, None if it is idle (or the coordinator)."""
+        """Return the layers of a node; None if it is idle or the coordinator."""
         return self._by_node.get(plain(node))
 
     def on(self, cluster: Cluster) -> Cluster:
-        """The cluster this placement runs on when asked for on `cluster`.
+        """Return the cluster that this placement runs on when it is used with `cluster`.
 
-        That is `cluster` itself, unless the placement is for part of it (``"single24-a100"`` is
-        part of ``"single24"``) and brings the nodes and links of that part.
+        That is `cluster` itself, unless the placement is for a part of it (as ``"single24-a100"`` is of
+        ``"single24"``) and contains the nodes and links of that part.
 
         Raises
         ------
@@ -285,7 +286,7 @@ class Placement:
         return self.part
 
     def kv_capacity(self, cluster: Cluster, model: Model, node: int) -> int:
-        """KV capacity of a node in token-layers: the placement's own, else that of the machine profile.
+        """Return the KV capacity of a node in token-layers: the stated one, else that of the machine profile.
 
         Raises
         ------
@@ -308,9 +309,9 @@ class Placement:
         return profile.kv_capacity_token_layers(held.count)
 
     def to_frame(self, cluster: Cluster) -> pd.DataFrame:
-        """One row a node of the cluster, idle ones too.
+        """Tabulate the layers of every node of the cluster, including idle nodes.
 
-        Columns: node, machine, region, first_layer, end_layer, layers (how many; 0 if idle).
+        Columns: node, machine, region, first_layer, end_layer, layers (their number, 0 if idle).
         """
         rows = []
         for node in self.on(cluster).nodes:
@@ -323,21 +324,21 @@ class Placement:
 def usable_links(
     cluster: Cluster, layers: Sequence[NodeLayers], model_layers: int, *, partial_inference: bool = True
 ) -> tuple[tuple[End, End], ...]:
-    """Links of the cluster over which the next layer of a request can be reached.
+    """List the links of the cluster that lead a request to its next layer.
 
-    A link i -> j is usable when j holds the layer that follows i's last one: as its first layer, or,
-    with partial inference, anywhere (j then runs only from that layer on).
+    A link i -> j is usable if j holds the layer after the last one of i: as its first layer or, with partial
+    inference, as any of its layers (j then runs only the layers from there on).
 
     Parameters
     ----------
     cluster : Cluster
-        Its link order is kept.
+        The cluster; the order of its links is kept.
     layers : sequence of NodeLayers
-        What each node holds.
+        Layers of each node.
     model_layers : int
-        Layers of the model.
+        Number of layers of the model.
     partial_inference : bool
-        Whether a request may enter a node behind its first layer.
+        True if a request may enter a node at a later layer than its first.
 
     Examples
     --------
@@ -364,7 +365,7 @@ def usable_links(
 
 
 def held_by(layers: Iterable[NodeLayers], model_layers: int) -> list[list[int]]:
-    """``[layer]``: the nodes that hold it, in the order of `layers`.
+    """List the nodes that hold each layer, ``[layer]``, in the order of `layers`.
 
     Examples
     --------
@@ -406,7 +407,7 @@ def _check_nodes(placement: Placement, cluster: Cluster, model: Model) -> None:
             )
 
 
-def _check_room(placement: Placement, cluster: Cluster, model: Model) -> None:
+def _check_kv_capacity(placement: Placement, cluster: Cluster, model: Model) -> None:
     for held in placement.layers:
         capacity = placement.kv_capacity(cluster, model, held.node)
         if capacity < held.count:
@@ -434,22 +435,22 @@ def _check_memory(placement: Placement, cluster: Cluster, model: Model) -> None:
 def memory_misfit(
     what: str, machine: Machine, model: Model, layers: int, capacity: int, *, stated: bool = False
 ) -> str | None:
-    """What does not fit into the GPU memory of a machine, and how to mend it; None where all fits.
+    """Describe the weights and KV cache that exceed the GPU memory of a machine; None where they fit.
 
     Parameters
     ----------
     what : str
         Name of the node or machine type.
     machine : Machine
-        Its memory.
+        Machine type whose memory counts.
     model : Model
-        Whose layers it holds.
+        Model whose layers the node holds.
     layers : int
         Number of layers.
     capacity : int
         KV capacity in token-layers.
     stated : bool
-        Whether the placement states the capacity; otherwise it is that of the machine profile.
+        True if the placement states the capacity; otherwise it is that of the machine profile.
 
     Examples
     --------
@@ -486,7 +487,7 @@ def memory_misfit(
 
 
 def measured_memory_bytes(machine: Machine, model: Model) -> float | None:
-    """GPU memory that the KV cache of the profile was measured with; None for a profile of one's own."""
+    """Return the GPU memory for which the profile was measured; None for a profile of the user's own."""
     profile = model.profiles.get(machine.name)
     for name in model_names():
         known = load_model(name).profiles.get(machine.name)
@@ -521,7 +522,7 @@ def _check_every_layer_held(placement: Placement, cluster: Cluster, model: Model
     holders = held_by(placement.layers, model.layers)
     missing = [layer for layer, nodes in enumerate(holders) if not nodes]
     if missing:
-        # Layers that follow one another keep their distance from their place in the list.
+        # Consecutive layers keep their distance from their position in the list.
         runs = [[x for _, x in run] for _, run in groupby(enumerate(missing), lambda pair: pair[1] - pair[0])]
         text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
         raise PlacementError(
@@ -548,17 +549,10 @@ def _check_links(placement: Placement, cluster: Cluster, model: Model) -> None:
 
 
 def _check_path(placement: Placement, cluster: Cluster, model: Model) -> None:
-    onward: dict[End, list[End]] = {}
-    for sender, receiver in placement.links:
-        onward.setdefault(sender, []).append(receiver)
-    seen: set[End] = {SOURCE}
-    frontier: list[End] = [SOURCE]
-    while frontier:
-        for receiver in onward.get(frontier.pop(), []):
-            if receiver not in seen:
-                seen.add(receiver)
-                frontier.append(receiver)
-    if SINK not in seen:
+    graph: nx.DiGraph[End] = nx.DiGraph()
+    graph.add_nodes_from((SOURCE, SINK))
+    graph.add_edges_from(placement.links)
+    if not nx.has_path(graph, SOURCE, SINK):
         raise PlacementError(
             f"placement {placement.name!r} has no path from source to sink over its links; check that cluster"
             f" {cluster.name!r} links the nodes that hold neighbouring layers"
@@ -568,7 +562,7 @@ def _check_path(placement: Placement, cluster: Cluster, model: Model) -> None:
 _CHECKS = (
     _check_names,
     _check_nodes,
-    _check_room,
+    _check_kv_capacity,
     _check_memory,
     _check_every_layer_held,
     _check_links,
@@ -577,16 +571,16 @@ _CHECKS = (
 
 
 def check_placement(placement: Placement, cluster: Cluster, model: Model) -> None:
-    """Raise unless `placement` can serve `model` on `cluster`.
+    """Check that a placement can serve a model on a cluster.
 
     Raises
     ------
     PlacementError
-        It names another model or cluster or unknown nodes, overfills a node, puts more weights and KV cache
-        on it than its GPU memory holds, misses a layer, has a link that leads nowhere, or no path from
-        source to sink.
+        The placement names another model or cluster or unknown nodes, gives a node more layers, or more
+        weights and KV cache, than it can hold, misses a layer, has a link that leads nowhere, or has no path
+        from source to sink.
     ClusterError
-        It uses a link that the cluster does not have.
+        The placement uses a link that the cluster does not have.
 
     Warns
     -----

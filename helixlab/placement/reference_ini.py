@@ -1,4 +1,4 @@
-"""Reading the placement files of the Helix paper's own simulator."""
+"""Reader for the placement files of the Helix paper's own simulator."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ __all__ = ["read_placement_ini"]
 def read_placement_ini(path: str | os.PathLike[str], cluster: Cluster, model: Model) -> Placement:
     r"""Read a placement ("solution") file of the Helix artifact.
 
-    The file states layers only. The links are all of the cluster's between a node and one that starts where
-    the first one ends; those for partial inference are not among them (`usable_links` with
-    ``partial_inference=True`` lists them too). The KV capacities are those of the machine profiles.
+    The file states only layers. The links are those of the cluster that lead from a node to one that starts
+    where the first one ends; links for partial inference are not included (`usable_links` with
+    ``partial_inference=True`` lists them as well). The KV capacities are those of the machine profiles.
 
     Parameters
     ----------
     path : path
-        The file; its name without ending becomes the placement's method.
+        Path of the file; its name without the ending becomes the method of the placement.
     cluster : Cluster
-        What it was made for; nodes are counted from 0 on.
+        Cluster of the placement; its nodes are counted from 0.
     model : Model
-        What it was made for.
+        Model of the placement.
 
     Raises
     ------
     FileFormatError
         The file is of another kind, or a value in it cannot be read.
     PlacementError
-        It cannot serve the model on the cluster.
+        The placement cannot serve the model on the cluster.
 
     Warns
     -----
     UserWarning
-        The file has the name of a published placement, and other layers.
+        The file has the name of a published placement, but other layers.
 
     Examples
     --------

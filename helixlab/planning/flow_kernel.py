@@ -74,16 +74,16 @@ def network_of(cluster: Cluster, model: Model) -> Network:
     speed = np.zeros((size, max(map(len, table.values()))))
     for node in cluster.nodes:
         speed[node.index, : len(table[node.machine])] = table[node.machine]
-    inner_bytes = model.token_bytes + model.activation_bytes
+    inner_bytes = model.inner_link_bytes_per_token
     link, from_source, to_sink = np.zeros((size, size)), np.zeros(size), np.zeros(size)
     for found in cluster.links:
         sender, receiver, bandwidth = found.sender, found.receiver, found.bandwidth_bytes_per_s
         if isinstance(receiver, str):  # the coordinator
-            to_sink[int(sender)] = bandwidth / model.token_bytes
+            to_sink[int(sender)] = bandwidth / model.link_bytes_per_token(sender, receiver)
         elif isinstance(sender, str):
-            from_source[receiver] = bandwidth / model.token_bytes
+            from_source[receiver] = bandwidth / model.link_bytes_per_token(sender, receiver)
         else:
-            link[sender, receiver] = bandwidth / inner_bytes
+            link[sender, receiver] = bandwidth / model.link_bytes_per_token(sender, receiver)
     machines = [cluster.machine_of(node.index) for node in cluster.nodes]
     ways = [[m.nic_in_bytes_per_s for m in machines], [m.nic_out_bytes_per_s for m in machines]]
     card = np.array([[np.divide(way, inner_bytes), np.divide(way, model.token_bytes)] for way in ways])

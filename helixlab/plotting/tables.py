@@ -17,7 +17,7 @@ from helixlab.errors import SimulationError
 from helixlab.experiments.statistics import NOT_RUN
 from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
-from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.metrics import latency_metrics
 
 __all__ = ["comparison_table", "is_partial", "latency_quantiles", "partial_methods", "window_latencies"]
 
@@ -96,7 +96,7 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
         figures = {
             name: value
             for phase in ("prompt", "decode")
-            for name, value in latency_figures(window_latencies(several, phase).to_numpy(), phase).items()
+            for name, value in latency_metrics(window_latencies(several, phase).to_numpy(), phase).items()
         }
         partial = any(run.summary["partial"].item() for run in several)
         named = {name: _joined(run.summary[name].item() for run in several) for name in _NAMES}

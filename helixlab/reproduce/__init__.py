@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from helixlab._interrupts import loaded
-from helixlab.reproduce.notebooks import NotebookError, numbered_notebooks
+from helixlab.errors import NotebookError
+from helixlab.reproduce.notebooks import numbered_notebooks
 
 if TYPE_CHECKING:
     from helixlab.reproduce.study import reproduce

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from helixlab._data import read_table
-from helixlab.errors import UnknownNameError
+from helixlab.errors import SweepError, UnknownNameError
 from helixlab.experiments.pooling import LATER, pooled_runs
-from helixlab.experiments.statistics import SweepError, trends
+from helixlab.experiments.statistics import trends
 from helixlab.workload import Workload, offline, online
 
 __all__ = ["DRAWS", "RUN", "evaluate", "figure_names", "published_results", "published_wide", "scenarios"]

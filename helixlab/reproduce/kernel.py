@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from helixlab._io import NO_ROOM, replacing, write_text
+from helixlab._io import DISK_FULL, replacing, write_text
 from helixlab._parents import end_with
-from helixlab.reproduce.notebooks import NotebookError
+from helixlab.errors import NotebookError
 
 __all__ = ["main", "no_room", "papermill_or_error", "run_notebook"]
 
@@ -124,7 +124,7 @@ def no_room(error: OSError) -> str | None:
     >>> no_room(OSError(28, "No space left on device", "/figures/a.png"))
     '/figures/a.png cannot be written (No space left on device); make room, and call it again to go on'
     """
-    if error.errno not in NO_ROOM:
+    if error.errno not in DISK_FULL:
         return None
     file = error.filename or "a file"
     return f"{file} cannot be written ({error.strerror}); make room, and call it again to go on"

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from helixlab._io import read_json
-from helixlab.errors import HelixlabError
+from helixlab.errors import NotebookError
 
-__all__ = ["Notebook", "NotebookError", "numbered_notebooks", "read_notebook", "with_figures"]
+__all__ = ["Notebook", "numbered_notebooks", "read_notebook", "with_figures"]
 
 
 _NUMBERED: Final = re.compile(r"\d+_.*\.ipynb")
 _TOO_DEEP: Final = (RecursionError, MemoryError)
 """What Python's parser raises of expressions in hundreds of brackets."""
-
-
-class NotebookError(HelixlabError):
-    """A notebook is missing, does not take the parameters, or fails."""
 
 
 @dataclass(frozen=True)

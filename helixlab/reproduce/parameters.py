@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from helixlab._validation import shown
-from helixlab.reproduce.notebooks import NotebookError
+from helixlab.errors import NotebookError
 
 __all__ = ["check_parameters", "check_value", "output_folder"]
 
@@ -41,7 +41,7 @@ def check_parameters(**parameters: Any) -> None:
     --------
     >>> check_parameters(scale="full", seed=-1)
     Traceback (most recent call last):
-    helixlab.reproduce.notebooks.NotebookError: seed is -1; give a whole number from 0 up
+    helixlab.errors.NotebookError: seed is -1; give a whole number from 0 up
     """
     cells = list(_cells_that_ran())
     injected = next((cell for cell in reversed(cells) if _INJECTED.match(cell)), "")

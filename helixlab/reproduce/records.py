@@ -17,8 +17,8 @@ from typing import Any, Final
 from helixlab._data import data_file
 from helixlab._hashing import digest, library_digest
 from helixlab._io import read_json, write_json
-from helixlab.errors import FileFormatError
-from helixlab.reproduce.notebooks import Notebook, NotebookError
+from helixlab.errors import FileFormatError, NotebookError
+from helixlab.reproduce.notebooks import Notebook
 
 __all__ = [
     "alone",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from helixlab._hashing import FIGURES_COME_FROM, library_digest
+from helixlab._hashing import RESULTS_DEPEND_ON, library_digest
 from helixlab._io import write_text
 from helixlab.diagnosis.steady_state import LABELS
 from helixlab.reproduce.comparison import rankings, reference_error
@@ -415,7 +415,7 @@ def _made_with(
         if others
     )
     before = f"; finished before with other parameters: {before}" if before else ""
-    packages = ", ".join(f"{package} {version(package)}" for package in FIGURES_COME_FROM)
+    packages = ", ".join(f"{package} {version(package)}" for package in RESULTS_DEPEND_ON)
     return [
         "## Made with",
         "",

@@ -21,10 +21,10 @@ from helixlab._code_cache import share
 from helixlab._io import write_text
 from helixlab._progress import bar
 from helixlab._validation import as_flag, as_seed, as_whole
+from helixlab.errors import NotebookError
 from helixlab.reproduce.kernel import no_room, papermill_or_error
 from helixlab.reproduce.notebooks import (
     Notebook,
-    NotebookError,
     numbered_notebooks,
     read_notebook,
     with_figures,

@@ -17,7 +17,7 @@ from helixlab.engine.state import ARRIVAL, State
 from helixlab.errors import SchedulingError, SimulationError
 from helixlab.execution import Execution
 from helixlab.scheduling import Scheduler
-from helixlab.simulation.progress_table import Watch
+from helixlab.simulation.progress_table import ProgressTable
 from helixlab.simulation.setup import enlarged, short_of_rows
 from helixlab.workload import Workload
 
@@ -131,7 +131,7 @@ def drive(
     keep_iterations: bool,
     keep_batches: bool = False,
     progress: Callable[[float], None],
-    watch: Watch | None = None,
+    progress_table: ProgressTable | None = None,
     ctrl_c: CtrlC,
 ) -> Recording:
     """Run a fresh state to the end of the workload, or until Ctrl-C is heard.
@@ -174,15 +174,19 @@ def drive(
             draw_request(state, start_s + FEED_DELAY_S * request)
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
-    if watch is not None:
+    if progress_table is not None:
         span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
-        watch.start(state, start_s, span_s, workload.online)
+        progress_table.start(state, start_s, span_s, workload.online)
     recording.snapshot()
     reached_s, last_s = start_s, math.inf
     for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
         over = False
         while reached_s < end_of_part_s and not over:
-            row_s = math.inf if watch is None else watch.next_row_s(reached_s, _next_event_s(recording.state))
+            row_s = (
+                math.inf
+                if progress_table is None
+                else progress_table.next_row_s(reached_s, _next_event_s(recording.state))
+            )
             reached_s = min(end_of_part_s, row_s)
             for status in _advanced(recording, reached_s, hooks, arrivals):
                 progress(float(run["now_s"]))
@@ -194,12 +198,12 @@ def drive(
                     return recording
             if over:
                 last_s = min(last_s, float(run["now_s"]))
-            if watch is not None and reached_s == row_s and not over:
-                watch.show(recording.state, reached_s)
+            if progress_table is not None and reached_s == row_s and not over:
+                progress_table.show(recording.state, reached_s)
         reached_s = end_of_part_s
         recording.snapshot()
-    if watch is not None:
-        watch.show(recording.state, min(last_s, reached_s))
+    if progress_table is not None:
+        progress_table.show(recording.state, min(last_s, reached_s))
     recording.end()
     return recording
 

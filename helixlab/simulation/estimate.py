@@ -137,7 +137,11 @@ def estimate(
     workload = offline_workload() if workload is None else workload
     check_workload(workload)
     check_step("sample_step_s", sample_step_s, "timeline")
-    how = {name: value for name, value in how.items() if name not in ("progress", "watch_step_s", "partial")}
+    how = {
+        name: value
+        for name, value in how.items()
+        if name not in ("progress", "progress_table_step_s", "partial")
+    }
     size, pilots = _first_size(workload), [_Pilot(0.0, 0.0)]
     part = _first(workload, size)
     while True:

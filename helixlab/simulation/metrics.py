@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PERCENTILES", "latency_figures", "percentile"]
+__all__ = ["PERCENTILES", "latency_metrics", "percentile"]
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -25,12 +25,12 @@ def percentile(ordered: NDArray[np.float64], percent: float) -> float:
     return float(ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)])
 
 
-def latency_figures(latency_s: NDArray[np.float64], what: str) -> dict[str, float]:
+def latency_metrics(latency_s: NDArray[np.float64], what: str) -> dict[str, float]:
     """Mean and percentiles as ``{what}_latency_mean_s``, ``{what}_latency_p5_s`` ...
 
     Examples
     --------
-    >>> latency_figures(np.array([0.2, 0.4]), "decode")["decode_latency_p95_s"]
+    >>> latency_metrics(np.array([0.2, 0.4]), "decode")["decode_latency_p95_s"]
     0.4
     """
     ordered = np.sort(latency_s)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from helixlab.engine.state import State
 
-__all__ = ["COLUMNS", "EXPLAINED", "Watch", "watch_row"]
+__all__ = ["COLUMNS", "EXPLAINED", "ProgressTable", "table_row"]
 
 EXPLAINED: Final = (
     "Every {step:.10g} s: simulated seconds since the start; requests in flight (those held are among them),"
@@ -44,8 +44,8 @@ MOST_IDLE_ROWS: Final = 10
 
 
 @dataclass
-class Watch:
-    """Prints a row of `watch_row` every `step_s` simulated seconds, and one for what is left at the end.
+class ProgressTable:
+    """Prints a row of `table_row` every `step_s` simulated seconds, and one for what is left at the end.
 
     Where nothing happens for long, one row stands for all of it.
 
@@ -95,7 +95,7 @@ class Watch:
         if now_s <= self._before[0]:
             return
         counters = _counters(state, now_s)
-        row = watch_row(state, self._before, counters, self._start_s)
+        row = table_row(state, self._before, counters, self._start_s)
         # The end may follow so soon on the last row that only further digits tell them apart.
         digits = self._digits
         while f"{row['time_s']:.{digits}f}" == f"{self._before[0] - self._start_s:.{digits}f}":
@@ -126,7 +126,7 @@ def _counters(state: State, now_s: float) -> tuple[float, int, int, NDArray[np.f
     return now_s, int(run["prompt_tokens"]), int(run["decode_tokens"]), busy_s
 
 
-def watch_row(
+def table_row(
     state: State, before: tuple[Any, ...], counters: tuple[Any, ...], start_s: float
 ) -> dict[str, float]:
     """The figures of one row, by the keys of `COLUMNS`."""

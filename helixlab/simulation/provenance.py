@@ -13,7 +13,7 @@ import pandas as pd
 
 from helixlab._hashing import digest, library_digest
 from helixlab._io import content_hash
-from helixlab._naming import claimed, marked
+from helixlab._naming import find_namesake, mark_name
 from helixlab.cluster import Cluster
 from helixlab.cluster.io import is_misnamed as is_misnamed_cluster
 from helixlab.errors import ContentError
@@ -105,15 +105,15 @@ def shown_name(thing: Cluster | Model | Placement | Scheduler | Execution) -> st
     elif isinstance(thing, Model):
         misnamed = is_misnamed_model(thing)
     elif isinstance(thing, Scheduler):
-        bundled = claimed(thing.name, SCHEDULERS)
+        bundled = find_namesake(thing.name, SCHEDULERS)
         misnamed = bundled is not None and replace(thing, name=bundled) != SCHEDULERS[bundled]
     else:
         misnamed = _is_misnamed_execution(thing)
-    return marked(thing.name, hash_of(thing)) if misnamed else thing.name
+    return mark_name(thing.name, hash_of(thing)) if misnamed else thing.name
 
 
 def _is_misnamed_execution(execution: Execution) -> bool:
-    bundled = claimed(execution.name, EXECUTIONS)
+    bundled = find_namesake(execution.name, EXECUTIONS)
     if bundled is None:
         return False
     expected = EXECUTIONS[bundled]

@@ -249,7 +249,7 @@ class Result(ByContent):
         """
         return loaded("helixlab.plotting").plot_timeline(self, step_s=step_s)
 
-    def figures(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
         plain = json.loads(self.summary.to_json(orient="records", double_precision=15))[0]
         exact = {

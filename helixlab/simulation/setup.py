@@ -80,8 +80,7 @@ def link_table(
         link = cluster.link(sender, receiver)
         row["sender"], row["receiver"] = row_of.get(sender, sender), row_of.get(receiver, receiver)
         row["latency_s"], row["bandwidth_bytes_per_s"] = link.latency_s, link.bandwidth_bytes_per_s
-        at_coordinator = sender == SOURCE or receiver == SINK
-        row["bytes_per_token"] = model.token_bytes + (0 if at_coordinator else model.activation_bytes)
+        row["bytes_per_token"] = model.link_bytes_per_token(sender, receiver)
         row["priority"] = row["service_s"] = FIRST_PRIORITY
         if flow is not None:
             row["flow_tokens_per_s"] = flow[sender, receiver]

@@ -19,7 +19,7 @@ from helixlab.placement import Placement, check_placement
 from helixlab.placement.placement import End
 from helixlab.scheduling import Scheduler, get_scheduler
 from helixlab.simulation.driver import drive
-from helixlab.simulation.progress_table import Watch
+from helixlab.simulation.progress_table import ProgressTable
 from helixlab.simulation.provenance import KV_RULES, provenance
 from helixlab.simulation.result import Result
 from helixlab.simulation.setup import loading_time_s, new_state
@@ -107,7 +107,7 @@ def simulate(
     keep_iterations: bool = True,
     keep_batches: bool = False,
     keep_breakdown: bool = False,
-    watch_step_s: float = 0.0,
+    progress_table_step_s: float = 0.0,
     progress: bool | None = None,
     partial: bool = True,
 ) -> Result:
@@ -147,7 +147,7 @@ def simulate(
         Keep one row for every batch, of which there are many: for pictures of short spans.
     keep_breakdown : bool
         Note for every iteration where its time went, see `Result`; that takes longer, and memory.
-    watch_step_s : float
+    progress_table_step_s : float
         Print a table while it runs, with a row every so many simulated seconds, at least 0.0001; 0 for
         none. Where nothing happens for more than ten rows, only the last of them is printed.
     progress : bool, optional
@@ -198,7 +198,7 @@ def simulate(
     steps_s = {}
     for name, step_s, none in (
         ("sample_step_s", sample_step_s, "timeline"),
-        ("watch_step_s", watch_step_s, "table"),
+        ("progress_table_step_s", progress_table_step_s, "table"),
     ):
         steps_s[name] = check_step(name, step_s, none)
     keeps = {"iterations": keep_iterations, "batches": keep_batches, "breakdown": keep_breakdown}
@@ -206,7 +206,7 @@ def simulate(
         as_flag(value, f"keep_{name}", error=SimulationError) for name, value in keeps.items()
     )
     partial = as_flag(partial, "partial", error=SimulationError)
-    sample_step_s, watch_step_s = steps_s["sample_step_s"], steps_s["watch_step_s"]
+    sample_step_s, progress_table_step_s = steps_s["sample_step_s"], steps_s["progress_table_step_s"]
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
     check_rule(small_links)
@@ -252,7 +252,7 @@ def simulate(
         "sample_step_s": sample_step_s,
     }
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)
-    progress = False if watch_step_s else progress  # the table shows it
+    progress = False if progress_table_step_s else progress  # the table shows it
     with memory_for("simulating", NEED_LESS), hearing_ctrl_c() as ctrl_c:
         with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
             recording = drive(
@@ -264,7 +264,7 @@ def simulate(
                 sample_step_s=sample_step_s,
                 keep_iterations=keep_iterations,
                 keep_batches=keep_batches,
-                watch=Watch(watch_step_s) if watch_step_s > 0 else None,
+                progress_table=ProgressTable(progress_table_step_s) if progress_table_step_s > 0 else None,
                 progress=lambda now_s: shown.update(
                     max(0, min(round(now_s - start_s), shown.total) - shown.n)
                 ),

@@ -16,7 +16,7 @@ from helixlab.flow import Flow, upper_bound
 from helixlab.model import Model, machine_throughput
 from helixlab.placement import Placement
 from helixlab.simulation.driver import Recording
-from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.metrics import latency_metrics
 from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.result import Result
 from helixlab.workload import Workload
@@ -94,8 +94,8 @@ def build_result(
         "partial": recording.partial,
         "decode_tokens_per_s": decoded / (last_s - first_s),
         "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),
-        **latency_figures(prompt_latency_s, "prompt"),
-        **latency_figures(decode_latency_s, "decode"),
+        **latency_metrics(prompt_latency_s, "prompt"),
+        **latency_metrics(decode_latency_s, "decode"),
         "prompts_finished_in_window": prompts,
         "total_tokens": total_tokens,
         "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,

@@ -1,4 +1,4 @@
-"""Which requests come, and when: bundled traces, requests of your own, offline and online feeding."""
+"""Workloads: requests of bundled traces or of your own, fed offline or online."""
 
 from helixlab.workload.requests import check_requests, read_requests
 from helixlab.workload.traces import arrival_names, trace_lengths, trace_names

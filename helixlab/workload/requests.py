@@ -1,4 +1,4 @@
-"""Requests of the user's own: tables and files of them, read strictly and checked."""
+"""Requests of the user's own: tables and files, read strictly and checked."""
 
 from __future__ import annotations
 
@@ -32,168 +32,15 @@ from helixlab.errors import FileFormatError, WorkloadError
 __all__ = ["Arrivals", "check_requests", "numbers", "read_requests", "value_in_words"]
 
 
-_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
-_DIGITS: Final = set("0123456789.+-eE")
-_DATE_AND_TIME: Final = re.compile(
-    r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([T ][0-9]{2}:[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?(?P<zone>Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?\s*",
-    re.ASCII,
-)
-_SECOND: Final = np.timedelta64(1, "s")
-LONGEST: Final = 60
-"""Characters of a value in a message."""
-
-
-def numbers(column: pd.Series) -> NDArray[np.float64]:
-    """The numbers in a column, NaN for everything else: truth values, times, texts that are no number.
-
-    Examples
-    --------
-    >>> numbers(pd.Series([1, "2.5", True, None, "3 tokens"], dtype=object)).tolist()
-    [1.0, 2.5, nan, nan, nan]
-    """
-    values = _plain(column)
-    if values.dtype.kind in "iuf":
-        with np.errstate(over="ignore"):  # of longer floats
-            return values.astype(np.float64)
-    if values.dtype.kind in "mM":  # as objects they may become plain integers
-        return np.full(len(values), math.nan)
-    with suppress(ValueError, TypeError):  # a million texts are common
-        if not set("".join(values)) - _DIGITS:
-            return values.astype(np.float64)
-    return np.array([_number(value) for value in values], np.float64)
-
-
-class Arrivals:
-    """Arrivals in seconds, part by part of the column of one table.
-
-    Numbers are seconds, and durations of any unit become seconds. Dates and times, as text in the form of
-    ISO 8601 too, count from the first of them. What the first part holds, the others must hold as well;
-    times that have a zone do not mix with times that have none.
-
-    Examples
-    --------
-    >>> Arrivals().seconds(pd.Series(["2024-03-04 09:00:10", "2024-03-04T09:00:11.5"])).tolist()
-    [0.0, 1.5]
-    >>> Arrivals().seconds(pd.Series(pd.to_timedelta([2000, 2500], unit="ms"))).tolist()
-    [2.0, 2.5]
-    """
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._zoned = False
-        self._first: np.datetime64 | None = None
-
-    def seconds(self, column: pd.Series) -> NDArray[np.float64]:
-        """Seconds of each row; NaN for what is no time."""
-        values = _plain(column)
-        kind = _kind_of_times(values)
-        if not self._kind:
-            self._kind = kind
-            if kind == "dates" and values.dtype.kind == "O":
-                self._zoned = next(zone for zone in map(_zone, values) if zone is not None)
-        elif kind != self._kind:
-            return np.full(len(values), math.nan)
-        if kind == "numbers":
-            return numbers(column) + 0.0  # -0.0 is 0.0
-        times = self._dates(values) if kind == "dates" else _durations(values)
-        seconds: NDArray[np.float64] = times / _SECOND
-        return seconds
-
-    def _dates(self, values: NDArray) -> NDArray[np.timedelta64]:
-        """The time since the first; NaT for what is no date."""
-        if values.dtype.kind == "O":
-            read = [value if _zone(value) == self._zoned else None for value in values]
-            format = "ISO8601" if any(isinstance(value, str) for value in read) else None
-            dates = pd.to_datetime(pd.Series(read, dtype=object), utc=True, errors="coerce", format=format)
-            values = dates.dt.tz_convert(None).to_numpy()
-        if self._first is None and not np.isnat(values).all():
-            self._first = values[~np.isnat(values)][0]
-        since: NDArray[np.timedelta64] = values - (values[:1] if self._first is None else self._first)
-        return since
-
-
-def _kind_of_times(values: NDArray) -> str:
-    """What arrivals are, by the first that is there: ``"numbers"``, ``"dates"`` or ``"durations"``."""
-    if values.dtype.kind in "mM":
-        return "durations" if values.dtype.kind == "m" else "dates"
-    there = (value for value in values if not _is_missing(value))
-    first = next(there, None) if values.dtype.kind == "O" else None
-    if isinstance(first, timedelta | np.timedelta64):
-        return "durations"
-    return "numbers" if _zone(first) is None else "dates"
-
-
-def _durations(values: NDArray) -> NDArray[np.timedelta64]:
-    if values.dtype.kind == "O":
-        read = [value if isinstance(value, timedelta) or _has_unit(value) else None for value in values]
-        values = pd.to_timedelta(pd.Series(read, dtype=object), errors="coerce").to_numpy()
-    return values
-
-
-def _has_unit(value: Any) -> bool:
-    return isinstance(value, np.timedelta64) and np.datetime_data(value.dtype)[0] != "generic"
-
-
-def _zone(value: Any) -> bool | None:
-    """Whether a date has a zone; None for what is no date."""
-    if isinstance(value, str):
-        found = _DATE_AND_TIME.fullmatch(value)
-        return None if found is None else found["zone"] is not None
-    if not isinstance(value, date | np.datetime64) or _is_missing(value):
-        return None
-    return getattr(value, "tzinfo", None) is not None
-
-
-def value_in_words(value: object) -> str:
-    """A value of a table as a message shows it: on one line, and not longer than that."""
-    if _is_missing(value):
-        return "missing"
-    try:
-        text = str(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        text = "an integer of thousands of digits"
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        return bool(np.isnat(value))
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
-
-
-def _plain(column: pd.Series) -> NDArray:
-    """The values as a plain array; of times with a zone, in UTC."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.dt.tz_convert(None)
-    return np.asarray(column)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, str):
-        return float(value) if _NUMBER.fullmatch(value) else math.nan
-    if isinstance(value, bool | np.bool_) or not isinstance(
-        value, int | float | Decimal | np.integer | np.floating
-    ):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-    except ValueError:  # a signalling NaN
-        return math.nan
-
-
 MOST_TOKENS: Final = 1_000_000
 MOST_REQUESTS: Final = 20_000_000
-"""More than one run takes; reading stops there, so that a small compressed file cannot fill the memory."""
+"""Limit beyond which reading stops, so that a small compressed file cannot fill the memory."""
 LATEST_S: Final = 1e13
-"""Milliseconds since 1970 are below, which are moved to begin at 0 as seconds are."""
+"""Latest arrival; above milliseconds since 1970, which are moved to begin at 0 as seconds are."""
 CHUNK_ROWS: Final = 4096
 LONGEST_LINE: Final = 1 << 20
 MOST_LISTED: Final = 12
-"""Names of columns in a message."""
+"""Largest number of column names in a message."""
 A_TIME: Final = "2024-03-04 09:00:10.25"
 
 _OPENERS: Final[dict[str, Callable[[Any], Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -204,25 +51,35 @@ _ALSO_CALLED: Final = {
     "input_tokens": ("contexttokens", "requesttokens", "numprefilltokens", "inputlength", "prompttokens"),
     "output_tokens": ("generatedtokens", "responsetokens", "numdecodetokens", "outputlength"),
 }
-"""What published traces call the columns, in the form of `_folded`."""
+"""Names of the columns in published traces, in the form of `_folded`."""
 _NO_NAME: Final = re.compile(r"[-+.\d][-+.,:\s\deETZ]*")
+_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+_DIGITS: Final = set("0123456789.+-eE")
+_DATE_AND_TIME: Final = re.compile(
+    r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?(?P<zone>Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?\s*",
+    re.ASCII,
+)
+_SECOND: Final = np.timedelta64(1, "s")
+LONGEST: Final = 60
+"""Largest number of characters of a value in a message."""
 
 
 def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
     """Read a CSV file (``.gz``, ``.bz2`` and ``.xz`` allowed) with a header line.
 
-    Columns are ``input_tokens, output_tokens`` and, `with_arrivals`, ``arrival_s``; others are left alone.
-    Fields are separated by commas, blanks around them mean nothing, and lines before the header that start
-    with ``#`` are comments. Every row has as many fields as the header. For what may be in a column see
-    `check_requests`.
+    The columns are ``input_tokens, output_tokens`` and, `with_arrivals`, ``arrival_s``; others are ignored.
+    Fields are separated by commas, blanks around them are ignored, and lines before the header that start
+    with ``#`` are comments. Every row has as many fields as the header. The values of the columns are those
+    of `check_requests`.
 
     Raises
     ------
     FileFormatError
         The file cannot be read as such a table.
     WorkloadError
-        A column is missing or a request makes no sense; names the line, counted from 1, and the row of
-        requests, counted from 0.
+        A column is missing or a request makes no sense; the message names the line, counted from 1, and the
+        row of requests, counted from 0.
     """
     needed = _needed(with_arrivals)
     with _opened(path, needed) as text:
@@ -253,15 +110,16 @@ def read_requests(path: Path, *, with_arrivals: bool) -> pd.DataFrame:
 
 
 def check_requests(table: pd.DataFrame, source: str, *, with_arrivals: bool) -> pd.DataFrame:
-    """Check and tidy a table of requests: whole tokens of at least 1, arrivals that rise.
+    """Check and tidy a table of requests: token counts of at least 1, arrivals in rising order.
 
-    Numbers are taken from a column of any dtype, also where they are text. Arrivals may be durations as well,
-    or dates and times (as text in the form of ISO 8601), which count from the first of them.
+    Numbers are read from a column of any dtype, also from text. Arrivals may also be durations, or dates and
+    times (as text in the form of ISO 8601), which count from the first of them.
 
     Raises
     ------
     WorkloadError
-        A column is missing or a value makes no sense; names the row, counted from 0 whatever the index.
+        A column is missing or a value makes no sense; the message names the row, counted from 0 whatever the
+        index.
 
     Examples
     --------
@@ -285,7 +143,7 @@ def _needed(with_arrivals: bool) -> list[str]:
 
 @contextmanager
 def _opened(path: Path, needed: Sequence[str]) -> Iterator[TextIO]:
-    """The text of a file, unpacked by its ending; what goes wrong while it is read is one line."""
+    """Open a file, unpacked according to its ending; errors while it is read become one line."""
     mend = f"give a CSV file with a header line and the columns {', '.join(needed)}, or a DataFrame"
     opener = _OPENERS.get(path.suffix.lower())
     try:
@@ -314,7 +172,7 @@ def _lines(text: TextIO) -> Iterator[str]:
 
 
 def _records(reader: Any, path: Path, skipped: int) -> Iterator[list[str]]:
-    """The rows of a file but for blank lines."""
+    """Generate the rows of a file, without blank lines."""
     try:
         yield from (row for row in reader if row not in ([], [""]))
     except csv.Error as error:
@@ -327,7 +185,7 @@ def _records(reader: Any, path: Path, skipped: int) -> Iterator[list[str]]:
 def _chunks(
     rows: Iterator[tuple[int, list[str]]], needed: Sequence[str]
 ) -> Iterator[tuple[dict[str, pd.Series], list[int]]]:
-    """Parts of a file, as texts are much larger than the numbers they stand for."""
+    """Split a file into parts, as text takes much more memory than the numbers it stands for."""
     while chunk := list(islice(rows, CHUNK_ROWS)):
         cells = zip(*(cells for _, cells in chunk), strict=True)
         columns = {
@@ -352,7 +210,7 @@ def _refuse_json(line: str, path: Path, needed: Sequence[str]) -> None:
 
 
 def _refuse_separator(header: str, path: Path) -> None:
-    """Refuse a header line whose names are most probably separated by something else than commas."""
+    """Refuse a header line whose names are most likely separated by something other than commas."""
     likely = max(_SEPARATORS, key=header.count)
     if likely not in header and " " in header.strip():
         likely = " "
@@ -368,7 +226,7 @@ def _refuse_separator(header: str, path: Path) -> None:
 
 
 def _places(names: Sequence[Any], needed: Sequence[str], source: str, separated: str = "") -> list[int]:
-    """Where the needed columns are."""
+    """Find the positions of the needed columns."""
     found = {
         column: [place for place, name in enumerate(names) if isinstance(name, str) and name == column]
         for column in needed
@@ -389,7 +247,7 @@ def _places(names: Sequence[Any], needed: Sequence[str], source: str, separated:
 
 
 def _mend(missing: Sequence[str], names: Sequence[Any]) -> str:
-    """What to do about missing columns, where that can be told."""
+    """Suggest how to correct missing columns, where that is clear."""
     if names and all(isinstance(name, tuple) for name in names):
         return "; give columns of one level"
     if names and all(_NO_NAME.fullmatch(str(name)) for name in names):
@@ -408,7 +266,7 @@ def _folded(name: object) -> str:
 
 
 def _nearest(column: str, names: Sequence[Any]) -> Any:
-    """The name that probably stands for a column; None if there is none."""
+    """Find the name that most likely stands for a column; None if there is none."""
     known = {_folded(name): name for name in reversed(names)}
     for spelling in (_folded(column), *_ALSO_CALLED[column]):
         if spelling in known:
@@ -427,7 +285,7 @@ def _listed(names: Sequence[Any]) -> str:
 def _tidied(
     chunks: Iterable[tuple[dict[str, pd.Series], Sequence[int] | None]], source: str, needed: Sequence[str]
 ) -> pd.DataFrame:
-    """The requests of all chunks of a table, each with the lines of its rows if it is of a file."""
+    """Check and join the chunks of a table, each with the lines of its rows if it comes from a file."""
     parts: dict[str, list[NDArray]] = {column: [] for column in needed}
     arrivals, latest, done = Arrivals(), np.zeros(1), 0
     for columns, lines in chunks:
@@ -444,8 +302,8 @@ def _tidied(
             if not right.all():
                 row = int(np.flatnonzero(~right)[0])
                 line = "" if lines is None else f", line {lines[row]}"
-                told = value_in_words(given.iloc[row])
-                raise WorkloadError(f"{source}{line}, row {done + row}: {column} is {told}; {mend}")
+                value = value_in_words(given.iloc[row])
+                raise WorkloadError(f"{source}{line}, row {done + row}: {column} is {value}; {mend}")
             parts[column].append(values if column == "arrival_s" else values.astype(np.int64))
         done += len(values)
         if done > MOST_REQUESTS:
@@ -455,3 +313,144 @@ def _tidied(
     if not done:
         raise WorkloadError(f"{source} has no rows; give at least one request")
     return pd.DataFrame({column: np.concatenate(values) for column, values in parts.items()})
+
+
+def numbers(column: pd.Series) -> NDArray[np.float64]:
+    """Read the numbers in a column; NaN for all else: truth values, times, text that is no number.
+
+    Examples
+    --------
+    >>> numbers(pd.Series([1, "2.5", True, None, "3 tokens"], dtype=object)).tolist()
+    [1.0, 2.5, nan, nan, nan]
+    """
+    values = _plain(column)
+    if values.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):  # longer floats may overflow
+            return values.astype(np.float64)
+    if values.dtype.kind in "mM":  # as objects, times may become plain integers
+        return np.full(len(values), math.nan)
+    with suppress(ValueError, TypeError):  # a million texts are common
+        if not set("".join(values)) - _DIGITS:
+            return values.astype(np.float64)
+    return np.array([_number(value) for value in values], np.float64)
+
+
+class Arrivals:
+    """Converter of arrivals to seconds, for one part of a column after the other.
+
+    Numbers are seconds, and durations of any unit become seconds. Dates and times, also as text in the form
+    of ISO 8601, count from the first of them. All parts must hold the same kind of values as the first; times
+    with a zone do not mix with times without one.
+
+    Examples
+    --------
+    >>> Arrivals().seconds(pd.Series(["2024-03-04 09:00:10", "2024-03-04T09:00:11.5"])).tolist()
+    [0.0, 1.5]
+    >>> Arrivals().seconds(pd.Series(pd.to_timedelta([2000, 2500], unit="ms"))).tolist()
+    [2.0, 2.5]
+    """
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._zoned = False
+        self._first: np.datetime64 | None = None
+
+    def seconds(self, column: pd.Series) -> NDArray[np.float64]:
+        """Convert each row to seconds; NaN for values that are no time."""
+        values = _plain(column)
+        kind = _kind_of_times(values)
+        if not self._kind:
+            self._kind = kind
+            if kind == "dates" and values.dtype.kind == "O":
+                self._zoned = next(zone for zone in map(_zone, values) if zone is not None)
+        elif kind != self._kind:
+            return np.full(len(values), math.nan)
+        if kind == "numbers":
+            return numbers(column) + 0.0  # -0.0 is 0.0
+        times = self._dates(values) if kind == "dates" else _durations(values)
+        seconds: NDArray[np.float64] = times / _SECOND
+        return seconds
+
+    def _dates(self, values: NDArray) -> NDArray[np.timedelta64]:
+        """Subtract the first date; NaT for values that are no date."""
+        if values.dtype.kind == "O":
+            read = [value if _zone(value) == self._zoned else None for value in values]
+            format = "ISO8601" if any(isinstance(value, str) for value in read) else None
+            dates = pd.to_datetime(pd.Series(read, dtype=object), utc=True, errors="coerce", format=format)
+            values = dates.dt.tz_convert(None).to_numpy()
+        if self._first is None and not np.isnat(values).all():
+            self._first = values[~np.isnat(values)][0]
+        since: NDArray[np.timedelta64] = values - (values[:1] if self._first is None else self._first)
+        return since
+
+
+def _kind_of_times(values: NDArray) -> str:
+    """Find the kind of arrivals, ``"numbers"``, ``"dates"`` or ``"durations"``, by the first there is."""
+    if values.dtype.kind in "mM":
+        return "durations" if values.dtype.kind == "m" else "dates"
+    there = (value for value in values if not _is_missing(value))
+    first = next(there, None) if values.dtype.kind == "O" else None
+    if isinstance(first, timedelta | np.timedelta64):
+        return "durations"
+    return "numbers" if _zone(first) is None else "dates"
+
+
+def _durations(values: NDArray) -> NDArray[np.timedelta64]:
+    if values.dtype.kind == "O":
+        read = [value if isinstance(value, timedelta) or _has_unit(value) else None for value in values]
+        values = pd.to_timedelta(pd.Series(read, dtype=object), errors="coerce").to_numpy()
+    return values
+
+
+def _has_unit(value: Any) -> bool:
+    return isinstance(value, np.timedelta64) and np.datetime_data(value.dtype)[0] != "generic"
+
+
+def _zone(value: Any) -> bool | None:
+    """Tell whether a date has a zone; None for a value that is no date."""
+    if isinstance(value, str):
+        found = _DATE_AND_TIME.fullmatch(value)
+        return None if found is None else found["zone"] is not None
+    if not isinstance(value, date | np.datetime64) or _is_missing(value):
+        return None
+    return getattr(value, "tzinfo", None) is not None
+
+
+def value_in_words(value: object) -> str:
+    """Format a value of a table for a message, on one short line."""
+    if _is_missing(value):
+        return "missing"
+    try:
+        text = str(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = "an integer of thousands of digits"
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _plain(column: pd.Series) -> NDArray:
+    """Convert a column to a plain array, times with a zone to UTC."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert(None)
+    return np.asarray(column)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value) else math.nan
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | Decimal | np.integer | np.floating
+    ):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except ValueError:  # a signalling NaN
+        return math.nan

@@ -1,4 +1,4 @@
-"""Traces of real requests that ship with helixlab: lengths, and arrivals over an hour."""
+"""Traces of real requests that ship with helixlab: their lengths, and their arrivals over an hour."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from helixlab.errors import UnknownNameError
 __all__ = ["arrival_names", "arrivals_per_interval", "trace_lengths", "trace_names"]
 
 MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS, MIN_TOKENS = 2048, 1024, 4
-"""Requests outside are left out, as the Helix paper does (section 6.1)."""
+"""Limits of the lengths; longer and shorter requests are left out, as in the Helix paper (section 6.1)."""
 INTERVAL_S = 3.0
 """Length of the intervals in which arrivals were counted."""
 _LENGTHS, _ARRIVALS = "-lengths.csv.gz", "-arrivals-per-3s.csv"
 
 
 def trace_names() -> list[str]:
-    """Traces with request lengths.
+    """List the traces of request lengths.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def trace_names() -> list[str]:
 
 
 def arrival_names() -> list[str]:
-    """Traces with arrivals over time.
+    """List the traces of arrivals over time.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def arrival_names() -> list[str]:
 
 
 def trace_lengths(name: str) -> pd.DataFrame:
-    """Input and output tokens of a trace's requests that are within the paper's limits.
+    """Read the input and output tokens of the requests of a trace that are within the limits of the paper.
 
     Raises
     ------
     UnknownNameError
-        No such trace.
+        There is no trace of this name.
 
     Examples
     --------
@@ -64,12 +64,12 @@ def trace_lengths(name: str) -> pd.DataFrame:
 
 
 def arrivals_per_interval(name: str) -> NDArray[np.int64]:
-    """Requests in each 3 s interval of a trace's hour.
+    """Count the requests in each interval of 3 s of the hour of a trace.
 
     Raises
     ------
     UnknownNameError
-        No such trace.
+        There is no trace of this name.
 
     Examples
     --------

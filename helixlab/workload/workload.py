@@ -1,7 +1,7 @@
-"""Workloads: which requests come, and when they are fed.
+"""Workloads: the requests that are served, and when they are fed.
 
-Offline, the system is kept busy: requests are fed as fast as it takes them. Online, they arrive at
-times of their own.
+Offline, the system is kept busy: requests are fed as fast as it takes them. Online, they arrive at times of
+their own.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ __all__ = ["Workload", "offline", "online"]
 
 BATCH_ROWS = 4096
 LEAST_DURATION_S = 60.0
-"""Shortest duration that is taken by default for requests of one's own, however soon the last one comes."""
+"""Shortest default duration for requests of the user's own, however soon the last one arrives."""
 FAR_FROM_0_S = 3600.0
-"""Arrivals are moved to begin at 0 if the first is later than this, and than it is from there to the last."""
+"""Arrivals are moved to begin at 0 if the first is later than this and than the time from first to last."""
 LONGEST_S, MOST_REQUESTS, MOST_TOKENS = 1e9, 1_000_000, 1e11
-"""Beyond these a workload is taken for a mistake."""
+"""Limits beyond which a workload is taken to be a mistake."""
 MOST_INTERVALS = 10_000_000
-"""Of arrivals drawn like those of a trace, which takes its time for each, whether anything comes or not."""
+"""Largest number of intervals for arrivals drawn like those of a trace; each takes time, even if empty."""
 TRACE = "azure-conv"
-"""Of drawn lengths and arrivals, by default."""
+"""Default trace of lengths and arrivals."""
 DURATION_S = 1800.0
-"""Of drawn online requests, by default: as in the paper."""
+"""Default duration of drawn online requests, as in the paper."""
 MILLISECONDS_FROM = 1e11
-"""Arrivals beyond are hardly seconds: since 1970 those would be of the year 5138."""
+"""Arrivals from here on are hardly seconds: counted from 1970, they would be in the year 5138."""
 Requests = pd.DataFrame | str | os.PathLike[str]
 
 
 class _OwnRequests:
-    """The field `Workload.requests`: whoever asks for the table gets one that may be changed."""
+    """Field `Workload.requests`, which hands out tables that may be changed."""
 
     def __get__(self, workload: Workload | None, kind: type) -> pd.DataFrame | None:
         table = None if workload is None else vars(workload)["_requests"]
-        # A shallow copy will do, as pandas copies what is written to.
+        # A shallow copy is enough, as pandas copies on write.
         return table.copy(deep=False) if isinstance(table, pd.DataFrame) else table
 
     def __set__(self, workload: Workload, table: pd.DataFrame | None) -> None:
@@ -62,34 +62,35 @@ _OWN_REQUESTS: Any = _OwnRequests()
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """What is asked of the system. Make one with `offline` or `online`.
+    """Requests for the system to serve. Make a workload with `offline` or `online`.
 
     Parameters
     ----------
     mode : str
-        ``"offline"`` or ``"online"``.
+        Mode of feeding, ``"offline"`` or ``"online"``.
     warmup_s, duration_s : float
-        Figures are taken from the end of the warm-up, for the duration.
+        Length of the warm-up and of the measured window. Offline the window begins when the warm-up ends;
+        online it lasts from the end of the warm-up to the duration.
     seed : int
-        Of the lengths, the arrivals, and schedulers that draw. Requests are drawn as the Helix
-        paper's simulator draws them, so that a seed gives the same ones there and here.
+        Seed of the lengths, the arrivals and the draws of schedulers. Requests are drawn as the simulator of
+        the Helix paper draws them, so that a seed gives the same requests there and here.
     trace : str
-        Where lengths are drawn from; empty with requests of your own.
+        Trace that lengths are drawn from; empty with requests of your own.
     initial_requests : int
-        Offline: requests fed at first. Schedulers that do not watch the KV cache keep that many in
-        flight.
+        Offline: number of requests that are fed at first. Schedulers that do not observe the KV cache keep
+        as many in flight.
     rate_tokens_per_s : float
-        Online: prompt and decode tokens that arrive per second, on average.
+        Online: mean number of prompt and decode tokens that arrive per second.
     arrivals : str
         Online: trace of the arrivals, or ``"poisson"``.
     requests : DataFrame, optional
-        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s; for
-        what may stand there see `helixlab.workload.check_requests`. The workload has a copy of its own, and
-        hands out copies.
+        Requests of your own, used in their order: input_tokens, output_tokens, and online arrival_s, with
+        values as `helixlab.workload.check_requests` describes them. The workload keeps a copy and hands out
+        copies.
 
     Notes
     -----
-    Workloads are equal if they ask for the same: requests of your own are compared by their content.
+    Workloads are equal if their fields are; requests of your own are compared by their content.
     """
 
     mode: str
@@ -141,7 +142,7 @@ class Workload:
         object.__setattr__(self, name, value)
 
     def _content(self) -> tuple[Any, ...]:
-        """All that determines the requests, in values that are equal where the content is."""
+        """Collect what determines the requests, in values that are equal if the content is."""
         values = [getattr(self, f.name) for f in fields(self) if f.name != "requests"]
         own = self.requests if self.requests is not None else pd.DataFrame()
         columns = [(name, hashlib.sha256(own[name].to_numpy().tobytes()).digest()) for name in own]
@@ -155,18 +156,18 @@ class Workload:
 
     @property
     def online(self) -> bool:
-        """Whether requests arrive at times of their own."""
+        """True if requests arrive at times of their own."""
         return self.mode == "online"
 
     @property
     def source(self) -> str:
-        """Where requests come from: the trace that lengths are drawn from, or ``"own requests"``."""
+        """Origin of the requests: the trace that lengths are drawn from, or ``"own requests"``."""
         return self.trace or "own requests"
 
     def batches(self) -> Iterator[NDArray[np.float64]]:
-        """Requests in the order they are fed, in arrays ``[requests, (arrival_s, input, output)]``.
+        """Generate the requests in the order of feeding, as arrays ``[request, (arrival_s, input, output)]``.
 
-        Offline the arrival is 0 and, unless the requests are given, there is no end to them.
+        Offline the arrival is 0, and requests that are not given have no end.
         """
         if self.requests is not None:
             arrival = self.requests["arrival_s"] if self.online else np.zeros(len(self.requests))
@@ -185,7 +186,7 @@ class Workload:
 def _online_requests(
     workload: Workload, lengths: NDArray[np.float64], draw: random.Random
 ) -> NDArray[np.float64]:
-    """Requests over time; drawn in the reference simulator's order, so that a seed means the same there."""
+    """Draw requests over time, in the order of the reference simulator, so that seeds mean the same."""
     mean_requests = workload.rate_tokens_per_s * INTERVAL_S / lengths.sum(axis=1).mean()
     times: list[float] = []
     rows: list[int] = []
@@ -209,12 +210,137 @@ def _online_requests(
     return np.column_stack([times[:inside], lengths[rows[:inside]].reshape(inside, 2)])
 
 
-def _number(value: Any, name: str, **limits: Any) -> float:
-    return as_number(value, name, error=WorkloadError, **limits)
+def offline(
+    *,
+    initial_requests: int = 20,
+    warmup_s: float = 60.0,
+    duration_s: float = 600.0,
+    rng: int | np.random.Generator = 0,
+    trace: str | None = None,
+    requests: Requests | None = None,
+) -> Workload:
+    """Make an offline workload: serve as much as possible, as in the paper's offline experiments.
+
+    Parameters
+    ----------
+    initial_requests : int
+        Number of requests that are fed at first, 0.1 s apart. The helix scheduler then feeds more while the
+        KV cache allows it; the other schedulers keep this many in flight.
+    warmup_s, duration_s : float
+        Length of the warm-up and of the measured window after it; nothing is fed after the window. If the
+        last of your own requests ends before the window does, `diagnose` says so.
+    rng : int or numpy Generator
+        Seed or source of the lengths and of the draws of schedulers.
+    trace : str, optional
+        Trace that lengths are drawn from, see `helixlab.workload.trace_names`; by default azure-conv.
+    requests : DataFrame or path, optional
+        Requests of your own instead of a trace, used in their order: columns input_tokens and output_tokens.
+
+    Raises
+    ------
+    WorkloadError, UnknownNameError, FileFormatError
+        A value makes no sense; the message names it.
+
+    Examples
+    --------
+    >>> workload = offline(duration_s=60, rng=7)
+    >>> next(workload.batches()).shape
+    (4096, 3)
+    """
+    own = _own(requests, with_arrivals=False)
+    if own is not None:
+        _refuse_with_requests(trace=trace)
+    trace = "" if own is not None else TRACE if trace is None else trace
+    if own is None:
+        trace_lengths(trace)
+    return Workload(
+        "offline",
+        warmup_s,
+        duration_s,
+        as_seed(rng, error=WorkloadError),
+        trace=trace,
+        initial_requests=initial_requests,
+        requests=own,
+    )
 
 
-def _seed(rng: int | np.random.Generator) -> int:
-    return as_seed(rng, error=WorkloadError)
+def online(
+    *,
+    rate_tokens_per_s: float | None = None,
+    duration_s: float | None = None,
+    warmup_s: float = 0.0,
+    rng: int | np.random.Generator = 0,
+    trace: str | None = None,
+    arrivals: str | None = None,
+    requests: Requests | None = None,
+) -> Workload:
+    """Make an online workload: requests arrive over time, as in the paper's online experiments.
+
+    Parameters
+    ----------
+    rate_tokens_per_s : float
+        Mean number of prompt and decode tokens of the arriving requests per second.
+    duration_s : float, optional
+        Time at which the measured window ends and drawn requests cease to arrive; the run goes on until all
+        requests have ended. By default 1800 seconds for drawn requests. Requests of your own all arrive,
+        whatever the duration; by default it ends when the last one arrives, but lasts at least 60 seconds.
+    warmup_s : float
+        Time at which the measured window begins.
+    rng : int or numpy Generator
+        Seed or source of the lengths, the arrivals and the draws of schedulers.
+    trace : str, optional
+        Trace that lengths are drawn from; by default azure-conv.
+    arrivals : str, optional
+        Trace of the arrivals, or ``"poisson"``; by default `trace` if it has arrivals, otherwise azure-conv.
+    requests : DataFrame or path, optional
+        Requests of your own instead of a rate, trace and arrivals: columns arrival_s, input_tokens and
+        output_tokens. If the first arrives later than an hour, and later than the time from first to last,
+        arrivals are taken to be counted from another origin, such as 1970, and are moved so that the first
+        is at 0.
+
+    Raises
+    ------
+    WorkloadError, UnknownNameError, FileFormatError
+        A value makes no sense; the message names it.
+
+    Warns
+    -----
+    UserWarning
+        Arrivals were moved; the message says by how much.
+
+    Examples
+    --------
+    >>> requests = next(online(rate_tokens_per_s=700, rng=0).batches())
+    >>> bool(abs(requests[:, 1:].sum() / 1800 / 700 - 1) < 0.1)
+    True
+    """
+    own = _own(requests, with_arrivals=True)
+    if own is not None:
+        _refuse_with_requests(rate_tokens_per_s=rate_tokens_per_s, trace=trace, arrivals=arrivals)
+        own = _from_0(own)
+        if duration_s is None:
+            duration_s = _own_duration_s(own, warmup_s)
+        return Workload("online", warmup_s, duration_s, as_seed(rng, error=WorkloadError), requests=own)
+    duration_s = DURATION_S if duration_s is None else duration_s
+    if rate_tokens_per_s is None:
+        raise WorkloadError(
+            "an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests"
+        )
+    trace = TRACE if trace is None else trace
+    if arrivals is None:
+        arrivals = trace if trace in arrival_names() else TRACE
+    if arrivals != "poisson":
+        arrivals_per_interval(arrivals)
+    trace_lengths(trace)
+    return Workload(
+        "online",
+        warmup_s,
+        duration_s,
+        as_seed(rng, error=WorkloadError),
+        trace=trace,
+        rate_tokens_per_s=rate_tokens_per_s,
+        arrivals=arrivals,
+    )
 
 
 def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
@@ -233,8 +359,28 @@ def _own(requests: Requests | None, with_arrivals: bool) -> pd.DataFrame | None:
     return read_requests(Path(requests), with_arrivals=with_arrivals)
 
 
+def _refuse_with_requests(**given: object) -> None:
+    """Refuse arguments that have no effect on requests of the user's own."""
+    for name, value in given.items():
+        if value is not None:
+            raise WorkloadError(
+                f"{name} is {shown(value)} beside requests, which are used as they are; give either"
+            )
+
+
+def _own_duration_s(requests: pd.DataFrame, warmup_s: float) -> float:
+    """Return the time until the last request arrives, or the least time that can be measured."""
+    duration_s = max(float(requests["arrival_s"].iloc[-1]), LEAST_DURATION_S)
+    if _number(warmup_s, "warmup_s", least=0, most=LONGEST_S) >= duration_s:
+        raise WorkloadError(
+            f"warmup_s {warmup_s} leaves nothing to measure of the {duration_s:g} seconds in which requests"
+            " arrive; make it shorter, or give duration_s"
+        )
+    return duration_s
+
+
 def _from_0(requests: pd.DataFrame) -> pd.DataFrame:
-    """Arrivals that begin at 0, where they are counted from far before the first."""
+    """Move arrivals to begin at 0 if they are counted from long before the first."""
     first_s, last_s = (float(requests["arrival_s"].iloc[at]) for at in (0, -1))
     if first_s > max(FAR_FROM_0_S, last_s - first_s):
         requests = requests.assign(arrival_s=requests["arrival_s"].astype(float) - first_s)
@@ -253,154 +399,5 @@ def _from_0(requests: pd.DataFrame) -> pd.DataFrame:
     return requests
 
 
-def _own_duration_s(requests: pd.DataFrame, warmup_s: float) -> float:
-    """Until the last request arrives, or a little longer, so that there is something to measure."""
-    duration_s = max(float(requests["arrival_s"].iloc[-1]), LEAST_DURATION_S)
-    if _number(warmup_s, "warmup_s", least=0, most=LONGEST_S) >= duration_s:
-        raise WorkloadError(
-            f"warmup_s {warmup_s} leaves nothing to measure of the {duration_s:g} seconds in which requests"
-            " arrive; make it shorter, or give duration_s"
-        )
-    return duration_s
-
-
-def _refuse_with_requests(**given: object) -> None:
-    """Refuse what would decide nothing beside requests of one's own."""
-    for name, value in given.items():
-        if value is not None:
-            raise WorkloadError(
-                f"{name} is {shown(value)} beside requests, which are used as they are; give either"
-            )
-
-
-def offline(
-    *,
-    initial_requests: int = 20,
-    warmup_s: float = 60.0,
-    duration_s: float = 600.0,
-    rng: int | np.random.Generator = 0,
-    trace: str | None = None,
-    requests: Requests | None = None,
-) -> Workload:
-    """Serve as much as possible, as in the paper's offline experiments.
-
-    Parameters
-    ----------
-    initial_requests : int
-        Requests fed at first, 0.1 s apart. The helix scheduler then feeds while the KV cache
-        allows it; with the others this many stay in flight.
-    warmup_s, duration_s : float
-        Figures are taken from the end of the warm-up, for the duration; nothing is fed after that. Requests
-        of your own do not change that: if the last of them ends before the window does, `diagnose` says so.
-    rng : int or numpy Generator
-        For the lengths, and for schedulers that draw.
-    trace : str, optional
-        Where lengths are drawn from, see `helixlab.workload.trace_names`; by default azure-conv.
-    requests : DataFrame or path, optional
-        Requests of your own instead of a trace, columns input_tokens and output_tokens, used in their order.
-
-    Raises
-    ------
-    WorkloadError, UnknownNameError, FileFormatError
-        A value makes no sense; the message says which.
-
-    Examples
-    --------
-    >>> workload = offline(duration_s=60, rng=7)
-    >>> next(workload.batches()).shape
-    (4096, 3)
-    """
-    own = _own(requests, with_arrivals=False)
-    if own is not None:
-        _refuse_with_requests(trace=trace)
-    trace = "" if own is not None else TRACE if trace is None else trace
-    if own is None:
-        trace_lengths(trace)
-    return Workload(
-        "offline",
-        warmup_s,
-        duration_s,
-        _seed(rng),
-        trace=trace,
-        initial_requests=initial_requests,
-        requests=own,
-    )
-
-
-def online(
-    *,
-    rate_tokens_per_s: float | None = None,
-    duration_s: float | None = None,
-    warmup_s: float = 0.0,
-    rng: int | np.random.Generator = 0,
-    trace: str | None = None,
-    arrivals: str | None = None,
-    requests: Requests | None = None,
-) -> Workload:
-    """Serve requests that arrive over time, as in the paper's online experiments.
-
-    Parameters
-    ----------
-    rate_tokens_per_s : float
-        Prompt and decode tokens of the arriving requests per second, on average.
-    duration_s : float, optional
-        How long requests arrive and where the measured window ends; the run goes on until all have ended. By
-        default 1800 seconds for requests that are drawn. For requests of your own, which all arrive whatever
-        it is, by default until the last one arrives, but at least 60 seconds.
-    warmup_s : float
-        Figures are taken from here to the end of the duration.
-    rng : int or numpy Generator
-        For the lengths and arrivals, and for schedulers that draw.
-    trace : str, optional
-        Where lengths are drawn from; by default azure-conv.
-    arrivals : str, optional
-        Trace of the arrivals, or ``"poisson"``; by default the trace's own, or that of azure-conv.
-    requests : DataFrame or path, optional
-        Requests of your own instead of a rate, trace and arrivals, columns arrival_s, input_tokens,
-        output_tokens. Where the first arrives later than an hour, and later than the time from it to the
-        last, arrivals are taken to be counted from elsewhere, such as 1970, and moved so that the first is
-        at 0.
-
-    Raises
-    ------
-    WorkloadError, UnknownNameError, FileFormatError
-        A value makes no sense; the message says which.
-
-    Warns
-    -----
-    UserWarning
-        Arrivals were moved; it says by how much.
-
-    Examples
-    --------
-    >>> requests = next(online(rate_tokens_per_s=700, rng=0).batches())
-    >>> bool(abs(requests[:, 1:].sum() / 1800 / 700 - 1) < 0.1)
-    True
-    """
-    own = _own(requests, with_arrivals=True)
-    if own is not None:
-        _refuse_with_requests(rate_tokens_per_s=rate_tokens_per_s, trace=trace, arrivals=arrivals)
-        own = _from_0(own)
-        if duration_s is None:
-            duration_s = _own_duration_s(own, warmup_s)
-        return Workload("online", warmup_s, duration_s, _seed(rng), requests=own)
-    duration_s = DURATION_S if duration_s is None else duration_s
-    if rate_tokens_per_s is None:
-        raise WorkloadError(
-            "an online workload needs rate_tokens_per_s (tokens that arrive per second) or requests"
-        )
-    trace = TRACE if trace is None else trace
-    if arrivals is None:
-        arrivals = trace if trace in arrival_names() else TRACE
-    if arrivals != "poisson":
-        arrivals_per_interval(arrivals)
-    trace_lengths(trace)
-    return Workload(
-        "online",
-        warmup_s,
-        duration_s,
-        _seed(rng),
-        trace=trace,
-        rate_tokens_per_s=rate_tokens_per_s,
-        arrivals=arrivals,
-    )
+def _number(value: Any, name: str, **limits: Any) -> float:
+    return as_number(value, name, error=WorkloadError, **limits)

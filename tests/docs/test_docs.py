@@ -87,7 +87,7 @@ def commands(root):
 
 
 def test_the_command_line_has_every_verb_and_option(root, site):
-    whole = parser(cli.VERBS)
+    whole = parser()
     [verbs] = [each for each in whole._actions if isinstance(each, argparse._SubParsersAction)]
     shown = (site / "command-line.html").read_text(encoding="utf-8")
     sections = dict(re.findall(r'<section id="([\w-]+)">(.*?)</section>', shown, re.DOTALL))
@@ -105,7 +105,7 @@ def test_the_commands_do_as_the_page_says(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")  # else lines are as long as the terminal is wide
     for arguments, shown in commands(root):
         if arguments[0] == "reproduce":  # it takes long, and is tested elsewhere
-            assert parser(cli.VERBS).parse_args(arguments)
+            assert parser().parse_args(arguments)
             continue
         assert cli.main(arguments) == 0
         figures = r"[\d.]+" if "--estimate" in arguments else "$^"  # those are of the machine

@@ -18,9 +18,8 @@ from dask.distributed import Client, LocalCluster
 
 import helixlab as hx
 from helixlab._hashing import digest
-from helixlab.errors import FileFormatError, UnknownNameError
+from helixlab.errors import FileFormatError, SweepError, UnknownNameError
 from helixlab.experiments.runner import Store, carry_out, sent, taken
-from helixlab.experiments.sweep import SweepError
 
 HELIX = "small10/llama-1-30b/helix"
 SHORT = hx.offline(warmup_s=5, duration_s=20)

@@ -182,18 +182,16 @@ print(json.dumps(flows))
 
 def test_the_same_in_every_process(tmp_path):
     """A maximum flow is not unique; it must not depend on the hashes of strings."""
-    seen = []
-    for seed in ("1", "4242"):
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        seen.append(json.loads(done.stdout))
-    assert seen[0] == seen[1]
-    value, on_link, _ = seen[0]["hetero42/llama-2-70b/helix"]
-    here = flow_of("hetero42/llama-2-70b/helix")
-    assert (value, on_link) == (here.value_tokens_per_s, list(here.on_link.values()))
+    other_seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "4242"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "PYTHONHASHSEED": other_seed},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name, seen in json.loads(done.stdout).items():
+        here = flow_of(name)
+        cut = here.bottlenecks.values.tolist()
+        assert seen == [here.value_tokens_per_s, list(here.on_link.values()), cut]

@@ -50,7 +50,7 @@ def flows(draw):
 
 @settings(max_examples=30)
 @given(flows())
-def test_little_is_left_out_and_a_way_stays(on_link):
+def test_little_is_left_out_a_path_stays_and_equal_links_are_treated_alike(on_link):
     left_out = links_left_out(on_link)
     kept = [link for link in on_link if link not in left_out]
     for sender in {sender for sender, _ in on_link}:
@@ -62,11 +62,6 @@ def test_little_is_left_out_and_a_way_stays(on_link):
     while end != SINK:  # whichever is taken, there is one more
         end = next(receiver for sender, receiver in kept if sender == end)
 
-
-@settings(max_examples=30)
-@given(flows())
-def test_equal_links_are_treated_alike(on_link):
-    left_out = links_left_out(on_link)
     for sender in {sender for sender, _ in on_link}:
         fates = {}
         for link in on_link:

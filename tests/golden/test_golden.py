@@ -10,7 +10,7 @@ import pytest
 
 import helixlab as hx
 from helixlab._data import read_table
-from helixlab.simulation.metrics import latency_figures, percentile
+from helixlab.simulation.metrics import latency_metrics, percentile
 
 HERE = Path(__file__).parent
 REFERENCE = pd.read_csv(HERE / "reference.csv").set_index(["case", "figure"])["value"]
@@ -140,7 +140,7 @@ def test_published(run):
     ours = {"decode_tokens_per_s": sum(r.summary["decode_tokens_per_s"].item() for r in results)}
     measured = pd.concat([ended(result) for result in results])
     for phase, rows in (("prompt", measured["iteration"] == 0), ("decode", measured["iteration"] > 0)):
-        ours |= latency_figures(measured.loc[rows, "latency_s"].to_numpy(), phase)
+        ours |= latency_metrics(measured.loc[rows, "latency_s"].to_numpy(), phase)
     expected = RESULTS.set_index(RUN).loc[[run]].set_index("metric")["value"]
     assert "decode_tokens_per_s" in expected.index
     varies = run[1] == "hetero42" and run[3:] == ("helix", "offline")

@@ -172,7 +172,9 @@ class TestHostileFiles:
         assert len(str(caught.value)) < 300
 
     def test_keys(self, written, content):
-        with pytest.raises(FileFormatError, match="unknown key 'colour'; known are: format, version, name"):
+        with pytest.raises(
+            FileFormatError, match="unknown key 'colour'; leave it out, known are: format, version"
+        ):
             load_model(written(content | {"colour": "red"}))
         del content["profiles"][0]["kv_blocks"]
         with pytest.raises(FileFormatError, match=r"profile 0 of .*my-model.json has no 'kv_blocks'; add it"):
@@ -225,11 +227,11 @@ class TestNamesOfOthers:
     @pytest.mark.parametrize("name", ["llama-2-70b", "LLaMA-2-70b "])
     def test_a_file_that_bears_the_name_of_a_bundled_one(self, name, tmp_path):
         save_model(replace(LLAMA, name=name), tmp_path / "mine.json")
-        told = (
+        message = (
             f"mine.json calls its model {name!r}, but its content is not that of the bundled one; rename it,"
             " or results are taken for those of another model"
         )
-        with pytest.warns(UserWarning, match=told):
+        with pytest.warns(UserWarning, match=message):
             load_model(tmp_path / "mine.json")
 
     @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ class TestModel:
             ({"activation_bytes": "16384"}, "activation_bytes of model 'llama-2-70b' is '16384'"),
             (
                 {"profiles": {"A100": small()}},
-                "the profile under 'A100' is of machine 'H100'; name them alike",
+                "the profile under 'A100' is of machine 'H100'; use one name for both",
             ),
         ],
     )

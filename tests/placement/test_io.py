@@ -209,7 +209,7 @@ class TestHostileFiles:
             ("links", [["source", 0]] * 2, "link source -> 0 is listed 2 times"),
             ("links", [[0, n % 70_000] for n in range(100_000)], "link 0 -> 0 is listed 2 times"),
             ("kv_capacity_token_layers", {"9": 1}, "node 9, which holds no layers"),
-            ("cluster", "geo24-a100", "brings the nodes and links of 'single24-a100'; name the two alike"),
+            ("cluster", "geo24-a100", "has the nodes and links of 'single24-a100'; use one name for both"),
         ],
     )
     def test_impossible(self, written, content, key, value, message):

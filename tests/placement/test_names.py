@@ -1,4 +1,4 @@
-"""A placement cannot pass for another one: names that do not match the content are told."""
+"""A placement cannot pass for another one: names that do not match the content cause a warning."""
 
 import json
 import warnings
@@ -35,11 +35,11 @@ def test_what_was_saved_as_it_is(tmp_path):
 
 def test_the_name_of_another_one_inside(tmp_path):
     hx.save_placement(replace(HELIX, name=PETALS.name), tmp_path / "mine.json")
-    told = (
+    message = (
         r"mine.json calls its placement 'single24/llama-2-70b/petals', but it holds"
         r" 'single24/llama-2-70b/helix'; rename it, or results are taken for those of another placement"
     )
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=message):
         placement = hx.load_placement(tmp_path / "mine.json")
     assert shown_name(placement) == f"{PETALS.name}@{HELIX.content_hash[:8]}"
 
@@ -66,8 +66,8 @@ def test_blanks_and_capitals_in_the_name_of_the_file(tmp_path, file):
 
 def test_the_name_of_another_one_outside(tmp_path):
     hx.save_placement(HELIX, tmp_path / "petals.json")
-    told = r"petals.json is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/hel"
-    with pytest.warns(UserWarning, match=told):
+    text = r"petals.json is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/hel"
+    with pytest.warns(UserWarning, match=text):
         hx.load_placement(tmp_path / "petals.json")
 
 
@@ -80,7 +80,7 @@ def test_a_changed_one_under_the_old_name(tmp_path):
         hx.load_placement(tmp_path / "petals.json")
 
 
-def test_planned_ones_share_names_and_are_told_apart(tmp_path):
+def test_planned_ones_share_names_and_differ_by_their_hashes(tmp_path):
     cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     planned = hx.plan(cluster, model, method="petals", rng=3)
     published = (
@@ -108,8 +108,10 @@ def test_the_method_does_not_excuse_the_name_of_the_file(tmp_path):
 @pytest.mark.parametrize("file", ["petals-run.json", "run_of_Petals.json", "single24-petals-2.json"])
 def test_a_longer_name_of_the_file(tmp_path, file):
     hx.save_placement(HELIX, tmp_path / file)
-    told = r"is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/helix' and is"
-    with pytest.warns(UserWarning, match=told):
+    message = (
+        r"is named after 'single24/llama-2-70b/petals', but it holds 'single24/llama-2-70b/helix' and is"
+    )
+    with pytest.warns(UserWarning, match=message):
         hx.load_placement(tmp_path / file)
     hx.save_placement(PETALS, tmp_path / file)
     assert quietly(tmp_path / file) == PETALS

@@ -56,7 +56,7 @@ class TestRefused:
 
     def test_part_of_another_cluster(self):
         with pytest.raises(
-            PlacementError, match="is for 'small10' and brings the nodes and links of 'single24'"
+            PlacementError, match="is for 'small10' and has the nodes and links of 'single24'"
         ):
             placement([NodeLayers(0, 0, 60)], part=load_cluster("single24"))
 

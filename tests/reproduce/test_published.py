@@ -8,9 +8,8 @@ import pytest
 
 import helixlab as hx
 from helixlab._data import read_table
-from helixlab.errors import UnknownNameError
+from helixlab.errors import SweepError, UnknownNameError
 from helixlab.experiments.pooling import pooled_figures, pooled_runs
-from helixlab.experiments.sweep import SweepError
 from helixlab.reproduce.comparison import (
     beside_published,
     flows_beside_published,
@@ -26,7 +25,7 @@ from helixlab.reproduce.evaluation import (
     scenarios,
 )
 from helixlab.reproduce.report import write_report
-from helixlab.simulation.metrics import latency_figures
+from helixlab.simulation.metrics import latency_metrics
 
 PIPELINES = [f"single24/llama-2-70b/separate-{machine}" for machine in ("a100", "l4", "t4")]
 
@@ -85,7 +84,7 @@ class TestPooled:
             summary, rows = result.summary.iloc[0], result.iterations
             inside = rows["end_s"].between(summary["window_start_s"], summary["window_end_s"])
             latency_s.append(rows.loc[inside & (rows["iteration"] > 0), "latency_s"])
-        expected = latency_figures(np.concatenate(latency_s), "decode")
+        expected = latency_metrics(np.concatenate(latency_s), "decode")
         assert {name: whole.loc[0, name] for name in expected} == pytest.approx(expected)
         assert pooled_figures(results)["decode_latency_p50_s"] == expected["decode_latency_p50_s"]
 

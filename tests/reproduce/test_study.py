@@ -16,8 +16,8 @@ import nbformat
 import pytest
 
 from helixlab import cli
-from helixlab.errors import HelixlabError
-from helixlab.experiments import NotebookError, numbered_notebooks, reproduce
+from helixlab.errors import HelixlabError, NotebookError
+from helixlab.reproduce import numbered_notebooks, reproduce
 from helixlab.reproduce.records import data_digest, take_over
 
 PARAMETERS = 'scale = "full"\nseed = 7\noutput = "nowhere"'

@@ -102,7 +102,7 @@ def test_idle_stretches_cost_nothing(workload, step_s):
 
 
 def test_rows_that_are_watched_are_bounded(capsys):
-    hx.simulate(*SYSTEM, workload=online([0, 5e8, 1e9]), watch_step_s=0.5)
+    hx.simulate(*SYSTEM, workload=online([0, 5e8, 1e9]), progress_table_step_s=0.5)
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) < 200
     last_s = 1e9
@@ -110,7 +110,7 @@ def test_rows_that_are_watched_are_bounded(capsys):
 
 
 @pytest.mark.parametrize("step_s", [1e-6, 1e-300, 5e-324])
-@pytest.mark.parametrize("name", ["sample_step_s", "watch_step_s"])
+@pytest.mark.parametrize("name", ["sample_step_s", "progress_table_step_s"])
 def test_steps_too_small_for_anything(name, step_s):
     with pytest.raises(
         hx.errors.SimulationError, match=f"{name} is .*; give 0 .* or at least 0.0001 seconds"

@@ -133,7 +133,7 @@ def test_an_online_run_without_any_request():
     assert figures(result)["requests_fed"] == 0
     assert np.isnan(figures(result)["prompt_latency_mean_s"])
     assert figures(result)["decode_tokens_per_s"] == 0
-    assert result.figures()["prompt_latency_mean_s"] is None
+    assert result.to_dict()["prompt_latency_mean_s"] is None
 
 
 def test_without_iterations_and_samples():
@@ -478,7 +478,7 @@ def test_a_result_comes_back(tmp_path):
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(loaded, name), getattr(result, name), check_exact=True)
     assert loaded.provenance == result.provenance
-    assert loaded.figures() == result.figures()
+    assert loaded.to_dict() == result.figures()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import helixlab as hx
 from helixlab import cli
 from helixlab.simulation import driver as driving
-from helixlab.simulation import progress_table as watching
+from helixlab.simulation import progress_table as printing
 from helixlab.simulation import simulate as running
 
 SYSTEM = (
@@ -27,14 +27,14 @@ def stop_at(monkeypatch):
     """Press Ctrl-C when a run gets there, so many simulated seconds after its start."""
 
     def set_time(time_s):
-        show = watching.Watch.show
+        show = printing.ProgressTable.show
 
         def press(self, state, now_s):
             show(self, state, now_s)
             if now_s - self._start_s == time_s:
                 signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(watching.Watch, "show", press)
+        monkeypatch.setattr(printing.ProgressTable, "show", press)
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         monkeypatch.setattr(signal, "_before_test", before, raising=False)
 
@@ -54,7 +54,7 @@ def stop_at(monkeypatch):
 def test_what_there_is(stop_at, workload, time_s, window_s, capsys):
     stop_at(time_s)
     how = {"workload": workload, "sample_step_s": 1.0, "keep_breakdown": True}
-    result = hx.simulate(*SYSTEM, **how, watch_step_s=5)
+    result = hx.simulate(*SYSTEM, **how, progress_table_step_s=5)
     row = result.summary.iloc[0]
     assert row["partial"]
     assert repr(result).startswith("Partial result(")
@@ -79,7 +79,7 @@ def test_what_there_is(stop_at, workload, time_s, window_s, capsys):
 
 def test_it_can_be_saved_and_drawn(stop_at, tmp_path, capsys):
     stop_at(50)
-    result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=5)
+    result = hx.simulate(*SYSTEM, workload=OFFLINE, progress_table_step_s=5)
     again = hx.load_result(result.save(tmp_path / "run"))
     assert again.summary["partial"].item()
     figure = again.plot_timeline()
@@ -92,14 +92,14 @@ def test_it_can_be_saved_and_drawn(stop_at, tmp_path, capsys):
 def test_raising_if_asked(stop_at, capsys):
     stop_at(50)
     with pytest.raises(KeyboardInterrupt):
-        hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=5, partial=False)
+        hx.simulate(*SYSTEM, workload=OFFLINE, progress_table_step_s=5, partial=False)
 
 
 @pytest.mark.filterwarnings("default:interrupted")
 def test_the_command_line(stop_at, tmp_path, capsys):
     stop_at(10)
     arguments = ["--cluster", "small10", "--model", "llama-1-30b", "--placement", SYSTEM[2].name]
-    how = ["--warmup", "5", "--duration", "20", "--watch", "5", "-o", str(tmp_path / "run")]
+    how = ["--warmup", "5", "--duration", "20", "--progress-table", "5", "-o", str(tmp_path / "run")]
     assert cli.main(["simulate", *arguments, *how]) == 130
     told = "helixlab: warning: interrupted; the figures are of the part that was simulated"
     assert told in capsys.readouterr().err
@@ -117,7 +117,7 @@ def test_while_the_result_is_put_together(stop_at, monkeypatch, capsys):
 
     monkeypatch.setattr(running, "build_result", pressed)
     stop_at(50)
-    result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=5)
+    result = hx.simulate(*SYSTEM, workload=OFFLINE, progress_table_step_s=5)
     assert result.summary["partial"].item()
     assert len(result.iterations)
     whole = hx.simulate(*SYSTEM, workload=OFFLINE)
@@ -145,7 +145,9 @@ def test_watching_changes_nothing(capsys):
     for workload in (OFFLINE, ONLINE):
         for scheduler in ("helix", "random"):
             how = {"workload": workload, "scheduler": scheduler, "sample_step_s": 7.0}
-            watched, whole = (hx.simulate(*SYSTEM, **how, watch_step_s=step_s) for step_s in (3.0, 0.0))
+            watched, whole = (
+                hx.simulate(*SYSTEM, **how, progress_table_step_s=step_s) for step_s in (3.0, 0.0)
+            )
             for table in ("iterations", "requests", "nodes", "links", "timeline", "node_timeline"):
                 pd.testing.assert_frame_equal(
                     getattr(watched, table), getattr(whole, table), check_exact=True
@@ -163,7 +165,7 @@ def watched(capsys):
 
 
 def test_the_table_it_prints(capsys):
-    result = hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=10, sample_step_s=10.0)
+    result = hx.simulate(*SYSTEM, workload=OFFLINE, progress_table_step_s=10, sample_step_s=10.0)
     explained, heads, rows = watched(capsys)
     assert explained.startswith(
         "Every 10 s: simulated seconds since the start; requests in flight (those held are among them), held"
@@ -189,14 +191,14 @@ def test_the_table_it_prints(capsys):
 
 
 def test_a_step_that_makes_no_sense():
-    with pytest.raises(hx.errors.SimulationError, match=r"watch_step_s is .*; give 0"):
-        hx.simulate(*SYSTEM, workload=OFFLINE, watch_step_s=-1)
+    with pytest.raises(hx.errors.SimulationError, match=r"progress_table_step_s is .*; give 0"):
+        hx.simulate(*SYSTEM, workload=OFFLINE, progress_table_step_s=-1)
     assert driving.EVENTS_A_CALL <= 1_000_000, "Ctrl-C is heard soon"
 
 
 def test_the_table_tells_parts_of_seconds(capsys):
     workload = hx.offline(warmup_s=0, duration_s=2, rng=0)
-    hx.simulate(*SYSTEM, workload=workload, watch_step_s=0.5)
+    hx.simulate(*SYSTEM, workload=workload, progress_table_step_s=0.5)
     *_, rows = watched(capsys)
     assert [row.split()[0] for row in rows] == ["0.5", "1.0", "1.5", "2.0"]
 
@@ -215,14 +217,14 @@ def test_the_table_tells_parts_of_seconds(capsys):
 )
 def test_the_times_of_a_watched_run(capsys, duration_s, step_s, times):
     workload = hx.offline(warmup_s=0, duration_s=duration_s, rng=0)
-    hx.simulate(*SYSTEM, workload=workload, watch_step_s=step_s, keep_iterations=False)
+    hx.simulate(*SYSTEM, workload=workload, progress_table_step_s=step_s, keep_iterations=False)
     explained, _, rows = watched(capsys)
     assert [row.split()[0] for row in rows] == times
     assert explained.startswith(f"Every {step_s:.10g} s: ")
 
 
 def test_what_comes_after_the_last_row_has_one(capsys):
-    result = hx.simulate(*SYSTEM, workload=ONLINE, watch_step_s=7)
+    result = hx.simulate(*SYSTEM, workload=ONLINE, progress_table_step_s=7)
     *_, rows = watched(capsys)
     *times, end = (int(row.split()[0]) for row in rows)
     assert times == list(range(7, 7 * len(rows), 7))

@@ -277,7 +277,7 @@ def test_durations_do_not_count_from_the_first():
 
 
 @pytest.mark.parametrize(
-    ("arrivals", "told"),
+    ("arrivals", "message"),
     [
         ([False, True], "row 0: arrival_s is False"),
         (pd.array([False, True], "boolean"), "row 0: arrival_s is False"),
@@ -304,8 +304,8 @@ def test_durations_do_not_count_from_the_first():
         ([b"1", b"2"], "row 0: arrival_s is b'1'"),
     ],
 )
-def test_arrivals_of_any_dtype_that_make_no_sense(arrivals, told):
-    with pytest.raises(WorkloadError, match=f"{told}.*; give seconds from 0 on, in rising order"):
+def test_arrivals_of_any_dtype_that_make_no_sense(arrivals, message):
+    with pytest.raises(WorkloadError, match=f"{message}.*; give seconds from 0 on, in rising order"):
         with_arrivals(arrivals)
 
 

@@ -1,4 +1,4 @@
-"""Files of any kind: what is in them is read right, or refused in one line, whatever happened to them."""
+"""Files of every kind: read right or refused in one line, whatever happened to them."""
 
 import csv
 import gzip
@@ -25,6 +25,7 @@ from helixlab.cluster.io import cluster_to_json
 from helixlab.errors import FileFormatError, HelixlabError
 from helixlab.experiments.runner import Store
 from helixlab.model.io import model_to_dict
+from helixlab.placement import read_placement_ini
 from helixlab.placement.io import placement_to_dict
 from helixlab.placement.placement import PlanReport
 from helixlab.reproduce.notebooks import read_notebook
@@ -40,20 +41,20 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         ('{"a": "é"}'.encode("utf-16"), "it is text in UTF-16"),
         ('{"a": "é"}'.encode("utf-32"), "it is text in UTF-32"),
-        ('{"a": "é"}'.encode("latin-1"), "byte 7 is none of UTF-8"),
+        ('{"a": "é"}'.encode("latin-1"), "byte 7 is not valid UTF-8"),
         (gzip.compress(b"{}", mtime=0), "it is compressed by gzip"),
         (b"PK\x03\x04\xff", "it is a zip archive"),
     ],
 )
-def test_text_in_other_encodings(tmp_path, content, told):
+def test_text_in_other_encodings(tmp_path, content, reason):
     path = tmp_path / "mine.json"
     path.write_bytes(content)
     with pytest.raises(
-        FileFormatError, match=f"mine.json is not a UTF-8 text file .{told}.*; save it as UTF-8"
+        FileFormatError, match=f"mine.json is not a UTF-8 text file .{reason}.*; save it as UTF-8"
     ):
         read_text(path)
 
@@ -80,6 +81,31 @@ def test_json_that_is_nested_deep(opened, closed):
         else:
             with pytest.raises(FileFormatError, match="mine is"):
                 parse_json(text, "mine")
+
+
+# Files that are something else than their reader expects
+
+
+def placement(path):
+    if path.suffix != ".ini":
+        return hx.load_placement(path)
+    return read_placement_ini(path, hx.load_cluster("small10"), hx.load_model("llama-1-30b"))
+
+
+@pytest.mark.parametrize("read", [hx.load_cluster, hx.load_model, placement])
+@pytest.mark.parametrize("ending", [".json", ".ini", ".txt", ""])
+@pytest.mark.parametrize(
+    "content", [None, "folder", "", b"\x00\xff\x80\x01" * 99, '{"format": ', "[]", "NaN", "[" * 100_000]
+)
+def test_files_that_are_something_else(read, ending, content, tmp_path):
+    path = tmp_path / f"thing{ending}"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(HelixlabError, match="thing") as refused:
+        read(path)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 # Valid files of all kinds, and how each is read
@@ -428,10 +454,10 @@ def spoiled(draw, text):
 
 
 def check_error(error, path):
-    told = str(error)
-    assert path.name in told
-    assert len(told.splitlines()) == 1
-    assert len(told.replace(str(path.parent), "")) < 1000
+    message = str(error)
+    assert path.name in message
+    assert len(message.splitlines()) == 1
+    assert len(message.replace(str(path.parent), "")) < 1000
 
 
 def one_file(kind, data, folder):
