@@ -55,8 +55,8 @@ LOOK_S: Final = 0.1
 def _widen(kind: Any) -> Any:
     """Return the type in which a helper gets an argument: int64 for integers of all widths, and for enums."""
     kind = types.unliteral(kind)
-    is_integer = isinstance(kind, types.Integer) and kind.signed
-    return types.int64 if is_integer or isinstance(kind, types.IntEnumMember) else kind
+    signed = kind in types.signed_domain or isinstance(kind, types.IntEnumMember)
+    return types.int64 if signed else kind
 
 
 def _helper(function: Callable[..., Any], **options: Any) -> Any:

@@ -98,7 +98,7 @@ class Reason(IntEnum):
 
     text: str
 
-    def __new__(cls, value: int, text: str) -> Reason:
+    def __new__(cls, value: int, text: str = "") -> Reason:
         """Make a member with a text."""
         member = int.__new__(cls, value)
         member._value_ = value
@@ -106,9 +106,9 @@ class Reason(IntEnum):
         return member
 
     NO_REASON = 0, ""
-    NO_PIPELINE = 1, "no pipeline has room for it, though nothing else is served"
-    OVER_KV_CACHE = 2, "it needs more KV cache than a node on its way has"
-    OVER_BATCH_LIMITS = 3, "it exceeds the batch limits of a node on its way"
+    NO_PIPELINE = 1, "no pipeline can take it, though nothing else is served"
+    OVER_KV_CACHE = 2, "it needs more KV cache than a node of its pipeline has"
+    OVER_BATCH_LIMITS = 3, "it exceeds the batch limits of a node of its pipeline"
 
 
 class EngineError(IntEnum):
@@ -120,7 +120,9 @@ class EngineError(IntEnum):
     exception: type[HelixlabError]
     text: str
 
-    def __new__(cls, value: int, exception: type[HelixlabError], text: str) -> EngineError:
+    def __new__(
+        cls, value: int, exception: type[HelixlabError] = SimulationError, text: str = ""
+    ) -> EngineError:
         """Make a member with an exception and a text."""
         member = int.__new__(cls, value)
         member._value_ = value

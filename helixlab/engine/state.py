@@ -23,6 +23,7 @@ from helixlab._jit import inlined
 
 __all__ = [
     "ADMITS",
+    "ARRIVAL",
     "BATCH_LOG",
     "CHOOSE",
     "EVENT",
@@ -38,9 +39,14 @@ __all__ = [
     "REQUEST",
     "REQUEST_LOG",
     "RUN",
+    "SAMPLE",
     "WORK_ITEM",
     "State",
+    "View",
+    "empty_state",
     "state_type",
+    "uniform",
+    "view",
 ]
 
 NONE = -1
@@ -96,10 +102,7 @@ RUN = _table(
     ("refused", i8),
     ("ever_queued", i8),  # requests that were queued at least once
     ("preemptions", i8),
-    (
-        "preempted_requests",
-        i8,
-    ),  # requests without their KV cache that may still have work items under way
+    ("preempted_requests", i8),  # without KV cache, with work items that may still be under way
     ("kv_waits", i8),  # prompts that waited at a node for KV cache
     ("prompts_finished", i8),
     ("prompt_tokens", i8),  # of finished iterations
@@ -126,10 +129,7 @@ NODE = _table(
     # Read for every work item
     ("first_link", i4),
     ("links", i4),
-    (
-        "outbox_head",
-        i4,
-    ),  # work items ready to leave that are in no link's queue, a linked list through `next`
+    ("outbox_head", i4),  # work items ready to leave, in no link's queue, a linked list through `next`
     ("outbox_tail", i4),
     ("first_waiting_link", i4),  # of its links with work items waiting, a linked list in their order
     ("busy", i4),
