@@ -8,7 +8,7 @@ with the tables ``run``, ``nodes``, ``links``, ``queues``, ``requests`` and ``pi
   ``layers``; ``kv_capacity_token_layers`` and ``kv_used_token_layers``; ``max_prompt_tokens`` of a batch;
   ``busy``. The last row is the coordinator: it sends on a pipeline's first link and receives on its last.
 - ``links[l]``: ``sender``, ``receiver``; ``queue``, the row of the queue it leads to, ``NONE`` at the end of
-  a pipeline; ``layers`` to run at the receiver; ``flow_tokens_per_s``; ``free_rate_bytes_per_s`` and ``taken``.
+  a pipeline; ``layers`` to run at the receiver; ``flow_tokens_per_s``; ``free_rate_bytes_per_s``, ``taken``.
 - ``queues[q]``: ``node``, ``layer``, and ``length``, the number of work items that wait there.
 - ``requests[r]``: ``input_tokens``, ``iteration`` (0 for the prompt), ``kv_tokens``, and ``hops``, the number
   of links in its pipeline so far.

@@ -42,7 +42,7 @@ def simulate(*system, **how):
 @settings(max_examples=80)
 @given(systems(), bursts, policies, st.sampled_from([0.0, 0.05, 0.4]))
 def test_the_books_of_the_helix_scheduler(system, requests, policy, every_s):
-    """The load of a link is what went over it, a prompt once and each decode once; no KV cache is expected."""
+    """The load of a link is what went over it, each prompt and decode once; no expected KV cache is left."""
     table = pd.DataFrame(requests, columns=["input_tokens", "output_tokens"])
     table.insert(0, "arrival_s", np.arange(len(table)) * every_s)
     workload = hx.online(requests=table, duration_s=100)
