@@ -1,4 +1,4 @@
-"""Where compiled code is kept: in the user's cache, or, where that cannot be written, for one run only."""
+"""The folder of compiled code: in the user's cache or, if that cannot be written, a temporary one per run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ import platformdirs
 __all__ = ["Place", "place_of", "share"]
 
 RUN_CACHE: Final = "HELIXLAB_RUN_CACHE"
-"""Environment variable that names the folder of a run to the processes that it starts."""
-ROOM: Final = 16 << 20
-"""Bytes that a folder must have room for: the compiled code takes about 10 MB."""
+"""Environment variable with the temporary folder of a run, for the processes that the run starts."""
+FREE_BYTES: Final = 16 << 20
+"""Space that a folder must have: the compiled code takes about 10 MB."""
 TRIES: Final = 100
+"""Number of attempts to make a folder that other processes keep removing."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Place:
     Parameters
     ----------
     folder : Path
+        Path of the folder.
     lasting : bool
-        The next run finds there what this one compiled.
+        Whether the next run finds there what this one compiled.
     """
 
     folder: Path
@@ -42,10 +44,10 @@ class Place:
 
 
 def place_of(name: str) -> Place | None:
-    """Where the compiled code called `name` is kept; None if nothing can be written anywhere.
+    """Find the folder for the compiled code called `name`; None if nothing can be written anywhere.
 
-    In ``HELIXLAB_CACHE_DIR``, the user's cache, or a temporary folder, which the processes of a run share and
-    the last one removes.
+    It is in ``HELIXLAB_CACHE_DIR``, in the user's cache, or in a temporary folder that the processes of a run
+    share and the last one removes.
     """
     for base in _lasting_bases():
         folder = base / name
@@ -56,7 +58,7 @@ def place_of(name: str) -> Place | None:
 
 
 def share() -> None:
-    """Let this process and those that it is about to start keep compiled code in one place."""
+    """Make this process and those that it is about to start share one folder for compiled code."""
     if not any(_writable(base) for base in _lasting_bases()):
         _folder_of_run()
 
@@ -75,7 +77,7 @@ def _writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(ROOM))
+            file.write(bytes(FREE_BYTES))
     except OSError:
         return False
     return True
@@ -83,20 +85,20 @@ def _writable(folder: Path) -> bool:
 
 @cache
 def _folder_of_run() -> Path | None:
-    """The temporary folder of this run, made by this process or by the one that started it.
+    """Find or make the temporary folder of this run, which may be that of the process that started this one.
 
-    It has the same name for all processes of a user, so that they share it, and that the next one takes over
-    what a killed one left.
+    It has the same name for all processes of a user. So they share it, and the next process takes over a
+    folder that a killed one left.
     """
     inherited = os.environ.get(RUN_CACHE)
     if inherited and _is_private(Path(inherited)):
         return Path(inherited)
     try:
         folder = Path(tempfile.gettempdir(), f"helixlab-compiled-{os.getuid()}")
-        if not _held(folder):
+        if not _lock(folder):
             folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
-            if not _held(folder):
-                atexit.register(_removed, folder, os.getpid())
+            if not _lock(folder):
+                atexit.register(_remove, folder, os.getpid())
     except OSError:
         return None
     os.environ[RUN_CACHE] = str(folder)
@@ -104,7 +106,7 @@ def _folder_of_run() -> Path | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether only this user can put files there: compiled code of others must not be run."""
+    """Tell whether only this user can put files in a folder: compiled code of others must not run."""
     try:
         found = folder.lstat()
     except OSError:
@@ -112,39 +114,39 @@ def _is_private(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
-def _held(folder: Path) -> bool:
-    """Make a folder and hold it, so that no other process removes it before this one ends."""
+def _lock(folder: Path) -> bool:
+    """Make a folder and lock it until this process ends, so that no other process removes it."""
     for _ in range(TRIES):
-        lock = -1
+        file = -1
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             if not _is_private(folder):
                 return False
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            if os.path.samestat(os.fstat(lock), os.stat(folder / "lock")):
-                atexit.register(_released, folder, lock, os.getpid())
+            file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if os.path.samestat(os.fstat(file), os.stat(folder / "lock")):
+                atexit.register(_release, folder, file, os.getpid())
                 return True
-        except FileNotFoundError:  # somebody has just removed it
+        except FileNotFoundError:  # another process has just removed it
             pass
         except OSError:
             return False
-        if lock >= 0:
-            os.close(lock)
+        if file >= 0:
+            os.close(file)
     return False
 
 
-def _released(folder: Path, lock: int, holder: int) -> None:
-    """Remove a folder, unless others hold it."""
-    if os.getpid() == holder:  # and not a fork of it
+def _release(folder: Path, file: int, owner: int) -> None:
+    """Remove a folder, unless other processes have locked it."""
+    if os.getpid() == owner:  # and not a fork of it
         with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _removed(folder, holder)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder, owner)
 
 
-def _removed(folder: Path, holder: int) -> None:
-    if os.getpid() == holder:
-        aside = folder.with_name(f"{folder.name}-{holder}-old")
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        aside = folder.with_name(f"{folder.name}-{owner}-old")
         with suppress(OSError):
-            os.rename(folder, aside)  # at once: nobody finds half of it
+            os.rename(folder, aside)  # at once, so that no process finds half of it
             shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""Execution policies: how a node forms its batches."""
+"""Execution policies: the forming of batches at a node.
+
+Authors of policies start at `helixlab.execution.protocol`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ EXECUTIONS = {
 
 
 def get_execution(execution: str | Execution) -> Execution:
-    """A built-in execution policy by name; an `Execution` is given back as it is.
+    """Get a built-in execution policy by name; an `Execution` is returned as it is.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from helixlab.execution.protocol import Execution, fits_limits
 __all__ = ["chunked", "decode_first", "greedy", "one_phase", "prompt_first"]
 
 greedy = Execution("greedy")
-"""Take every work item that fits, as the reference simulator does."""
+"""Policy that takes every work item that fits, as the reference simulator does."""
 
 
 def chunked(
@@ -23,17 +23,17 @@ def chunked(
     prompt_cost_factor: float = 1.0,
     kv_reread_factor: float = 1.0,
 ) -> Execution:
-    """Chunked prefill with micro-batches: prompts travel in pieces, and batches stay small.
+    """Make a policy of chunked prefill with micro-batches: prompts travel in chunks, and batches stay small.
 
-    Cutting prompts (Agrawal et al., "Sarathi-Serve", OSDI 2024) keeps them from holding up what
-    comes behind; small batches keep the stages of a pipeline busy at the same time.
+    Chunks (Agrawal et al., "Sarathi-Serve", OSDI 2024) keep a long prompt from delaying the work items
+    behind it. Small batches keep the stages of a pipeline busy at the same time.
 
     Parameters
     ----------
     chunk_tokens, max_prompt_chunks_per_batch, max_decode_per_batch, memory_floor, prompt_cost_factor, \
 kv_reread_factor
-        See `Execution`. Too small chunks overload the slowest node; `helixlab.tune_execution` looks
-        for good limits.
+        Parameters of `Execution`. Chunks that are too small overload the slowest node;
+        `helixlab.tune_execution` searches for good limits.
 
     Returns
     -------
@@ -72,8 +72,8 @@ def _same_phase(node: Any, item: Any) -> bool:
 
 
 decode_first = Execution("decode-first", _decodes_first)
-"""Prompts have to wait until no decode does: they never slow one down."""
+"""Policy in which a prompt joins a batch only if no decode waits, so that prompts never delay decodes."""
 prompt_first = Execution("prompt-first", _prompts_first)
-"""Decodes have to wait until no prompt does, as engines without chunked prefill did."""
+"""Policy in which a decode joins a batch only if no prompt waits, as in engines before chunked prefill."""
 one_phase = Execution("one-phase", _same_phase)
-"""Prompts and decodes in turn, never in one batch: whichever came first."""
+"""Policy that never puts prompts and decodes in one batch: the first work item decides."""

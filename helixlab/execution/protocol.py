@@ -1,4 +1,16 @@
-"""What an execution policy is: how prompts are cut, which work items join a batch, what a batch costs."""
+"""The protocol of execution policies: the function that forms batches, and the columns that it sees.
+
+The function is compiled by numba. It gets a row of ``nodes`` and a row of ``work_items``, tables of
+`helixlab.engine.state`. The columns most often used are:
+
+- ``node``: the batch so far, ``batch_prompts``, ``batch_prompt_tokens``, ``batch_decode_tokens`` and
+  ``batch_context_tokens`` (of its decodes); ``waiting_prompts`` and ``waiting_decodes``, the numbers of work
+  items to choose from; the limits ``max_prompts``, ``max_prompt_tokens``, ``max_decode_tokens`` and
+  ``max_decode_context_tokens``.
+- ``item``: ``is_prompt``, ``tokens``, and ``context_tokens``, the tokens in the KV cache before it.
+
+A policy must not write to them. `fits_limits` checks the limits.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +28,7 @@ __all__ = ["Execution", "fits_limits"]
 
 @inlined
 def fits_limits(node: Any, item: Any) -> bool:
-    """Whether the batch formed so far, with this work item, keeps to the node's limits."""
+    """Tell whether the batch so far, with this work item, keeps to the limits of the node."""
     if item.is_prompt:
         return (
             node.batch_prompts + 1 <= node.max_prompts
@@ -35,53 +47,51 @@ def everything_that_fits(node: Any, item: Any) -> bool:
 
 @dataclass(frozen=True)
 class Execution:
-    """How nodes work: how prompts are cut, how batches are formed, what they cost beyond the profile.
+    """An execution policy: chunks of prompts, the forming of batches, and their cost beyond the profile.
 
-    When a node is free it goes through the work items waiting at its layer, first come first, and
-    asks of each whether it joins. Room in the KV cache is looked after by the engine.
+    A node that is free goes through the work items that wait at its layer, first come, first served, and asks
+    `admits` for each whether it joins the batch. The engine itself takes care of the KV cache.
 
     One layer takes a batch of ``p`` prompt tokens and ``d`` decode tokens ::
 
         max(floor, prompt_cost_factor * prompt_time(p) + decode_time(d)
                    + kv_reread_factor * context * kv_bytes / memory_speed)
 
-    where ``context`` counts, for each chunk of a prompt, the tokens of the chunks before it, whose
-    KV cache of ``kv_bytes`` a token and layer is read again. ``memory_speed`` is what the profile
-    shows: the bytes of a layer over the time of a batch of two decodes, which does little but read
-    them. That time is also the ``floor``.
+    where ``context`` is the sum, over the chunks of prompts in the batch, of the tokens of the chunks before
+    each, whose KV cache of ``kv_bytes`` per token and layer is read again. ``memory_speed`` comes from the
+    profile: the bytes of a layer over the time of a batch of two decodes, which does little but read them.
+    That time is also the ``floor``.
 
     Parameters
     ----------
     name : str
-        Shown in results.
+        Name in results.
     admits : function ``(node, item) -> bool``, optional
-        Whether the work item joins the batch formed so far; both are rows of the tables in
-        `helixlab.engine.state`. The ``batch_*`` columns of the node describe the batch, its
-        ``waiting_prompts`` and ``waiting_decodes`` what there was to choose from. A work item that is
-        turned down though it could be alone in the batch is refused for good. By default everything
-        that fits the node's limits joins.
+        Function that tells whether a work item joins the batch so far; `helixlab.execution.protocol`
+        describes the columns of both. If it turns down a work item that could be alone in the batch, the
+        request is refused for good. By default everything that fits the limits of the node joins.
     chunk_tokens : int, optional
-        Prompts are cut at the coordinator into chunks of so many tokens that follow the same
-        pipeline, each a work item of its own; the first decode starts when the last chunk is back. By
-        default prompts travel whole.
+        Number of tokens of the chunks into which the coordinator cuts prompts. Each chunk is a work item,
+        and all follow the same pipeline; the first decode starts when the last chunk is back. By default
+        prompts travel whole.
     max_prompt_chunks_per_batch, max_decode_per_batch : int, optional
-        Limits in addition to those of the machine (for whole prompts, a prompt is one chunk).
+        Limits in addition to those of the machine; a whole prompt is one chunk.
     memory_floor : bool
         Whether a batch takes at least the time of reading the layer.
     prompt_cost_factor : float
-        What prompt tokens cost relative to the profile.
+        Cost of prompt tokens relative to the profile.
     kv_reread_factor : float
-        What reading the KV cache of earlier chunks again costs, relative to the estimate above; nothing
-        without `chunk_tokens`.
+        Cost of reading the KV cache of earlier chunks again, relative to the estimate above; it has no
+        effect without `chunk_tokens`.
 
     Raises
     ------
     SchedulingError
-        A value makes no sense.
+        A parameter is not allowed.
 
     Examples
     --------
-    One work item a batch:
+    One work item per batch:
 
     >>> def alone(node, item):
     ...     return node.batch_prompts + node.batch_decode_tokens == 0
@@ -124,7 +134,7 @@ class Execution:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything but the name and the function, for records of what ran.
+        """Parameters other than the name and the function, for the provenance of results.
 
         Examples
         --------
@@ -139,12 +149,12 @@ class Execution:
         return f"Execution({', '.join([repr(self.name), *changed])})"
 
     def compiled_admits(self) -> Any:
-        """The function, compiled.
+        """Compile the function.
 
         Raises
         ------
         SchedulingError
-            It does not compile.
+            The function does not compile.
         """
         if ADMITS.args in getattr(self.admits, "overloads", {}):
             return self.admits

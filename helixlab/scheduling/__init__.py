@@ -1,6 +1,7 @@
-"""Schedulers: how a prompt picks its next hop.
+"""Schedulers: the choice of a pipeline for every prompt.
 
-A scheduler is a `Scheduler` of a few small functions; ``SCHEDULERS`` has the built-in ones by name.
+A scheduler is a `Scheduler` made of a few small functions; ``SCHEDULERS`` has the built-in ones by name.
+Authors of schedulers start at `helixlab.scheduling.protocol`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SCHEDULERS = {scheduler.name: scheduler for scheduler in (helix, swarm, random, 
 
 
 def get_scheduler(scheduler: str | Scheduler) -> Scheduler:
-    """A built-in scheduler by name; a `Scheduler` is given back as it is.
+    """Get a built-in scheduler by name; a `Scheduler` is returned as it is.
 
     Raises
     ------

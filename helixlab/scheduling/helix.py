@@ -1,13 +1,17 @@
-"""The Helix scheduler: interleaved weighted round robin over the flow, with a look at the KV cache.
+"""The Helix scheduler: interleaved weighted round robin over the maximum flow, with masks for full KV caches.
 
-Every node sends prompts to its next nodes in proportion to the maximum flow, skipping those whose
-KV cache is expected to be too full (Mei et al., ASPLOS 2025, section 5). Links with too little flow
-are not used; which these are is settled before the run (`helixlab.flow.links_left_out`).
+Every node sends prompts to its next nodes in proportion to the maximum flow. It skips nodes whose KV cache
+is expected to be too full (Mei et al., ASPLOS 2025, section 5) and links with too little flow, which are
+selected before the run (`helixlab.flow.links_left_out`).
+
+Each link has a ``load``: the tokens assigned to it over its flow. A prompt takes the link whose load would be
+lowest with it. ``kv_expected_token_layers`` of a node is the KV cache that all requests assigned to it are
+expected to need: their input, and the same expected output for each.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from helixlab._jit import compiled, inlined
 from helixlab.engine.state import CHOOSE, NONE, ON_FINISH, ON_START
@@ -15,17 +19,20 @@ from helixlab.scheduling.protocol import Scheduler
 
 __all__ = ["helix"]
 
-EXPECTED_OUTPUT_TOKENS = 240
+EXPECTED_OUTPUT_TOKENS: Final = 240
+"""Mean output tokens that the scheduler expects, before ``scheduler_output_ratio``."""
 
 
 @inlined
 def _expected_tokens(state, request):
+    """Estimate the tokens in the KV cache when a request will have finished."""
     tokens = state.requests[request].input_tokens
     return int(tokens + state.run[0].scheduler_output_ratio * EXPECTED_OUTPUT_TOKENS)
 
 
 @compiled(CHOOSE)
 def _choose(state: Any, sender: int, request: int) -> int:
+    """Choose the link with the lowest load among those not masked, and add the prompt to its load."""
     node = state.nodes[sender]
     run = state.run[0]
     tokens = state.requests[request].input_tokens
@@ -59,13 +66,14 @@ def _choose(state: Any, sender: int, request: int) -> int:
 
 @compiled(ON_START)
 def _on_start(state: Any, request: int) -> None:
+    """Add a decode to the loads of its pipeline; at the first iteration, book the expected KV cache."""
     entry = state.requests[request]
     expected = _expected_tokens(state, request)
     for hop in range(entry.hops):
         link = state.links[state.pipelines[request, hop]]
         receiver = state.nodes[link.receiver]
         if entry.kv_tokens > 0:
-            link.load += 1 / link.flow_tokens_per_s  # a decode; prompts are counted when they choose
+            link.load += 1 / link.flow_tokens_per_s  # a decode; a prompt was added when it was placed
         if entry.booked == 0:
             receiver.kv_expected_token_layers += expected * link.layers
     entry.booked = 1
@@ -73,6 +81,7 @@ def _on_start(state: Any, request: int) -> None:
 
 @compiled(ON_FINISH)
 def _on_finish(state: Any, request: int) -> None:
+    """Free the booked KV cache; if no pipeline was found, take the prompt off the loads again."""
     entry = state.requests[request]
     expected = _expected_tokens(state, request)
     for hop in range(entry.hops):
@@ -81,7 +90,7 @@ def _on_finish(state: Any, request: int) -> None:
         if entry.booked == 1:
             receiver.kv_expected_token_layers -= expected * link.layers
         else:
-            link.load -= entry.input_tokens / link.flow_tokens_per_s  # it found no way to the end
+            link.load -= entry.input_tokens / link.flow_tokens_per_s  # no pipeline was found
     entry.booked = 0
 
 

@@ -1,7 +1,21 @@
-"""What a scheduler is: a few small functions that choose links and keep books.
+"""The protocol of schedulers: functions that choose links, and the tables that they see.
 
-The functions are compiled, so they use numbers and the arrays of
-`helixlab.engine.state.View` only.
+The functions are compiled by numba. They work on numbers and on ``state``, a `helixlab.engine.state.View`,
+with the tables ``run``, ``nodes``, ``links``, ``queues``, ``requests`` and ``pipelines``, and with the array
+``parameters``. `helixlab.engine.state` lists all columns. Those used most are:
+
+- ``nodes[n]``: outbound links ``first_link`` to ``first_link + links`` (exclusive); ``first_layer`` and
+  ``layers``; ``kv_capacity_token_layers`` and ``kv_used_token_layers``; ``max_prompt_tokens`` of a batch;
+  ``busy``. The last row is the coordinator: it sends on a pipeline's first link and receives on its last.
+- ``links[l]``: ``sender``, ``receiver``; ``queue``, the row of the queue it leads to, ``NONE`` at the end of
+  a pipeline; ``layers`` to run at the receiver; ``flow_tokens_per_s``; ``free_rate_bytes_per_s``, ``taken``.
+- ``queues[q]``: ``node``, ``layer``, and ``length``, the number of work items that wait there.
+- ``requests[r]``: ``input_tokens``, ``iteration`` (0 for the prompt), ``kv_tokens``, and ``hops``, the number
+  of links in its pipeline so far.
+- ``pipelines[r, hop]``: the rows of these links.
+
+A scheduler may write to the columns marked S there, such as ``load`` of ``links``, and to no others. ``NONE``
+and ``uniform(state)``, which draws a random number, are in `helixlab.scheduling`.
 """
 
 from __future__ import annotations
@@ -44,37 +58,42 @@ _HOOKS = {
 
 @dataclass(frozen=True)
 class Scheduler:
-    """How a prompt picks its next hop. Decodes follow the pipeline of their prompt.
+    """A scheduler: it chooses the pipeline of every prompt. Decodes follow the pipeline of their prompt.
+
+    `helixlab.scheduling.protocol` describes the tables of ``state`` that the functions read.
 
     Parameters
     ----------
     name : str
-        Shown in results.
+        Name in results.
     choose : function ``(state, sender, request) -> link``
-        Row of the outbound link that `request` takes from node `sender`, or ``NONE`` (-1): with
-        ``plans_ahead`` nothing fits and the request is held or dropped, otherwise it waits and is
-        asked for again when something happens to the sender.
+        Function that returns the row of the outbound link that `request` takes from node `sender`, or
+        ``NONE`` (-1) if none suits. With ``plans_ahead``, the request is then queued or dropped;
+        otherwise its prompt waits at the sender, and the function is called again after the next event
+        there.
     on_start : function ``(state, request)``, optional
-        An iteration starts at the coordinator; ``state.requests[request].iteration`` says which.
+        Function called when an iteration starts at the coordinator;
+        ``state.requests[request].iteration`` is its number.
     on_ready : function ``(link, elapsed_s)``, optional
-        A work item that came by `link` (the row itself, not its number) is ready to leave the node,
-        `elapsed_s` after sending it on that link started.
+        Function called when a work item that came by `link` (the row itself, not its number) is ready to
+        leave the node, `elapsed_s` after sending it on that link started.
     on_finish : function ``(state, request)``, optional
-        The request leaves: finished, preempted or refused; or found no pipeline, then its ``hops``
-        are those it had chosen.
+        Function called when a request is finished, preempted or refused, and when it found no pipeline:
+        its ``hops`` are then the links chosen so far.
     plans_ahead : bool
-        Choose the whole pipeline when the request arrives, not hop by hop as the prompt travels.
+        Whether to choose the whole pipeline when the request arrives, not hop by hop as the prompt travels.
     picks_free_links : bool
-        Looks at which links are free (``links["free_rate_bytes_per_s"]`` above 0 and not ``taken``):
-        a sender's work items are then gone through in the order they got ready. Otherwise a prompt
-        joins the queue of its link at once, and links send in their order.
+        Whether `choose` picks among the links that are free (``links["free_rate_bytes_per_s"]`` above 0 and
+        not ``taken``). If so, a sender offers its work items in the order they got ready. Otherwise a
+        prompt joins the queue of its link at once, and links send in the order of their rows.
     follows_flow : bool
-        Needs the maximum flow in ``links["flow_tokens_per_s"]``; links then send at the rate the flow
-        gives them, otherwise they share the network cards.
+        Whether the scheduler needs the maximum flow in ``links["flow_tokens_per_s"]``. If so, links send at
+        the rate that the flow gives them; otherwise they share the network cards.
     feeds_by_kv : bool
-        Offline, feed while the expected KV use allows it, not a fixed number in flight.
+        Whether, offline, requests are fed while the expected KV use allows it, rather than to keep a fixed
+        number in flight.
     parameters : tuple of float
-        Numbers of its own, ``state.parameters``.
+        Numbers for the functions to read, as ``state.parameters``.
 
     Examples
     --------
@@ -119,12 +138,12 @@ class Scheduler:
         return f"Scheduler({self.name!r})"
 
     def compiled_hooks(self) -> tuple[Any, Any, Any, Any]:
-        """The four functions, compiled.
+        """Compile the four functions.
 
         Raises
         ------
         SchedulingError
-            One of them does not compile.
+            A function does not compile.
         """
         hooks = []
         for name, (signature, default) in _HOOKS.items():

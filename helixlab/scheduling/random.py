@@ -1,4 +1,7 @@
-"""Two schedulers that look only at which links are free: any of them, or the shortest queue."""
+"""Two schedulers that choose among free links: any of them at random, or the one with the shortest queue.
+
+A link is free if it could send at once (``free_rate_bytes_per_s`` above 0) and is not ``taken``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["random", "shortest_queue"]
 
 @inlined
 def _waiting_at_first_layer(state, link):
-    """Work items that wait at the receiver's first layer; the coordinator counts as shortest."""
+    """Count the work items that wait at the receiver's first layer; NONE, the least, for the coordinator."""
     if link.queue == NONE:
         return NONE
     queue = state.queues[state.nodes[link.receiver].first_queue]
@@ -22,7 +25,7 @@ def _waiting_at_first_layer(state, link):
 
 @inlined
 def _pick(state, sender, by_length):
-    """A free link of the sender, uniformly among those with the fewest work items waiting at the receiver."""
+    """Pick a free link of the sender at random; `by_length`, only among those with the shortest queue."""
     node = state.nodes[sender]
     found = 0
     picked = NONE
@@ -57,6 +60,6 @@ def _choose_shortest(state: Any, sender: int, request: int) -> int:
 
 
 random = Scheduler("random", _choose_random, picks_free_links=True)
-"""Any free link, all equally likely."""
+"""Scheduler that picks any free link, all with equal probability."""
 shortest_queue = Scheduler("shortest-queue", _choose_shortest, picks_free_links=True)
-"""The free link whose receiver has the fewest work items waiting at its first layer."""
+"""Scheduler that picks the free link whose receiver has the fewest work items waiting at its first layer."""

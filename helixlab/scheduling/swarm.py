@@ -1,13 +1,13 @@
-"""The scheduler of SWARM: prefer links whose receivers have been quick.
+"""The scheduler of SWARM: links whose receivers have been quick get more prompts.
 
-Each link has a priority that grows with every prompt it takes by the moving average of the time its
-work items took until they left the receiver (Ryabinin et al., "SWARM Parallelism", ICML 2023, as the
-Helix paper's artifact reads it).
+A prompt takes the link of lowest priority. Each prompt adds to the priority of its link the moving average
+of the time from sending a work item on that link to its leaving the receiver (Ryabinin et al., "SWARM
+Parallelism", ICML 2023, as the artifact of the Helix paper implements it).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from helixlab._jit import compiled
 from helixlab.engine.state import CHOOSE, NONE, ON_READY
@@ -15,7 +15,8 @@ from helixlab.scheduling.protocol import Scheduler
 
 __all__ = ["swarm"]
 
-NEWEST_WEIGHT = 0.8
+NEWEST_WEIGHT: Final = 0.8
+"""Weight of the newest time in the moving average."""
 
 
 @compiled(CHOOSE)
@@ -35,4 +36,4 @@ def _on_ready(link: Any, elapsed_s: float) -> None:
 
 
 swarm = Scheduler("swarm", _choose, on_ready=_on_ready)
-"""Quickest receivers first."""
+"""Scheduler that prefers the quickest receivers."""

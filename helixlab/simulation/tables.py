@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from helixlab._memory import peak_rss_mb
 from helixlab.cluster import SINK, SOURCE, Cluster
-from helixlab.engine.kv_cache import stored_kv
-from helixlab.engine.recording import PARTS
+from helixlab.engine.constants import PARTS, Outcome, Reason
+from helixlab.engine.kv_cache import compute_stored_kv
 from helixlab.flow import Flow, upper_bound
 from helixlab.model import Model, machine_throughput
 from helixlab.placement import Placement
@@ -23,15 +23,8 @@ from helixlab.workload import Workload
 
 __all__ = ["build_result"]
 
-OUTCOMES = np.array(["finished", "dropped", "refused"])
-REASONS = np.array(
-    [
-        "",
-        "no pipeline has room for it, though nothing else is served",
-        "it needs more KV cache than a node on its way has",
-        "it exceeds the batch limits of a node on its way",
-    ]
-)
+OUTCOMES = np.array([outcome.text for outcome in Outcome])
+REASONS = np.array([reason.text for reason in Reason])
 
 
 def build_result(
@@ -61,7 +54,7 @@ def build_result(
     requests = _frame(recording.request_logs)
     requests["outcome"] = OUTCOMES[requests["outcome"].to_numpy(np.int64)]
     requests["reason"] = REASONS[requests["reason"].to_numpy(np.int64)]
-    finished = requests[requests["outcome"] == "finished"]
+    finished = requests[requests["outcome"] == Outcome.FINISHED.text]
     accepted, asked = (
         np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
         for name in ("input_tokens", "output_tokens")
@@ -164,7 +157,7 @@ def _nodes(
     # Without the breakdown it is not known how long requests waited.
     unknown = 0.0 if recording.state.run["keep_breakdown"][0] else np.nan
     first_s, last_s = recording.window_s
-    stored = stored_kv(recording.state, max(last_s, float(recording.state.run["now_s"][0])))
+    stored = compute_stored_kv(recording.state, max(last_s, float(recording.state.run["now_s"][0])))
     rows = []
     for node in cluster.nodes:
         held = placement.layers_of(node.index)

@@ -1,8 +1,8 @@
-"""The simulation written down as plainly as possible, to check the fast engine against.
+"""A plain and slow engine, to check the fast one against.
 
-One event for every layer of every batch, every sending, every arrival, in ordinary Python objects;
-nothing of `helixlab.simulation` or `helixlab.scheduling` is used. What an event causes at its own
-instant is another event, and events of one instant run in the order they were created.
+It has one event for every layer of every batch, every sending and every arrival, in ordinary Python objects,
+and uses nothing of `helixlab.engine`, `helixlab.simulation` or `helixlab.scheduling`. A follow-up at the
+instant of an event is another event, and events of one instant run in the order of their creation.
 
 Left out: full KV caches (the fast engine's work items then wait, which the reference does not know).
 """
@@ -106,7 +106,7 @@ class Node:
         return self.first_layer + self.layers
 
     def next_waiting(self):
-        """The next layer after the current one, in a circle, with a work item waiting; itself if none has."""
+        """Find the next layer with a work item waiting, in a circle; the current one if there is none."""
         for step in range(1, self.layers):
             layer = self.first_layer + (self.layer - self.first_layer + step) % self.layers
             if self.queues[layer]:
@@ -121,12 +121,12 @@ class SlowEngine:
     ----------
     flow : dict or None
         Flow of each link in tokens/s, for the helix scheduler.
-    work items : list of (input_tokens, output_tokens) or of (arrival_s, input_tokens, output_tokens)
+    requests : list of (input_tokens, output_tokens) or of (arrival_s, input_tokens, output_tokens)
         Offline and online.
     """
 
     def __init__(
-        self, cluster, model, placement, scheduler, flow, work_items, *,
+        self, cluster, model, placement, scheduler, flow, requests, *,
         start_s, warmup_s=0.0, duration_s, initial_requests=None, high_water_mark, output_ratio,
         random_state=0,
     ):  # fmt: skip
@@ -136,14 +136,14 @@ class SlowEngine:
         self.high_water_mark, self.output_ratio = high_water_mark, output_ratio
         self.activation_bytes = model.activation_bytes
         self.random = Randomness(random_state)
-        self.work_items = iter(work_items)
+        self.requests = iter(requests)
         self.now_s = start_s
         self.events, self.created = [], 0
         self.iterations, self.dropped, self.finished, self.in_flight, self.fed = [], 0, 0, 0, 0
         self._build(cluster, model, placement, flow)
         self.gathered = []
         if self.online:
-            for number, (arrival_s, *lengths) in enumerate(work_items):
+            for number, (arrival_s, *lengths) in enumerate(requests):
                 self.at(start_s + arrival_s, self.feed, Request(number, *lengths))
         else:
             for position in range(initial_requests):
@@ -225,7 +225,7 @@ class SlowEngine:
 
     def draw(self, time_s):
         """Lengths are drawn when it is decided that a request will come, not when it comes."""
-        lengths = next(self.work_items, None)
+        lengths = next(self.requests, None)
         if lengths is not None:
             self.at(time_s, self.feed, Request(self.fed, *lengths))
             self.fed += 1
@@ -273,7 +273,7 @@ class SlowEngine:
         self.gathered = []
 
     def feed_on(self, request_finished, prompt_finished):
-        """Offline: one more request, if this one's end (or prompt's end) makes room for it."""
+        """Offline: feed one more request, now that a request or prompt has ended, if the rules allow it."""
         if self.online or self.now_s > self.end_s:
             return
         if self.scheduler == "helix":

@@ -38,7 +38,7 @@ def models(draw):
             kv_blocks=(100_000,) * LAYERS,
             typical_layers=2,
             typical_layers_when_tight=2,
-            max_prompts=(draw(st.integers(1, 3)),) * LAYERS,
+            max_prompt_requests=(draw(st.integers(1, 3)),) * LAYERS,
             max_decode_tokens=(draw(st.integers(2, 40)),) * LAYERS,
         )
     return replace(model, layers=LAYERS, profiles=profiles)
@@ -68,7 +68,7 @@ def systems(draw):
         ],
         name="few",
     )
-    # A chain through all layers, so that there is a way; the other nodes hold what they like.
+    # A chain through all layers, so that there is a pipeline; the other nodes hold any layers.
     cuts = sorted(draw(st.sets(st.integers(1, LAYERS - 1), max_size=min(2, len(cluster.nodes) - 1))))
     spans = list(zip([0, *cuts], [*cuts, LAYERS], strict=True))
     for _ in cluster.nodes[len(spans) :]:
@@ -94,7 +94,7 @@ def systems(draw):
 lengths = st.tuples(st.integers(1, 400), st.integers(1, 12))
 
 
-def check_same(system, scheduler, workload, work_items, seed):
+def check_same(system, scheduler, workload, requests, seed):
     cluster, model, placement = system
     how = {"workload": workload, "on_full": "drop", "sample_step_s": 0, "small_links": "paper"}
     with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def check_same(system, scheduler, workload, work_items, seed):
         placement,
         scheduler,
         flow,
-        work_items,
+        requests,
         start_s=loading_time_s(*system),
         warmup_s=workload.warmup_s,
         duration_s=workload.duration_s,
@@ -138,15 +138,15 @@ def check_same(system, scheduler, workload, work_items, seed):
     st.integers(1, 30),
     st.integers(0, 99),
 )
-def test_offline(system, scheduler, work_items, initial_requests, seed):
+def test_offline(system, scheduler, requests, initial_requests, seed):
     workload = hx.offline(
         initial_requests=initial_requests,
         warmup_s=0,
         duration_s=20,
         rng=seed,
-        work_items=pd.DataFrame(work_items, columns=["input_tokens", "output_tokens"]),
+        requests=pd.DataFrame(requests, columns=["input_tokens", "output_tokens"]),
     )
-    check_same(system, scheduler, workload, work_items, seed)
+    check_same(system, scheduler, workload, requests, seed)
 
 
 @settings(max_examples=120)
@@ -157,6 +157,6 @@ def test_offline(system, scheduler, work_items, initial_requests, seed):
     st.integers(0, 99),
 )
 def test_online(system, scheduler, arrivals, seed):
-    work_items = sorted((tenths * 0.1, *pair) for tenths, pair in arrivals)
-    table = pd.DataFrame(work_items, columns=["arrival_s", "input_tokens", "output_tokens"])
-    check_same(system, scheduler, hx.online(work_items=table, duration_s=10, rng=seed), work_items, seed)
+    requests = sorted((tenths * 0.1, *pair) for tenths, pair in arrivals)
+    table = pd.DataFrame(requests, columns=["arrival_s", "input_tokens", "output_tokens"])
+    check_same(system, scheduler, hx.online(requests=table, duration_s=10, rng=seed), requests, seed)

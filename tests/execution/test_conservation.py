@@ -1,4 +1,4 @@
-"""Whatever the policy, tokens, room in the KV caches and the books of schedulers are kept to the token."""
+"""Conservation under every policy: tokens, KV cache and the books of schedulers are right to the token."""
 
 from unittest.mock import patch
 
@@ -42,7 +42,7 @@ def simulate(*system, **how):
 @settings(max_examples=80)
 @given(systems(), bursts, policies, st.sampled_from([0.0, 0.05, 0.4]))
 def test_the_books_of_the_helix_scheduler(system, requests, policy, every_s):
-    """A link's load is what went over it, a prompt once and each decode once; no room stays expected."""
+    """The load of a link is what went over it, each prompt and decode once; no expected KV cache is left."""
     table = pd.DataFrame(requests, columns=["input_tokens", "output_tokens"])
     table.insert(0, "arrival_s", np.arange(len(table)) * every_s)
     workload = hx.online(requests=table, duration_s=100)
@@ -65,7 +65,7 @@ def test_the_books_of_the_helix_scheduler(system, requests, policy, every_s):
 @settings(max_examples=80)
 @given(systems(), st.sampled_from(SCHEDULERS), bursts, policies, st.floats(0.02, 6), st.integers(0, 9))
 def test_the_caches_at_any_moment(system, scheduler, requests, policy, duration_s, seed):
-    """What is stored is all iterations done, and of the one under way no more than its tokens."""
+    """Stored are the tokens of all finished iterations, and of the current one no more than its tokens."""
     workload = hx.offline(
         initial_requests=12,
         warmup_s=0,

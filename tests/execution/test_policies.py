@@ -192,7 +192,7 @@ def test_a_prompt_longer_than_a_batch_is_served_in_chunks():
 
 
 def test_a_full_cache_takes_prompts_one_after_the_other():
-    """The first chunk sets room aside for its whole prompt, so that two prompts cannot block each other."""
+    """The first chunk reserves for its whole prompt, so that two prompts cannot block each other."""
     cluster, model, placement = alone(plain_profile())
     tight = replace(placement, kv_capacity_token_layers={0: 500})
     result = hx.simulate(
@@ -210,7 +210,7 @@ def test_a_full_cache_takes_prompts_one_after_the_other():
 
 
 def test_the_cache_in_the_middle_of_a_prompt():
-    """What is stored grows chunk by chunk, though the room is set aside at once."""
+    """The stored tokens grow chunk by chunk, though all are reserved at once."""
     cluster, model, placement = alone(plain_profile())
     stored = []
     for end_s in (0.35, 0.55, 0.95):
