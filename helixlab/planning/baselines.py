@@ -14,7 +14,13 @@ from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import MachineProfile, Model, typical_decode_tokens
 from helixlab.placement.placement import End, NodeLayers, Placement, memory_misfit, usable_links
-from helixlab.planning.layout import even_shares, nodes_by_machine, placed, planning_throughput, require_room
+from helixlab.planning.layout import (
+    even_shares,
+    nodes_by_machine,
+    placed,
+    planning_throughput,
+    require_capacity,
+)
 
 __all__ = ["extrapolated_kv_capacity", "plan_homogeneous", "plan_petals", "plan_separate", "plan_swarm"]
 
@@ -64,7 +70,7 @@ def plan_petals(
      NodeLayers(node=2, first_layer=18, end_layer=25))
     """
     table = planning_throughput(cluster, model)
-    require_room(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
+    require_capacity(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
     if order is None:
         order = as_generator(rng, error=PlacementError).permutation(len(cluster.nodes)).tolist()
     else:
@@ -130,7 +136,7 @@ def plan_swarm(
     """
     table = planning_throughput(cluster, model)
     most_layers = {machine: len(values) - 1 for machine, values in table.items()}
-    require_room(cluster, model, most_layers)
+    require_capacity(cluster, model, most_layers)
     able = [node for node in cluster.nodes if most_layers[node.machine]]
     smallest = min(most_layers[node.machine] for node in able)
     size = max(k for k in range(1, smallest + 1) if model.layers % k == 0)
@@ -212,7 +218,7 @@ def plan_separate(
     most_layers = {machine: len(values) - 1 for machine, values in table.items()}
     if overfill:
         most_layers = {m: _overfilled(cluster, model, m, most) for m, most in most_layers.items()}
-    require_room(cluster, model, most_layers)
+    require_capacity(cluster, model, most_layers)
     pipelines: list[list[int]] = []
     left: list[int] = []
     for machine, nodes in nodes_by_machine(cluster).items():
@@ -356,7 +362,7 @@ def plan_homogeneous(
     """
     table = planning_throughput(cluster, model)
     most_layers = {machine: len(values) - 1 for machine, values in table.items()}
-    require_room(cluster, model, most_layers)
+    require_capacity(cluster, model, most_layers)
     nodes = nodes_by_machine(cluster)
     fastest_first = sorted(nodes, key=lambda machine: -most_layers[machine] * table[machine][-1])
     layers: list[NodeLayers] = []

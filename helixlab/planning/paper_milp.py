@@ -16,7 +16,7 @@ from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import End, NodeLayers, Placement, PlanReport
 from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_swarm
-from helixlab.planning.layout import placed, progress_bar, time_limit
+from helixlab.planning.layout import SearchStatus, placed, progress_bar, time_limit
 from helixlab.planning.paper_program import PaperProgram, keep_fastest_links, solve_problem
 from helixlab.planning.solver import Limits
 
@@ -126,7 +126,7 @@ def plan_paper_milp(
     if found.objective is None or found.objective <= program.noise_tokens_per_s:
         mend = (
             "there is none that serves anything: add links, or keep more of them"
-            if found.status == "optimal"
+            if found.status == SearchStatus.OPTIMAL
             else "give it more time, or a placement of another planner to start from"
         )
         raise PlacementError(
@@ -136,9 +136,8 @@ def plan_paper_milp(
     layers = program.found()
     placement = placed(cluster, model, "paper-milp", layers, program.links_between(layers))
     wall_s = time.perf_counter() - began
-    return replace(
-        placement, report=PlanReport(found.status, found.objective, found.bound, wall_s, found.trace)
-    )
+    report = PlanReport(found.status.value, found.objective, found.bound, wall_s, found.trace)
+    return replace(placement, report=report)
 
 
 def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placement | None:

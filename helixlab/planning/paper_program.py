@@ -21,7 +21,7 @@ from helixlab.errors import PlacementError, SolverError
 from helixlab.model import Model
 from helixlab.placement import NodeLayers, Placement, usable_links
 from helixlab.placement.placement import End
-from helixlab.planning.layout import planning_throughput, require_room
+from helixlab.planning.layout import SearchStatus, planning_throughput, require_capacity
 from helixlab.planning.solver import NO_LIMITS, Limits, Program, Solution, solve
 
 __all__ = ["PaperProgram", "keep_fastest_links", "problem_size", "solve_problem"]
@@ -135,7 +135,7 @@ def solve_problem(
         return found
     counts = ("ipm", "crossover", "pdlp", "qp", "simplex")
     raw = {
-        "model_status": "kOptimal" if found.status == "optimal" else "kTimeLimit",
+        "model_status": "kOptimal" if found.status == SearchStatus.OPTIMAL else "kTimeLimit",
         "run_time": found.wall_s,
         "info": SimpleNamespace(
             objective_function_value=found.objective, **{f"{name}_iteration_count": 0 for name in counts}
@@ -252,7 +252,7 @@ class PaperProgram:
 
     def __init__(self, cluster: Cluster, model: Model, *, partial_inference: bool = False) -> None:
         throughput = planning_throughput(cluster, model)
-        require_room(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
+        require_capacity(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
         self.cluster, self.model = cluster, model
         self.nodes = [node.index for node in cluster.nodes if len(throughput[node.machine]) > 1]
         self.links = [

@@ -18,7 +18,7 @@ from helixlab.errors import PlacementError, UnknownNameError, memory_for
 from helixlab.model import Model
 from helixlab.placement.placement import Placement, PlanReport, check_placement
 from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_separate, plan_swarm
-from helixlab.planning.layout import time_limit
+from helixlab.planning.layout import SearchStatus, time_limit
 
 __all__ = ["METHODS", "plan"]
 
@@ -110,10 +110,10 @@ def plan(
     ):
         placement = planner(cluster, model, rng=generator, time_limit_s=limit_s, **options)
     if placement.report is None:
-        report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
+        report = PlanReport(SearchStatus.HEURISTIC.value, wall_s=time.perf_counter() - started)
         placement = replace(placement, report=report)
     check_placement(placement, cluster, model)
-    if placement.report is not None and placement.report.status == "interrupted":
+    if placement.report is not None and placement.report.status == SearchStatus.INTERRUPTED:
         # So that whatever is made of it says so.
         placement = replace(placement, name=f"{placement.name} (interrupted)")
         warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)

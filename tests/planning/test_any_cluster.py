@@ -23,7 +23,7 @@ from helixlab.flow import max_flow, upper_bound
 from helixlab.model import MachineProfile, Model, load_model, model_names
 from helixlab.placement import check_placement, held_by
 from helixlab.planning import plan
-from helixlab.planning.flow_kernel import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_workspace, maximum_flow, network_of
 
 MODELS = {name: load_model(name) for name in model_names()}
 METHODS = ["petals", "swarm", "homogeneous", "separate"]
@@ -148,13 +148,13 @@ def tiny(draw):
 
 def most_served(cluster, model):
     """The greatest flow of all placements there are."""
-    network, room, layers = network_of(cluster, model), flow_room(len(cluster.nodes)), model.layers
+    network, workspace, layers = network_of(cluster, model), flow_workspace(len(cluster.nodes)), model.layers
     of_node = [
         [(0, 0), *((s, s + k) for k in range(1, most + 1) for s in range(layers - k + 1))]
         for most in network.most.tolist()
     ]
     flows = (
-        serve(network, *np.array(spans, dtype=np.int64).T.copy(), layers, room)
+        maximum_flow(network, *np.array(spans, dtype=np.int64).T.copy(), layers, workspace)
         for spans in itertools.product(*of_node)
     )
     return max(flows)

@@ -11,7 +11,7 @@ from helixlab.flow import max_flow
 from helixlab.model import load_model
 from helixlab.placement import NodeLayers, Placement, load_placement
 from helixlab.placement.placement import usable_links
-from helixlab.planning.flow_kernel import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_workspace, maximum_flow, network_of
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
 
@@ -21,7 +21,7 @@ def served(cluster, model, layers):
     start, end = np.zeros((2, size), dtype=np.int64)
     for held in layers:
         start[held.node], end[held.node] = held.first_layer, held.end_layer
-    return serve(network, start, end, model.layers, flow_room(size))
+    return maximum_flow(network, start, end, model.layers, flow_workspace(size))
 
 
 def with_all_links(cluster, model, layers):

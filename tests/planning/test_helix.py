@@ -16,7 +16,7 @@ from helixlab.model import load_model
 from helixlab.placement import NodeLayers, Placement, held_by
 from helixlab.placement.placement import usable_links
 from helixlab.planning import helix_candidates, plan, planning_throughput
-from helixlab.planning.flow_kernel import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_workspace, maximum_flow, network_of
 from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.plotting import plot_placement
 
@@ -35,10 +35,10 @@ def best_of_all(cluster, model):
         [(0, 0)] + [(s, s + k) for k in range(1, most + 1) for s in range(model.layers - k + 1)]
         for most in network.most.tolist()
     ]
-    room, best = flow_room(size), 0.0
+    workspace, best = flow_workspace(size), 0.0
     for choice in product(*ways):
         start, end = np.array(choice, dtype=np.int64).T.copy()
-        best = max(best, serve(network, start, end, model.layers, room))
+        best = max(best, maximum_flow(network, start, end, model.layers, workspace))
     return best
 
 

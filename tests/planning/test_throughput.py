@@ -1,4 +1,4 @@
-"""Planning for throughput: what is foretold, and that plans serve more than those they start from."""
+"""Planning for throughput: predictions, and that plans serve more than those they start from."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +13,8 @@ import helixlab as hx
 from helixlab.errors import HelixlabError, PlacementError, UnknownNameError
 from helixlab.planning.helix import plan_helix
 from helixlab.planning.layout import Layout, layout_of, placement_of
-from helixlab.planning.record import Watch
-from helixlab.planning.throughput import Trials, chains, divisions, refine
+from helixlab.planning.record import SearchClock
+from helixlab.planning.throughput import Trials, chain_layout, divisions, refine
 
 LLAMA30, LLAMA70 = hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")
 SMALL10, SINGLE24 = hx.load_cluster("small10"), hx.load_cluster("single24")
@@ -35,7 +35,7 @@ def simulated(cluster, model, placement, execution, seconds=300):
 
 
 def trials(cluster=SMALL10, model=LLAMA30, limit_s=None):
-    return Trials(cluster, model, "greedy", np.random.default_rng(0), Watch(limit_s, lambda *_: None))
+    return Trials(cluster, model, "greedy", np.random.default_rng(0), SearchClock(limit_s, lambda *_: None))
 
 
 class TestPredict:
@@ -119,7 +119,7 @@ class TestPredict:
     def test_groups_that_share_nothing_add_up(self, execution, number):
         """Together they serve what each serves alone, unless one that fills up first holds up the others."""
         group = divisions(SINGLE24, LLAMA30)[number]
-        layout = chains(SINGLE24, LLAMA30, group)
+        layout = chain_layout(SINGLE24, LLAMA30, group)
         together = hx.predict(SINGLE24, LLAMA30, placement_of(layout, SINGLE24, LLAMA30), execution=execution)
         alone = []
         for own in range(max(group) + 1):
@@ -158,7 +158,7 @@ class TestPlan:
     def test_walks_stay_placements(self, group):
         begin = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)._replace(group=group)
         if group:
-            begin = chains(SMALL10, LLAMA30, group)
+            begin = chain_layout(SMALL10, LLAMA30, group)
         with ThreadPoolExecutor(2) as executor:
             alone = trials().anneal([begin], [0.1], 2000, executor)
             beside = trials().anneal([begin] * 4, [0.1] * 4, 2000, executor)
@@ -167,7 +167,7 @@ class TestPlan:
         assert alone == [(best, last)]
         assert others != [(best, last)] * 3, "each walks its own way"
         assert again == beside
-        assert trials().foretold(best) >= trials().foretold(begin)
+        assert trials().predicted(best) >= trials().predicted(begin)
         for layout in (best, last):
             assert layout.group == group
             hx.check_placement(placement_of(layout, SMALL10, LLAMA30), SMALL10, LLAMA30)
@@ -213,7 +213,7 @@ class TestPlan:
         for limit_s in (None, 1e9, 1e-6):
             tried = trials(limit_s=limit_s)
             tried.fit_in(layout)
-            tried.timed(layout)
+            tried.short_run(layout)
         assert windows == [600.0, 30.0, 600.0, 30.0, 30.0]
 
     @pytest.mark.parametrize(
@@ -226,5 +226,5 @@ class TestPlan:
     def test_starts_without_a_path(self):
         """A simple planner's placement that serves nothing is no start, and without any there is no plan."""
         nothing = Layout((0,) * 10, (1,) * 10)
-        with pytest.raises(PlacementError, match="is foretold to serve anything"):
+        with pytest.raises(PlacementError, match="has a predicted throughput of zero"):
             refine(trials(), [[nothing]], n_jobs=1)
