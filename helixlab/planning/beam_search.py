@@ -92,7 +92,7 @@ def search(
     prices : Prices
         Prices for these nodes and the flow.
     speeds, counts : sequences
-        Tokens/s by number of layers count, ``[kind][k]``, and number of nodes of each kind.
+        Tokens/s by number of layers on the node, ``[kind][k]``, and number of nodes of each kind.
     model_layers : int
         Number of layers of the model.
     width : int
@@ -153,7 +153,9 @@ def _placement_to(
             if block >= 0:
                 kind, asked = int(prices.kind[block]), int(prices.layers[block])
                 # A node may hold more layers than the block has, if that makes it faster.
-                count = asked + int(np.argmax(speeds[kind][asked:] > speeds[kind][asked:].max() * (1 - 1e-12)))
+                count = asked + int(
+                    np.argmax(speeds[kind][asked:] > speeds[kind][asked:].max() * (1 - 1e-12))
+                )
                 blocks.append((kind, min(before, model_layers - count), count))
         layer, place = before, origin
     return tuple(reversed(blocks))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from helixlab._jit import compiled, inlined, rare
 from helixlab.cluster import Cluster
 from helixlab.model import Model, machine_throughput
-from helixlab.planning.layout import planning_throughput
+from helixlab.planning.layout import most_layers_by_machine, planning_throughput
 
 __all__ = [
     "LEAST",
@@ -88,7 +88,7 @@ class FlowWorkspace(NamedTuple):
 def network_of(cluster: Cluster, model: Model) -> Network:
     """Store the capacities of a cluster that serves a model as arrays."""
     table = machine_throughput(model, cluster.machine_counts())
-    most = {machine: len(values) - 1 for machine, values in planning_throughput(cluster, model).items()}
+    most = most_layers_by_machine(planning_throughput(cluster, model))
     size = len(cluster.nodes)
     speed = np.zeros((size, max(map(len, table.values()))))
     for node in cluster.nodes:

@@ -27,6 +27,7 @@ from helixlab.planning.layout import (
     SearchStatus,
     even_shares,
     layout_of,
+    most_layers_by_machine,
     placement_of,
     planning_throughput,
     progress_bar,
@@ -193,7 +194,7 @@ def _plans(
 ) -> tuple[Placement, ...]:
     """Return the placements of greatest flow, at most `count`."""
     table = planning_throughput(cluster, model)
-    require_capacity(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
+    require_capacity(cluster, model, most_layers_by_machine(table))
     generator, time_limit_s = as_generator(rng, error=PlacementError), time_limit(time_limit_s)
     network = network_of(cluster, model)
     with progress_bar("helix", shown=progress) as on_progress:

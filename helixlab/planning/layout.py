@@ -24,6 +24,7 @@ __all__ = [
     "SearchStatus",
     "even_shares",
     "layout_of",
+    "most_layers_by_machine",
     "nodes_by_machine",
     "placed",
     "placement_of",
@@ -146,6 +147,11 @@ def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.
             useless = np.flatnonzero(values[1:] <= 0)
             table[machine.name] = values[: useless[0] + 1] if useless.size else values
     return table
+
+
+def most_layers_by_machine(table: Mapping[str, NDArray[np.float64]]) -> dict[str, int]:
+    """Return the largest number of layers on a node of each machine type, by `planning_throughput`."""
+    return {machine: len(values) - 1 for machine, values in table.items()}
 
 
 def require_capacity(cluster: Cluster, model: Model, most_layers: Mapping[str, int]) -> None:
