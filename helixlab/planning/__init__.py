@@ -16,19 +16,19 @@ from helixlab.planning.baselines import (
     plan_swarm,
 )
 from helixlab.planning.layout import planning_throughput
-from helixlab.planning.paper_program import keep_fastest_links
 from helixlab.planning.plan import METHODS, plan
 
 if TYPE_CHECKING:
     from helixlab.planning.helix import helix_candidates, plan_helix
     from helixlab.planning.paper_milp import plan_paper_milp
-    from helixlab.planning.paper_program import PaperProgram, problem_size
+    from helixlab.planning.paper_program import PaperProgram, keep_fastest_links, problem_size
     from helixlab.planning.prediction import Prediction, predict
 
 _HOME_OF = {
     "PaperProgram": "paper_program",
     "Prediction": "prediction",
     "helix_candidates": "helix",
+    "keep_fastest_links": "paper_program",
     "plan_helix": "helix",
     "plan_paper_milp": "paper_milp",
     "predict": "prediction",

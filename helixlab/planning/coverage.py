@@ -46,7 +46,7 @@ class Kinds:
     nodes : sequence of sequences of int
         Indices of the nodes of each kind.
     speeds : sequence of arrays
-        Tokens/s of each kind by the number of layers held, ``[kind][k]``.
+        Tokens/s of each kind by the number of layers on the node, ``[kind][k]``.
     """
 
     nodes: Sequence[Sequence[int]]
@@ -69,9 +69,9 @@ def node_layers(
     """Return start and end of the layers of `size` nodes; each block goes to the next node of its kind."""
     start, end = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     free = [iter(nodes) for nodes in kinds.nodes]
-    for kind, first, held in blocks:
+    for kind, first, count in blocks:
         node = next(free[kind])
-        start[node], end[node] = first, first + held
+        start[node], end[node] = first, first + count
     return start, end
 
 
@@ -202,6 +202,6 @@ def climb(
 def least_cover(blocks: Sequence[Block], kinds: Kinds, model_layers: int) -> float:
     """Return the total tokens/s of the nodes that hold a layer, for the layer where that is least."""
     cover = np.zeros(model_layers)
-    for kind, first, held in blocks:
-        cover[first : first + held] += kinds.speeds[kind][held]
+    for kind, first, count in blocks:
+        cover[first : first + count] += kinds.speeds[kind][count]
     return float(cover.min())

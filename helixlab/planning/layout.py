@@ -38,33 +38,33 @@ __all__ = [
 class SearchStatus(StrEnum):
     """Reason why a search ended, with the text that reports and messages show.
 
-    It does not tell whether anything was found.
+    The status does not say whether a solution was found.
     """
 
     OPTIMAL = "optimal"
-    """The best solution is proved, up to the gap that was asked for."""
+    """Proof that the solution is the best, up to the requested gap."""
     TARGET_REACHED = "target reached"
-    """A solution is as good as was asked for."""
+    """Solution as good as requested."""
     STALLED = "stalled"
-    """No better solution was found for as long as was asked for."""
+    """No better solution for the requested time."""
     TIME_LIMIT = "time limit"
-    """The time is up."""
+    """End of the time limit."""
     INTERRUPTED = "interrupted"
-    """The user pressed Ctrl-C."""
+    """Ctrl-C by the user."""
     INFEASIBLE = "infeasible"
-    """There is no solution."""
+    """Proof that there is no solution."""
     UNBOUNDED = "unbounded"
-    """There are solutions with any objective."""
+    """Proof that the objective has no bound."""
     INFEASIBLE_OR_UNBOUNDED = "infeasible or unbounded"
-    """There is no best solution."""
+    """Proof that there is no best solution, for either of these reasons."""
     SOLVER_LIMIT = "solver limit"
-    """The solver reached a limit of its own, for instance of memory."""
+    """Limit of the solver itself, for instance of memory."""
     SOLVER_ERROR = "solver error"
-    """The solver failed."""
+    """Failure of the solver."""
     FEASIBLE = "feasible"
-    """The search is complete; the bound it proved is above its best solution."""
+    """Complete search whose bound is above its best solution."""
     HEURISTIC = "heuristic"
-    """The search or rule is complete, and proves nothing."""
+    """Complete search, or rule, that proves nothing."""
 
 
 class Layout(NamedTuple):

@@ -291,20 +291,18 @@ class PaperProgram:
         self.flow = cp.Variable(len(self.links), nonneg=True)
         self.usable = cp.Variable(len(self.links), boolean=True)
         self.starts_before = cp.Variable(self.between.sum(), boolean=True)
-        self.ends_behind = cp.Variable(self.between.sum(), boolean=True)
+        self.ends_after = cp.Variable(self.between.sum(), boolean=True)
         self.end = self.first + self._by_node(self.holder, self.count) @ self.holds
-        links_reach = (
-            self.links_reach_into_a_run if self.partial_inference else self.links_reach_the_start_of_a_run
-        )
+        links_reach = self.link_into_runs if self.partial_inference else self.link_to_starts
         self.problem = cp.Problem(
             cp.Maximize(cp.sum(self.flow[self.from_source])),
             [
-                *self.every_node_holds_a_run(),
-                *self.flow_is_conserved(),
-                *self.nodes_serve_what_they_can(),
-                *self.links_carry_what_they_can(),
-                *self.the_source_sends_to_the_first_layer(),
-                *self.the_last_layer_sends_to_the_sink(),
+                *self.require_runs_of_layers(),
+                *self.conserve_flow(),
+                *self.limit_nodes(),
+                *self.limit_links(),
+                *self.begin_at_first_layer(),
+                *self.end_at_last_layer(),
                 *links_reach(),
             ],
         )
@@ -318,36 +316,36 @@ class PaperProgram:
 
     # The constraints
 
-    def every_node_holds_a_run(self) -> list[cp.Constraint]:
-        """Node i holds exactly one number of layers, and ends with the model's last layer at most."""
+    def require_runs_of_layers(self) -> list[cp.Constraint]:
+        """Require one number of layers on every node, and no layers beyond the model's last one."""
         ones = np.ones(len(self.count))
         return [self._by_node(self.holder, ones) @ self.holds == 1, self.end <= self.model.layers]
 
-    def flow_is_conserved(self) -> list[cp.Constraint]:
-        """The flow into a node equals the flow out of it."""
+    def conserve_flow(self) -> list[cp.Constraint]:
+        """Require the flow into a node to equal the flow out of it."""
         ones = np.ones(len(self.links))
         return [(self._by_node(self.receiver, ones) - self._by_node(self.sender, ones)) @ self.flow == 0]
 
-    def nodes_serve_what_they_can(self) -> list[cp.Constraint]:
-        """The flow into a node that holds k layers is at most its throughput with k layers."""
+    def limit_nodes(self) -> list[cp.Constraint]:
+        """Limit the flow into a node that holds k layers to its throughput with k layers."""
         received = self._by_node(self.receiver, np.ones(len(self.links))) @ self.flow
         return [received <= self._by_node(self.holder, self.served) @ self.holds]
 
-    def links_carry_what_they_can(self) -> list[cp.Constraint]:
-        """A usable link carries at most its capacity, and any other link carries nothing."""
+    def limit_links(self) -> list[cp.Constraint]:
+        """Limit the flow on a usable link to its capacity, and on any other link to zero."""
         return [self.flow <= cp.multiply(self.capacity, self.usable)]
 
-    def the_source_sends_to_the_first_layer(self) -> list[cp.Constraint]:
-        """A link source -> j is usable only if j starts with layer 0."""
+    def begin_at_first_layer(self) -> list[cp.Constraint]:
+        """Make a link source -> j usable only if j starts with layer 0."""
         usable = self.usable[self.from_source]
         return [self.first[self.receiver[self.from_source]] <= self.model.layers * (1 - usable)]
 
-    def the_last_layer_sends_to_the_sink(self) -> list[cp.Constraint]:
-        """A link i -> sink is usable only if i ends with the last layer."""
+    def end_at_last_layer(self) -> list[cp.Constraint]:
+        """Make a link i -> sink usable only if i ends with the last layer."""
         return [self.model.layers * self.usable[self.to_sink] <= self.end[self.sender[self.to_sink]]]
 
-    def links_reach_the_start_of_a_run(self) -> list[cp.Constraint]:
-        """A link i -> j is usable only if j starts where i ends."""
+    def link_to_starts(self) -> list[cp.Constraint]:
+        """Make a link i -> j usable only if j starts where i ends."""
         usable = self.usable[self.between]
         skipped = self._skipped()
         return [
@@ -355,14 +353,14 @@ class PaperProgram:
             self.model.layers * usable <= self.model.layers - skipped,
         ]
 
-    def links_reach_into_a_run(self) -> list[cp.Constraint]:
-        """A link i -> j is usable only if j starts at or before the end of i, and ends after it."""
+    def link_into_runs(self) -> list[cp.Constraint]:
+        """Make a link i -> j usable only if j starts at or before the end of i, and ends after it."""
         usable, more = self.usable[self.between], self.model.layers + 1
         beyond = self.end[self.receiver[self.between]] - self.end[self.sender[self.between]]
         return [
             more * (1 - self.starts_before) >= self._skipped(),
-            beyond >= 1 - more * (1 - self.ends_behind),
-            2 * usable <= self.starts_before + self.ends_behind,
+            beyond >= 1 - more * (1 - self.ends_after),
+            2 * usable <= self.starts_before + self.ends_after,
         ]
 
     def _skipped(self) -> cp.Expression:
@@ -400,7 +398,7 @@ class PaperProgram:
             self.usable: usable,
         }
         if self.partial_inference:
-            values[self.starts_before] = values[self.ends_behind] = usable[self.between]
+            values[self.starts_before] = values[self.ends_after] = usable[self.between]
         return values
 
     def found(self) -> tuple[NodeLayers, ...]:

@@ -113,7 +113,7 @@ def plan(
         placement = replace(placement, report=report)
     check_placement(placement, cluster, model)
     if placement.report is not None and placement.report.status == SearchStatus.INTERRUPTED:
-        # Results and plots show the name, and so tell that the search was interrupted.
+        # Results and plots show the name.
         placement = replace(placement, name=f"{placement.name} (interrupted)")
         warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)
     return placement

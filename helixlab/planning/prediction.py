@@ -131,8 +131,8 @@ def predict(
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> predicted = predict(*system)
     >>> result = hx.simulate(*system, workload=hx.offline(warmup_s=300, duration_s=300))
-    >>> abs(predicted.decode_tokens_per_s / result.metrics["decode_tokens_per_s"] - 1) < 0.2
-    True
+    >>> print(round(predicted.decode_tokens_per_s / result.metrics["decode_tokens_per_s"], 1))
+    0.9
     """
     check_rule(small_links)
     if placement.kv_capacity_token_layers:

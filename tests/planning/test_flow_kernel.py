@@ -1,4 +1,4 @@
-"""The compiled maximum flow, beside the one of networkx."""
+"""Compiled maximum flow, compared with that of networkx."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def with_all_links(cluster, model, layers):
 
 @st.composite
 def networks(draw):
-    """Clusters whose links and network cards may bind, most of them in several regions."""
+    """Draw a cluster whose links and network cards may bind, in most cases with several regions."""
     seed, kind = draw(st.integers(0, 10_000)), draw(st.sampled_from(["geo", "single", "sparse"]))
     counts = {"A100": draw(st.integers(3, 6)), "L4": draw(st.integers(0, 4)), "T4": draw(st.integers(0, 4))}
     counts = {machine: count for machine, count in counts.items() if count}

@@ -1,4 +1,4 @@
-"""The clock of a search."""
+"""Clock of a search."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Planning for throughput: predictions, and that plans serve more than those they start from."""
+"""Planning for throughput: accuracy of predictions, and gain over the placements it starts from."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,7 +31,7 @@ def simulated(cluster, model, placement, execution, seconds=300):
         cluster, model, placement, execution=execution,
         workload=hx.offline(warmup_s=seconds, duration_s=seconds), sample_step_s=0, keep_iterations=False,
     )  # fmt: skip
-    return result.summary["decode_tokens_per_s"].item()
+    return result.metrics["decode_tokens_per_s"]
 
 
 def trials(cluster=SMALL10, model=LLAMA30, limit_s=None):
@@ -41,7 +41,7 @@ def trials(cluster=SMALL10, model=LLAMA30, limit_s=None):
 class TestPredict:
     @POLICIES
     def test_published_placements(self, execution):
-        """Within 30% of each, and in nearly the right order."""
+        """Predictions are within 30% of simulations, and in nearly the same order."""
         pairs = []
         for name in PLACEMENTS:
             cluster, placement = hx.load_cluster(name.split("/")[0]), hx.load_placement(name)
@@ -55,7 +55,7 @@ class TestPredict:
 
     @POLICIES
     def test_little(self, execution):
-        """Requests in flight are those that arrive while one is under way."""
+        """Requests in flight are those that arrive during the stay of one (Little's law)."""
         placement = hx.load_placement("small10/llama-1-30b/helix")
         found = hx.predict(SMALL10, LLAMA30, placement, execution=execution)
         output = 232.0
@@ -65,13 +65,13 @@ class TestPredict:
         )
 
     def test_requests_in_flight(self):
-        """As many as the simulation has."""
+        """The prediction agrees with the simulation."""
         placement = hx.load_placement("single24/llama-2-70b/example-ilp")
         found = hx.predict(SINGLE24, LLAMA70, placement)
         result = hx.simulate(
             SINGLE24, LLAMA70, placement, workload=hx.offline(warmup_s=300, duration_s=200), sample_step_s=5
         )
-        window = result.timeline[result.timeline["time_s"] > result.summary["window_start_s"].item()]
+        window = result.timeline[result.timeline["time_s"] > result.metrics["window_start_s"]]
         assert found.requests_in_flight == pytest.approx(window["in_flight"].mean(), rel=0.05)
 
     @given(factor=st.floats(1.0, 4.0))
@@ -117,7 +117,7 @@ class TestPredict:
     @POLICIES
     @pytest.mark.parametrize("number", range(5))
     def test_groups_that_share_nothing_add_up(self, execution, number):
-        """Together they serve what each serves alone, unless one that fills up first holds up the others."""
+        """Groups serve together what each serves alone, unless a full one delays the others."""
         group = divisions(SINGLE24, LLAMA30)[number]
         layout = chain_layout(SINGLE24, LLAMA30, group)
         together = hx.predict(SINGLE24, LLAMA30, placement_of(layout, SINGLE24, LLAMA30), execution=execution)
@@ -199,7 +199,7 @@ class TestPlan:
         assert hx.max_flow(SMALL10, LLAMA30, planned).value_tokens_per_s > 286
 
     def test_simulations_are_made_to_fit_the_time_limit(self, monkeypatch):
-        """One that serves much takes long to simulate."""
+        """A layout with great throughput takes long to simulate."""
         windows = []
 
         def note(cluster, model, placement, *, workload, **options):
@@ -224,7 +224,7 @@ class TestPlan:
             hx.plan(SMALL10, LLAMA30, **options)
 
     def test_starts_without_a_path(self):
-        """A simple planner's placement that serves nothing is no start, and without any there is no plan."""
+        """A placement that serves nothing is no start, and without starts there is no plan."""
         nothing = Layout((0,) * 10, (1,) * 10)
         with pytest.raises(PlacementError, match="has a predicted throughput of zero"):
             refine(trials(), [[nothing]], n_jobs=1)
