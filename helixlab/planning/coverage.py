@@ -19,7 +19,7 @@ from helixlab.planning.beam_search import Block, search
 from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.planning.record import GAP
 
-__all__ = ["Kinds", "climb", "climb_together", "least_cover", "node_layers", "pods"]
+__all__ = ["Kinds", "climb", "climb_together", "least_cover", "node_layers", "split_into_pods"]
 
 WIDTHS: Final = (8, 32, 128)
 """Numbers of states kept at each layer by successive searches."""
@@ -75,7 +75,7 @@ def node_layers(
     return start, end
 
 
-def pods(kinds: Kinds, model_layers: int) -> list[Kinds]:
+def split_into_pods(kinds: Kinds, model_layers: int) -> list[Kinds]:
     """Divide nodes into groups as alike as possible, large enough for the model and small enough to search.
 
     The flows of groups that share nothing add up, and large clusters lose little by the division.

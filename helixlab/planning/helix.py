@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
+from joblib import effective_n_jobs
 
 from helixlab._validation import as_generator, as_jobs, as_whole
 from helixlab.cluster import Cluster
@@ -20,7 +20,7 @@ from helixlab.model import Model
 from helixlab.placement import Placement, PlanReport
 from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_swarm
 from helixlab.planning.beam_search import Block
-from helixlab.planning.coverage import Kinds, climb, climb_together, least_cover, node_layers, pods
+from helixlab.planning.coverage import Kinds, climb, climb_together, least_cover, node_layers, split_into_pods
 from helixlab.planning.flow_kernel import LEAST, Network, network_of
 from helixlab.planning.layout import (
     Layout,
@@ -36,10 +36,10 @@ from helixlab.planning.layout import (
 )
 from helixlab.planning.prices import coverage_bound
 from helixlab.planning.record import GAP, Record, SearchClock
-from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient
+from helixlab.planning.regions import anneal_best, explore, lower_by_links, regions_of, self_sufficient_groups
 from helixlab.planning.throughput import Trials, chain_layout, divisions, refine
 
-__all__ = ["Chain", "chain_along_links", "helix_candidates", "plan_helix"]
+__all__ = ["Chain", "find_chain", "helix_candidates", "plan_helix"]
 
 
 OBJECTIVES: Final = ("flow", "throughput")
@@ -128,8 +128,7 @@ def plan_helix(
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError("planning objective", objective, OBJECTIVES)
-    jobs = -1 if n_jobs is None else as_jobs(n_jobs, error=PlacementError)
-    threads = jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+    threads = effective_n_jobs(-1 if n_jobs is None else as_jobs(n_jobs, error=PlacementError))
     execution = get_execution(execution)
     if objective == "flow":
         return _plans(cluster, model, 1, rng, time_limit_s, progress)[0]
@@ -247,7 +246,7 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
     for placement in _quick_placements(cluster, model, rng, 1):
         record.offer(*layout_of(placement, size).arrays)
     if not record.pool:
-        chain, exhausted = chain_along_links(record.network, model.layers)
+        chain, exhausted = find_chain(record.network, model.layers)
         if chain is not None:
             record.offer(*chain.arrays)
         elif exhausted:
@@ -263,7 +262,10 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
         cover = sum(least_cover(blocks, kinds, model.layers) for kinds, blocks in groups)
         binds = binds or flow < cover * (1 - GAP)
 
-    groups, alone = pods(regions.types, model.layers), self_sufficient(regions, model.layers)
+    groups, alone = (
+        split_into_pods(regions.types, model.layers),
+        self_sufficient_groups(regions, model.layers),
+    )
     if len(groups) == 1:
         climb(
             regions.types, model.layers, record.bound,
@@ -295,7 +297,7 @@ class Chain(NamedTuple):
     """True where the search tried every chain and found none."""
 
 
-def chain_along_links(network: Network, model_layers: int) -> Chain:
+def find_chain(network: Network, model_layers: int) -> Chain:
     """Find a chain of linked nodes from source to sink that can hold the model.
 
     Without such a chain, no placement serves anything. The search is depth-first with backtracking, and
@@ -307,7 +309,7 @@ def chain_along_links(network: Network, model_layers: int) -> Chain:
     >>> from helixlab.model import load_model
     >>> from helixlab.planning.flow_kernel import network_of
     >>> model = load_model("llama-1-30b")
-    >>> chain = chain_along_links(network_of(single_region({"A100": 4}), model), model.layers)
+    >>> chain = find_chain(network_of(single_region({"A100": 4}), model), model.layers)
     >>> chain.layout.start, chain.layout.end
     ((0, 15, 30, 45), (15, 30, 45, 60))
     """

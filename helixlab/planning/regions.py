@@ -19,13 +19,13 @@ from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.planning.annealing import anneal, walk_from
 from helixlab.planning.beam_search import Block, search
-from helixlab.planning.coverage import Kinds, node_layers, pods
+from helixlab.planning.coverage import Kinds, node_layers, split_into_pods
 from helixlab.planning.flow_kernel import LEAST, Network, flow_workspace
 from helixlab.planning.layout import Layout, planning_throughput
 from helixlab.planning.prices import layer_prices
 from helixlab.planning.record import GAP, Record
 
-__all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient"]
+__all__ = ["Regions", "anneal_best", "explore", "lower_by_links", "regions_of", "self_sufficient_groups"]
 
 FLOWS: Final = np.linspace(0.0, 1.0, 13)[1:]
 """Flows that are tried, as fractions of the distance from the best flow to the bound."""
@@ -138,14 +138,14 @@ def explore(regions: Regions, record: Record, width: int, seed: int) -> None:
         _offer_all(found.placements, regions.kinds, record)
 
 
-def self_sufficient(regions: Regions, model_layers: int) -> list[Kinds]:
+def self_sufficient_groups(regions: Regions, model_layers: int) -> list[Kinds]:
     """List the nodes of each region that can hold the model by itself, in groups small enough to search."""
     groups = []
     for region in sorted(set(regions.region)):
         own = [kind for kind, each in enumerate(regions.region) if each == region]
         kinds = Kinds([regions.kinds.nodes[k] for k in own], [regions.kinds.speeds[k] for k in own])
         if kinds.capacity >= model_layers:
-            groups += pods(kinds, model_layers)
+            groups += split_into_pods(kinds, model_layers)
     return groups
 
 
