@@ -1,6 +1,6 @@
-"""Which node holds which layers: the planners, each a function of cluster and model.
+"""Planners, which decide which node holds which layers; each is a function of cluster and model.
 
-Those that need a solver or the compiler load them when they are first asked for.
+Planners that need a solver or the compiler are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The baselines: Petals, SWARM, separate pipelines by machine type, and homogeneous pipelines."""
+"""Baseline planners: Petals, SWARM, separate pipelines by machine type, and homogeneous pipelines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,21 @@ from helixlab.cluster import SINK, SOURCE, Cluster
 from helixlab.errors import PlacementError
 from helixlab.model import MachineProfile, Model, typical_decode_tokens
 from helixlab.placement.placement import End, NodeLayers, Placement, memory_misfit, usable_links
-from helixlab.planning.layout import even_shares, nodes_by_machine, placed, planning_throughput, require_room
+from helixlab.planning.layout import (
+    even_shares,
+    most_layers_by_machine,
+    nodes_by_machine,
+    placed,
+    planning_throughput,
+    require_capacity,
+)
 
 __all__ = ["extrapolated_kv_capacity", "plan_homogeneous", "plan_petals", "plan_separate", "plan_swarm"]
+
+
+LEAST_KV_TOKENS: Final = 2048 + 1024
+"""Number of tokens for which an overfilled node must have KV cache in each layer: the longest request of the
+workloads. With less, a request could wait forever."""
 
 
 def plan_petals(
@@ -27,21 +39,21 @@ def plan_petals(
     time_limit_s: float | None = None,
     order: Sequence[int] | None = None,
 ) -> Placement:
-    """Let nodes join one after another, each with all layers it can hold where they are needed most.
+    """Let nodes join one after another, each with all layers it can hold where throughput is least.
 
-    A node looks at every run of layers of its length, lists the throughput that those layers have so far
-    from the least to the most, and takes the run whose list is the smallest (the first of several).
+    A joining node compares all runs of layers of its length. For each run, it sorts the throughputs that the
+    layers have so far in ascending order, and takes the run with the smallest such list (the first of ties).
 
     Parameters
     ----------
     cluster, model
-        What to place on what.
+        Cluster to plan for, and model to place on it.
     rng : numpy.random.Generator or int, default 0
-        Draws the order in which the nodes join.
+        Source or seed of the order in which the nodes join.
     time_limit_s : float, optional
-        Not needed: it is done at once.
+        Ignored: the planner takes no time. `plan` passes it to every planner.
     order : sequence of int, optional
-        All nodes in the order in which they join, in place of a random one.
+        Order in which all nodes join, in place of a random one.
 
     Raises
     ------
@@ -64,7 +76,7 @@ def plan_petals(
      NodeLayers(node=2, first_layer=18, end_layer=25))
     """
     table = planning_throughput(cluster, model)
-    require_room(cluster, model, {machine: len(values) - 1 for machine, values in table.items()})
+    require_capacity(cluster, model, most_layers_by_machine(table))
     if order is None:
         order = as_generator(rng, error=PlacementError).permutation(len(cluster.nodes)).tolist()
     else:
@@ -84,9 +96,9 @@ def plan_petals(
 
 
 def _neediest(reached: NDArray[np.float64], count: int) -> int:
-    """Start of the run of `count` layers that is smallest when sorted; of several the first."""
+    """Return the start of the run of `count` layers that is smallest when sorted, the first of ties."""
     runs = np.sort(np.lib.stride_tricks.sliding_window_view(reached, count), axis=1)
-    # lexsort compares by its last key first, and keeps the order of equals.
+    # lexsort compares by its last key first, and keeps the order of ties.
     return int(np.lexsort(runs.T[::-1])[0])
 
 
@@ -99,17 +111,15 @@ def plan_swarm(
 ) -> Placement:
     """Cut the model into the fewest equal stages that every node can hold, and fill them evenly.
 
-    Nodes are taken from the fastest to the slowest (of equals the last one of the cluster first), each
-    joins the stage with the least throughput so far (of equals the first).
+    Nodes join from the fastest to the slowest (of ties, the last one of the cluster first). Each joins the
+    stage with the least throughput so far (of ties, the first).
 
     Parameters
     ----------
     cluster, model
-        What to place on what.
-    rng : numpy.random.Generator or int, default 0
-        Not needed: nothing is drawn.
-    time_limit_s : float, optional
-        Not needed: it is done at once.
+        Cluster to plan for, and model to place on it.
+    rng, time_limit_s
+        Ignored: the planner is deterministic and takes no time. `plan` passes them to every planner.
 
     Raises
     ------
@@ -129,17 +139,17 @@ def plan_swarm(
     (NodeLayers(node=0, first_layer=30, end_layer=36), NodeLayers(node=1, first_layer=54, end_layer=60))
     """
     table = planning_throughput(cluster, model)
-    most_layers = {machine: len(values) - 1 for machine, values in table.items()}
-    require_room(cluster, model, most_layers)
+    most_layers = most_layers_by_machine(table)
+    require_capacity(cluster, model, most_layers)
     able = [node for node in cluster.nodes if most_layers[node.machine]]
     smallest = min(most_layers[node.machine] for node in able)
     size = max(k for k in range(1, smallest + 1) if model.layers % k == 0)
     stages = model.layers // size
     if len(able) < stages:
         raise PlacementError(
-            f"swarm cuts {model.name} into {stages} stages of {size} layers, what the smallest node can hold,"
-            f" and cluster {cluster.name!r} has {len(able)} nodes; add some, drop the smallest, or plan with"
-            " 'petals'"
+            f"swarm cuts {model.name} into {stages} stages of {size} layers, as many as the smallest node can"
+            f" hold, but cluster {cluster.name!r} has {len(able)} nodes; add nodes, remove the smallest, or"
+            " plan with 'petals'"
         )
     speed = {machine: float(table[machine][size]) for machine, most in most_layers.items() if most}
     reached = [0.0] * stages
@@ -152,13 +162,6 @@ def plan_swarm(
     return placed(cluster, model, "swarm", layers, links)
 
 
-LEAST_KV_TOKENS: Final = 2048 + 1024
-"""Tokens that an overfilled node must have room for in each layer: the longest request of the workloads.
-
-With less, a request could wait for room that will never be there.
-"""
-
-
 def plan_separate(
     cluster: Cluster,
     model: Model,
@@ -168,27 +171,25 @@ def plan_separate(
     overfill: bool = False,
     plus: bool = False,
 ) -> Placement:
-    """Build one pipeline of all nodes of each machine type that can hold the model alone.
+    """Build one pipeline of all nodes of each machine type that can hold the model by itself.
 
-    The nodes of a pipeline come in the order of the cluster and hold as equal numbers of layers as they
-    can; the links are those within the pipelines. Nodes of the other types stay idle.
+    The nodes of a pipeline are in the order of the cluster, and hold numbers of layers as equal as possible.
+    Only the links within the pipelines are used. Nodes of other types stay idle.
 
     Parameters
     ----------
     cluster, model
-        What to place on what.
-    rng : numpy.random.Generator or int, default 0
-        Not needed: nothing is drawn.
-    time_limit_s : float, optional
-        Not needed: it is done at once.
+        Cluster to plan for, and model to place on it.
+    rng, time_limit_s
+        Ignored: the planner is deterministic and takes no time. `plan` passes them to every planner.
     overfill : bool, default False
         Let nodes hold more layers than were measured, as the published study does. Their KV capacity is
-        extrapolated, see `extrapolated_kv_capacity`, and stated in the placement. Refused are layers that
-        do not fit into the GPU memory, or that leave less KV cache than the longest request of the
-        workloads needs (3072 tokens a layer) or than half a typical request on the node at a time, below
-        which there is no estimate of its throughput.
+        extrapolated (see `extrapolated_kv_capacity`) and stated in the placement. A node never holds so many
+        layers that they exceed the GPU memory, or that the KV cache is too small for the longest request of
+        the workloads (3072 tokens a layer) or for half a typical request on the node at a time, below which
+        its throughput cannot be estimated.
     plus : bool, default False
-        Build one mixed pipeline of the types that are left ("separate-plus").
+        Also build one mixed pipeline of the remaining types ("separate-plus").
 
     Raises
     ------
@@ -209,10 +210,10 @@ def plan_separate(
     """
     method = "separate-plus" if plus else "separate"
     table = planning_throughput(cluster, model)
-    most_layers = {machine: len(values) - 1 for machine, values in table.items()}
+    most_layers = most_layers_by_machine(table)
     if overfill:
         most_layers = {m: _overfilled(cluster, model, m, most) for m, most in most_layers.items()}
-    require_room(cluster, model, most_layers)
+    require_capacity(cluster, model, most_layers)
     pipelines: list[list[int]] = []
     left: list[int] = []
     for machine, nodes in nodes_by_machine(cluster).items():
@@ -227,7 +228,7 @@ def plan_separate(
         options = [f"{name}=True" for name, given in (("overfill", overfill), ("plus", plus)) if not given]
         raise PlacementError(
             f"no machine type of cluster {cluster.name!r} holds the {model.layers} layers of {model.name}:"
-            f" {_room(cluster, most_layers)}; {' or '.join(['add nodes of one type', *options])}"
+            f" {_capacities(cluster, most_layers)}; {' or '.join(['add nodes of one type', *options])}"
         )
     layers: list[NodeLayers] = []
     links: list[tuple[End, End]] = []
@@ -251,19 +252,20 @@ def plan_separate(
 
 
 def extrapolated_kv_capacity(profile: MachineProfile, layers: int) -> int:
-    """KV capacity in token-layers of a node with more layers than were measured; may be negative.
+    """Extrapolate the KV capacity, in token-layers, of a node with more layers than were measured.
 
-    What a layer takes from the KV cache is taken to be the difference between the two largest measured
-    numbers of layers. Published placements that hold more layers than were measured state capacities that
-    agree with this within 0.2 percent (A100 and T4, some of them) or differ by up to a factor of 14. They
-    differ as much among themselves: 35168 and 491900 token-layers for 20 layers of LLaMA-2-70B on an A100.
+    Every further layer is assumed to reduce the capacity by the difference between the two largest measured
+    numbers of layers; the result may be negative. Published placements with more layers than were measured
+    state capacities that agree with this within 0.2 percent (some for A100 and T4) or differ by up to a
+    factor of 14. They differ as much from each other: 35168 and 491900 token-layers for 20 layers of
+    LLaMA-2-70B on an A100.
 
     Parameters
     ----------
     profile : MachineProfile
-        Of the machine type.
+        Profile of the machine type.
     layers : int
-        Layers on the node.
+        Number of layers on the node.
 
     Examples
     --------
@@ -276,15 +278,15 @@ def extrapolated_kv_capacity(profile: MachineProfile, layers: int) -> int:
     if layers <= most:
         return profile.kv_capacity_token_layers(layers)
     last = profile.kv_capacity_token_layers(most)
-    # A single measured number of layers says nothing of the next: no room is taken to be left.
+    # A single measured number of layers says nothing about the next one: no capacity is assumed to be left.
     before = profile.kv_capacity_token_layers(most - 1) if most > 1 else 2 * last
     return last + (layers - most) * (last - before)
 
 
 def _overfilled(cluster: Cluster, model: Model, machine: str, most: int) -> int:
-    """The most layers a node of this type may hold when it may hold more than was measured."""
+    """Return the largest number of layers of a node of this type if it may hold more than was measured."""
     profile, counts = model.profile(machine), cluster.machine_counts()
-    if most < profile.max_layers:  # it has no throughput with what was measured
+    if most < profile.max_layers:  # no throughput with more layers, although they were measured
         return most
     (kind,) = (kind for kind in cluster.machines if kind.name == machine)
     while most < model.layers and (most + 1) * model.layer_bytes < kind.vram_bytes:
@@ -299,18 +301,20 @@ def _overfilled(cluster: Cluster, model: Model, machine: str, most: int) -> int:
     return most
 
 
-def _room(cluster: Cluster, most_layers: dict[str, int]) -> str:
+def _capacities(cluster: Cluster, most_layers: dict[str, int]) -> str:
+    """State the number of layers that the nodes of each machine type hold, for a message."""
     counts = cluster.machine_counts()
     return ", ".join(f"{n} {m} hold {n} x {most_layers[m]} = {n * most_layers[m]}" for m, n in counts.items())
 
 
 def _require_links(cluster: Cluster, links: Sequence[tuple[End, End]]) -> None:
+    """Raise if the cluster lacks a link of a pipeline."""
     there = {(link.sender, link.receiver) for link in cluster.links}
     for sender, receiver in links:
         if (sender, receiver) not in there:
             raise PlacementError(
-                f"cluster {cluster.name!r} has no link {sender} -> {receiver}, which a pipeline"
-                " needs; add it, or plan with 'petals' or 'swarm', which can go round it"
+                f"cluster {cluster.name!r} has no link {sender} -> {receiver}, which a pipeline needs;"
+                " add it, or plan with 'petals' or 'swarm', which can do without it"
             )
 
 
@@ -321,21 +325,18 @@ def plan_homogeneous(
     rng: np.random.Generator | int = 0,
     time_limit_s: float | None = None,
 ) -> Placement:
-    """Fill one pipeline after the other, the fastest machine type first.
+    """Fill one pipeline after another, starting with the fastest machine type.
 
-    Each node takes all layers it can hold, the last one of a pipeline those that are left. Machines of a
-    type that do not make a whole pipeline are continued by the next type; the nodes of a last pipeline
-    that stays unfinished are idle. The fastest type is the one that computes the most layers per second
-    when it is full.
+    Each node takes all layers it can hold; the last node of a pipeline takes the rest. A pipeline that the
+    nodes of one type do not complete continues with the next type. If the last pipeline stays incomplete, its
+    nodes are idle. The fastest type is the one whose full nodes compute the most layers per second.
 
     Parameters
     ----------
     cluster, model
-        What to place on what.
-    rng : numpy.random.Generator or int, default 0
-        Not needed: nothing is drawn.
-    time_limit_s : float, optional
-        Not needed: it is done at once.
+        Cluster to plan for, and model to place on it.
+    rng, time_limit_s
+        Ignored: the planner is deterministic and takes no time. `plan` passes them to every planner.
 
     Raises
     ------
@@ -355,8 +356,8 @@ def plan_homogeneous(
     [12, 12, 12, 12, 7, 7, 7, 7, 4]
     """
     table = planning_throughput(cluster, model)
-    most_layers = {machine: len(values) - 1 for machine, values in table.items()}
-    require_room(cluster, model, most_layers)
+    most_layers = most_layers_by_machine(table)
+    require_capacity(cluster, model, most_layers)
     nodes = nodes_by_machine(cluster)
     fastest_first = sorted(nodes, key=lambda machine: -most_layers[machine] * table[machine][-1])
     layers: list[NodeLayers] = []

@@ -1,10 +1,11 @@
-"""Layouts of layers on nodes as the planners share them, and the finished placement."""
+"""Common ground of the planners: layouts of layers on nodes, throughput by layers, limits and statuses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -20,41 +21,75 @@ from helixlab.placement.placement import End, NodeLayers, Placement, memory_misf
 
 __all__ = [
     "Layout",
+    "SearchStatus",
     "even_shares",
     "layout_of",
+    "most_layers_by_machine",
     "nodes_by_machine",
     "placed",
     "placement_of",
     "planning_throughput",
     "progress_bar",
-    "require_room",
+    "require_capacity",
     "time_limit",
 ]
 
 
+class SearchStatus(StrEnum):
+    """Reason why a search ended, with the text that reports and messages show.
+
+    The status does not say whether a solution was found.
+    """
+
+    OPTIMAL = "optimal"
+    """Proof that the solution is the best, up to the requested gap."""
+    TARGET_REACHED = "target reached"
+    """Solution as good as requested."""
+    STALLED = "stalled"
+    """No better solution for the requested time."""
+    TIME_LIMIT = "time limit"
+    """End of the time limit."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C by the user."""
+    INFEASIBLE = "infeasible"
+    """Proof that there is no solution."""
+    UNBOUNDED = "unbounded"
+    """Proof that the objective has no bound."""
+    INFEASIBLE_OR_UNBOUNDED = "infeasible or unbounded"
+    """Proof that there is no best solution, for either of these reasons."""
+    SOLVER_LIMIT = "solver limit"
+    """Limit of the solver itself, for instance of memory."""
+    SOLVER_ERROR = "solver error"
+    """Failure of the solver."""
+    FEASIBLE = "feasible"
+    """Complete search whose bound is above its best solution."""
+    HEURISTIC = "heuristic"
+    """Complete search, or rule, that proves nothing."""
+
+
 class Layout(NamedTuple):
-    """The layers of every node, and with which others it works."""
+    """Layers of every node, and the groups of nodes that work together."""
 
     start: tuple[int, ...]
     """First layer of each node."""
     end: tuple[int, ...]
-    """Behind its last layer; its first where it is idle."""
+    """Layer after the last one of each node; equal to `start` where the node is idle."""
     group: tuple[int, ...] = ()
-    """Nodes pass on only to nodes of their own group; without groups, to all."""
+    """Group of each node. Nodes send only to nodes of their own group; without groups, to all."""
 
     @classmethod
     def of(cls, start: NDArray[np.int64], end: NDArray[np.int64], group: tuple[int, ...] = ()) -> Layout:
-        """From arrays."""
+        """Make a layout from arrays."""
         return cls(tuple(start.tolist()), tuple(end.tolist()), group)
 
     @property
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First layers, and ends."""
+        """Arrays of first layers and of ends."""
         return np.array(self.start, dtype=np.int64), np.array(self.end, dtype=np.int64)
 
 
 def layout_of(placement: Placement, nodes: int) -> Layout:
-    """The layers of a placement on a cluster of so many nodes; its links are forgotten.
+    """Extract the layout of a placement on a cluster of `nodes` nodes; its links are dropped.
 
     Examples
     --------
@@ -69,7 +104,7 @@ def layout_of(placement: Placement, nodes: int) -> Layout:
 
 
 def placement_of(layout: Layout, cluster: Cluster, model: Model) -> Placement:
-    """The placement of the helix planner, with all links that can be used within each group."""
+    """Make the placement of the helix planner, with all links that can be used within each group."""
     ends = enumerate(zip(layout.start, layout.end, strict=True))
     layers = [NodeLayers(node, start, end) for node, (start, end) in ends if end > start]
     links = usable_links(cluster, layers, model.layers)
@@ -81,16 +116,16 @@ def placement_of(layout: Layout, cluster: Cluster, model: Model) -> Placement:
 
 
 def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.float64]]:
-    """Tokens/s of a node of each machine type, by the layers it holds.
+    """Tabulate the tokens/s of a node of each machine type by the number of layers it holds.
 
-    The estimate of `helixlab.model.machine_throughput`, capped by what the network card moves in the best
-    place there is for the node: the first of a pipeline takes in no activations, the last sends none, and
-    one that holds the whole model does neither.
+    This is the estimate of `helixlab.model.machine_throughput`, capped by the network card in the best
+    position for the node: the first node of a pipeline receives no activations, the last one sends none, and
+    a node that holds the whole model does neither.
 
     Returns
     -------
     dict of str to array
-        ``[machine][k]`` for k = 0 (nothing) to the most layers with which the machine has throughput.
+        ``[machine][k]`` for k = 0 to the largest number of layers with which the machine has throughput.
 
     Examples
     --------
@@ -114,18 +149,30 @@ def planning_throughput(cluster: Cluster, model: Model) -> dict[str, NDArray[np.
     return table
 
 
-def require_room(cluster: Cluster, model: Model, most_layers: Mapping[str, int]) -> None:
-    """Raise unless the nodes together hold every layer at least once, and each what was measured of its type.
+def most_layers_by_machine(table: Mapping[str, NDArray[np.float64]]) -> dict[str, int]:
+    """Return the largest number of layers on a node of each machine type, by `planning_throughput`."""
+    return {machine: len(values) - 1 for machine, values in table.items()}
+
+
+def require_capacity(cluster: Cluster, model: Model, most_layers: Mapping[str, int]) -> None:
+    """Raise unless the nodes together can hold every layer, and each what was measured for its type.
+
+    Parameters
+    ----------
+    cluster, model
+        Cluster to plan for, and model to place on it.
+    most_layers : mapping of str to int
+        Largest number of layers that a node of each machine type can hold.
 
     Raises
     ------
     PlacementError
-        They do not; it says how many layers fit and how many are needed, or what does not fit into the GPU
-        memory of a machine type.
+        The model does not fit. The message says how many layers fit and how many are needed, or what does
+        not fit into the GPU memory of a machine type.
     """
     counts = cluster.machine_counts()
     for machine in cluster.machines:
-        # A planner may give a node any number of layers that was measured.
+        # A planner may place any measured number of layers on a node.
         for layers in range(1, min(most_layers.get(machine.name, 0), model.layers) + 1):
             profile = model.profile(machine.name)
             if layers <= profile.max_layers:
@@ -142,7 +189,14 @@ def require_room(cluster: Cluster, model: Model, most_layers: Mapping[str, int])
 
 
 def even_shares(layers: int, most: Sequence[int]) -> list[int]:
-    """Layers of each node, as equal as what each can hold allows; what does not divide goes to the last.
+    """Divide layers among nodes as equally as the nodes can hold; the last nodes take the remainder.
+
+    Parameters
+    ----------
+    layers : int
+        Number of layers.
+    most : sequence of int
+        Largest number of layers that each node can hold.
 
     Examples
     --------
@@ -150,20 +204,20 @@ def even_shares(layers: int, most: Sequence[int]) -> list[int]:
     ([2, 4, 4], [2, 3, 3])
     """
     counts = [0] * len(most)
-    by_room = sorted(range(len(most)), key=most.__getitem__)
-    for done, place in enumerate(by_room):
+    smallest_first = sorted(range(len(most)), key=most.__getitem__)
+    for done, place in enumerate(smallest_first):
         counts[place] = min(most[place], layers // (len(most) - done))
         layers -= counts[place]
     return counts
 
 
 def time_limit(time_limit_s: float | None) -> float | None:
-    """The seconds that a search may take, checked; None for no limit.
+    """Check the time limit of a search, in seconds; None is no limit.
 
     Raises
     ------
     PlacementError
-        They are no number above 0.
+        The limit is not a number above 0.
     """
     if time_limit_s is None:
         return None
@@ -172,7 +226,7 @@ def time_limit(time_limit_s: float | None) -> float | None:
 
 
 def nodes_by_machine(cluster: Cluster) -> dict[str, list[int]]:
-    """Indices of the nodes of each machine type, types in the order of the cluster."""
+    """List the indices of the nodes of each machine type, types in the order of the cluster."""
     nodes: dict[str, list[int]] = {machine: [] for machine in cluster.machine_counts()}
     for node in cluster.nodes:
         nodes[node.machine].append(node.index)
@@ -187,7 +241,7 @@ def placed(
     links: Iterable[tuple[End, End]],
     kv_capacity_token_layers: Mapping[int, int] | None = None,
 ) -> Placement:
-    """What a planner found, as a placement ``cluster/model/method`` with its nodes in order."""
+    """Make the placement ``cluster/model/method`` from what a planner found, nodes in order."""
     return Placement(
         name=f"{cluster.name}/{model.name}/{method}",
         cluster=cluster.name,
@@ -202,9 +256,10 @@ def placed(
 
 @contextmanager
 def progress_bar(label: str, *, shown: bool | None) -> Iterator[Callable[[float, float, float], None]]:
-    """A line that shows incumbent, bound and gap of a search while it runs.
+    """Show incumbent, bound and gap of a search on one line while it runs.
 
-    Gives the function to call with the seconds so far, the incumbent and the bound, NaN where there is none.
+    The context is the function to call with the seconds so far, the incumbent and the bound, each NaN where
+    there is none.
     """
     with bar(shown, desc=label, bar_format="{desc}: {elapsed}{postfix}", leave=False) as line:
 

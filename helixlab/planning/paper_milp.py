@@ -1,4 +1,4 @@
-"""The placement program of the Helix paper, solved (Mei et al., ASPLOS 2025, section 4)."""
+"""Planner that solves the placement program of the Helix paper (Mei et al., ASPLOS 2025, section 4)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from helixlab.flow import max_flow
 from helixlab.model import Model
 from helixlab.placement import End, NodeLayers, Placement, PlanReport
 from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_swarm
-from helixlab.planning.layout import placed, progress_bar, time_limit
+from helixlab.planning.layout import SearchStatus, placed, progress_bar, time_limit
 from helixlab.planning.paper_program import PaperProgram, keep_fastest_links, solve_problem
 from helixlab.planning.solver import Limits
 
 __all__ = ["plan_paper_milp"]
 
 CHAINS_TRIED: Final = 10_000
-"""After so many, a chain of nodes is taken to be hard to find."""
+"""Number of partial chains after which the search for a chain of nodes gives up."""
 
 
 def plan_paper_milp(
@@ -43,52 +43,55 @@ def plan_paper_milp(
 ) -> Placement:
     """Solve the paper's placement program.
 
-    The search ends when the best placement is proved, or early: at a time, at a throughput, when it makes no
-    headway, or by Ctrl-C. The best placement so far is kept each time.
+    The search ends when the best placement is proved, or earlier: after some time, at a throughput, when it
+    makes no progress, or at Ctrl-C. It always returns the best placement so far.
 
     Parameters
     ----------
     cluster, model
-        What to place on what.
+        Cluster to plan for, and model to place on it.
     rng : numpy.random.Generator or int, default 0
-        Of the heuristic placements and of the solver's seed.
+        Source or seed of the heuristic placements and of the solver's seed.
     time_limit_s : float, optional
-        Seconds for the solver.
+        Seconds after which the solver stops.
     partial_inference : bool
-        Whether a request may enter a node behind its first layer.
+        True if a request may enter a node at a layer after its first one.
     keep_links_per_node : int, optional
-        Leave out all links but the fastest, see `keep_fastest_links`; the paper's study keeps 12.
+        Number of fastest links to keep for each node, see `keep_fastest_links`; the paper's study keeps 12.
+        By default all links are kept.
     start : Placement, "heuristics" or None
-        What to begin with: a placement, the best of those by `plan_petals`, `plan_swarm`, `plan_homogeneous`
-        and of a chain of linked nodes, or nothing.
+        Placement to start from; or the best of those by `plan_petals`, `plan_swarm`, `plan_homogeneous` and
+        of a chain of linked nodes; or none.
     relative_gap : float
-        End when the bound is within this part of the best placement.
+        Relative gap between the bound and the best placement at which the search ends.
     target_tokens_per_s : float, optional
-        End at the first placement that serves so much.
+        Flow at which the search ends: at the first placement that serves at least this much.
     stall_s : float, optional
-        End when no better placement was found for so many seconds.
+        Seconds without a better placement after which the search ends.
     threads : int
-        Most threads to use.
+        Largest number of threads.
     progress : bool, optional
         Show incumbent, bound and gap; by default in notebooks and on terminals.
 
     Returns
     -------
     Placement
-        With those links of the (pruned) cluster that can be used. Its report holds how the search ended, the
-        program's objective, its bound, which covers what was asked for (these links, partial inference or
-        not), and the trace of both. Where links bind, its `max_flow` may be a little less than the objective:
-        the program sends activations from node to node, the flow graph the token as well.
+        Placement with all usable links of the (pruned) cluster. Its report states why the search ended, the
+        objective of the program, the bound, and the trace of both. The bound holds for the program that was
+        solved: for these links, with or without partial inference. Where links bind, the `max_flow` of the
+        placement may be slightly below the objective: the program sends activations from node to node, and
+        the flow graph sends the token as well.
 
     Raises
     ------
     PlacementError
-        The model does not fit, the start cannot be expressed in the program, or nothing was found in time.
+        The model does not fit, the program cannot express the start, or nothing was found in time.
 
     Notes
     -----
-    Mei et al., ASPLOS 2025, section 4; pruning, heuristic starts and early stop are its means against long
-    searches. With HiGHS this is a program to study more than one to plan with: `PaperProgram` says why.
+    Mei et al., ASPLOS 2025, section 4. Pruning, heuristic starts and stopping early are the paper's remedies
+    for long searches. With HiGHS, the program is more suited for study than for planning; `PaperProgram` says
+    why.
 
     Examples
     --------
@@ -126,7 +129,7 @@ def plan_paper_milp(
     if found.objective is None or found.objective <= program.noise_tokens_per_s:
         mend = (
             "there is none that serves anything: add links, or keep more of them"
-            if found.status == "optimal"
+            if found.status == SearchStatus.OPTIMAL
             else "give it more time, or a placement of another planner to start from"
         )
         raise PlacementError(
@@ -136,13 +139,12 @@ def plan_paper_milp(
     layers = program.found()
     placement = placed(cluster, model, "paper-milp", layers, program.links_between(layers))
     wall_s = time.perf_counter() - began
-    return replace(
-        placement, report=PlanReport(found.status, found.objective, found.bound, wall_s, found.trace)
-    )
+    report = PlanReport(found.status.value, found.objective, found.bound, wall_s, found.trace)
+    return replace(placement, report=report)
 
 
 def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placement | None:
-    """The heuristic placement that serves most over the links of the program, if any."""
+    """Return the heuristic placement with the greatest flow over the links of the program, if any."""
     cluster, model = program.cluster, program.model
     tried = [_chain(program)]
     for planner in (plan_petals, plan_swarm, plan_homogeneous):
@@ -151,7 +153,7 @@ def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placemen
     best, most = None, 0.0
     for layers in tried:
         placement = placed(cluster, model, "heuristic", layers, program.links_between(layers))
-        with suppress(PlacementError):  # there is no path, which is common where links were pruned
+        with suppress(PlacementError):  # no path, which is common where links were pruned
             flow = max_flow(cluster, model, placement).value_tokens_per_s
             if flow > most:
                 best, most = placement, flow
@@ -159,12 +161,12 @@ def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placemen
 
 
 def _chain(program: PaperProgram) -> tuple[NodeLayers, ...]:
-    """Nodes linked one after another, each with all layers it can hold; nothing if none are found soon."""
+    """Find a chain of linked nodes, each with all layers it can hold; empty if the search gives up."""
     onward: dict[End, set[int]] = {SOURCE: set()} | {node: set() for node in program.nodes}
     for link in program.links:
         if isinstance(link.receiver, int):
             onward[link.sender].add(link.receiver)
-    lasts = {link.sender for link in program.links if link.receiver == SINK}
+    exits = {link.sender for link in program.links if link.receiver == SINK}
     model_layers = program.model.layers
     chains: list[tuple[NodeLayers, ...]] = [()]
     for _ in range(CHAINS_TRIED):
@@ -174,9 +176,9 @@ def _chain(program: PaperProgram) -> tuple[NodeLayers, ...]:
         last, reached = (chain[-1].node, chain[-1].end_layer) if chain else (SOURCE, 0)
         if reached < model_layers:
             fresh = onward[last] - {held.node for held in chain}
-            # In this order the node that holds most is the next to be tried.
+            # In this order, the node that can hold most layers is tried next.
             for most, node in sorted((program.most_layers[node], node) for node in fresh):
                 chains.append((*chain, NodeLayers(node, reached, min(reached + most, model_layers))))
-        elif last in lasts:
+        elif last in exits:
             return chain
     return ()

@@ -1,4 +1,4 @@
-"""The placement program of the Helix paper, stated in CVXPY (Mei et al., ASPLOS 2025, section 4)."""
+"""Placement program of the Helix paper, stated in CVXPY (Mei et al., ASPLOS 2025, section 4)."""
 
 from __future__ import annotations
 
@@ -21,29 +21,34 @@ from helixlab.errors import PlacementError, SolverError
 from helixlab.model import Model
 from helixlab.placement import NodeLayers, Placement, usable_links
 from helixlab.placement.placement import End
-from helixlab.planning.layout import planning_throughput, require_room
+from helixlab.planning.layout import (
+    SearchStatus,
+    most_layers_by_machine,
+    planning_throughput,
+    require_capacity,
+)
 from helixlab.planning.solver import NO_LIMITS, Limits, Program, Solution, solve
 
 __all__ = ["PaperProgram", "keep_fastest_links", "problem_size", "solve_problem"]
 
 
 def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
-    """The cluster with the links that one of their ends counts among its fastest.
+    """Prune a cluster to the links that are among the fastest of one of their ends.
 
-    Every node ranks its links with other nodes by bandwidth, those in and those out apart, and so does the
-    coordinator.
+    Every node ranks its links with other nodes by bandwidth, inbound and outbound links separately. So does
+    the coordinator.
 
     Parameters
     ----------
     cluster : Cluster
-        What to prune.
+        Cluster to prune.
     count : int
-        How many links each of them keeps in either direction; the paper's study keeps 12.
+        Number of links that each end keeps in either direction; the paper's study keeps 12.
 
     Returns
     -------
     Cluster
-        Of the same name, its links in their order.
+        Cluster of the same name, with the remaining links in their order.
 
     Raises
     ------
@@ -52,10 +57,10 @@ def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
 
     Notes
     -----
-    Mei et al., ASPLOS 2025, section 4. Of links with equal bandwidth (in ``hetero42`` all are) the
-    coordinator keeps those of the nodes with the greatest indices, and a node those whose ends, the smaller
-    index first, are greatest *as text*. By this rule the programs have the published sizes, and the
-    placements that were published with pruning all their links.
+    Mei et al., ASPLOS 2025, section 4. Among links with equal bandwidth (all links in ``hetero42``), the
+    coordinator keeps those of the nodes with the greatest indices, and a node keeps those whose ends, the
+    smaller index first, are greatest *as text*. With this rule, the programs have the published sizes, and
+    the placements that were published with pruning keep all their links.
 
     Examples
     --------
@@ -68,7 +73,7 @@ def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
     count = as_whole(count, "keep_links_per_node", least=1, mend=mend, error=PlacementError)
     ranked: dict[Hashable, list[Link]] = defaultdict(list)
     for link in sorted(cluster.links, key=_speed, reverse=True):
-        # A node does not count its links with the coordinator.
+        # A node does not rank its links with the coordinator.
         if link.receiver != SINK:
             ranked["from", link.sender].append(link)
         if link.sender != SOURCE:
@@ -78,9 +83,9 @@ def keep_fastest_links(cluster: Cluster, count: int) -> Cluster:
 
 
 def _speed(link: Link) -> tuple[float, tuple[str, ...]]:
-    """Bandwidth first; ties as the published study breaks them."""
+    """Return the key by which links are ranked: bandwidth, with ties broken as in the published study."""
     ends = [end for end in (link.sender, link.receiver) if isinstance(end, int)]
-    # Numbers of one width sort as text like numbers do.
+    # Numbers padded to one width sort as text in the order of numbers.
     names = [f"{ends[0]:09}"] if len(ends) == 1 else [str(end) for end in sorted(ends)]
     return link.bandwidth_bytes_per_s, tuple(names)
 
@@ -92,29 +97,29 @@ def solve_problem(
     limits: Limits = NO_LIMITS,
     on_progress: Callable[[float, float, float], None] | None = None,
 ) -> Solution:
-    """Solve a linear problem of CVXPY, and give its variables the values that were found.
+    """Solve a linear problem of CVXPY, and set its variables to the best solution.
 
-    `problem.solve` neither starts from a solution nor keeps one when it is stopped, hence this way round it.
-    Dual values are not returned.
+    `problem.solve` neither starts from a solution nor keeps one when it is stopped; this function does both.
+    It returns no dual values.
 
     Parameters
     ----------
     problem : cvxpy.Problem
-        Its variables get the values of the solution, None if there is none.
+        Problem to solve. Its variables are set to the solution, or to None if there is none.
     start : mapping of cvxpy.Variable to array, optional
-        A solution to begin with, see `solve`; a variable may be missing or hold NaN.
+        Solution to start from, see `solve`. Variables may be missing or contain NaN.
     limits, on_progress
         As for `solve`.
 
     Returns
     -------
     Solution
-        In the problem's own sense; its `values` are the columns of the compiled program.
+        Solution in the sense of the problem; its `values` are the columns of the compiled program.
 
     Raises
     ------
     SolverError
-        As for `solve`; or the start names a variable that is not in the problem, or in another shape.
+        As for `solve`; or the start has a variable that is not in the problem, or values of another shape.
 
     Examples
     --------
@@ -135,7 +140,7 @@ def solve_problem(
         return found
     counts = ("ipm", "crossover", "pdlp", "qp", "simplex")
     raw = {
-        "model_status": "kOptimal" if found.status == "optimal" else "kTimeLimit",
+        "model_status": "kOptimal" if found.status == SearchStatus.OPTIMAL else "kTimeLimit",
         "run_time": found.wall_s,
         "info": SimpleNamespace(
             objective_function_value=found.objective, **{f"{name}_iteration_count": 0 for name in counts}
@@ -145,13 +150,13 @@ def solve_problem(
         ),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it "may be inaccurate": the status says it better
+        warnings.simplefilter("ignore")  # "Solution may be inaccurate": the status is more precise
         problem.unpack_results(raw, chain, inverse)
     return found
 
 
 def _compiled(problem: cp.Problem, data: Mapping[str, Any], offset: float) -> Program:
-    """The program that CVXPY made of a problem, which it always minimises, in the problem's own sense."""
+    """Convert the data that CVXPY compiled, always a minimisation, into a program in the problem's sense."""
     columns = len(data["c"])
     boolean, whole = np.zeros(columns, dtype=bool), np.zeros(columns, dtype=bool)
     boolean[data["bool_vars_idx"]] = whole[data["int_vars_idx"]] = True
@@ -179,6 +184,7 @@ def _compiled(problem: cp.Problem, data: Mapping[str, Any], offset: float) -> Pr
 def _start_columns(
     program: Program, compiled: Any, start: Mapping[cp.Variable, ArrayLike]
 ) -> NDArray[np.float64]:
+    """Arrange a start by variables as columns of the program; NaN where no value is given."""
     columns = np.full(len(program.costs), math.nan)
     for variable, values in start.items():
         given = np.asarray(values, dtype=float)
@@ -193,36 +199,37 @@ def _start_columns(
 
 
 TOLERANCE: Final = 1e-6
-"""By how much solvers let whole numbers be missed."""
+"""Tolerance of solvers for whole numbers."""
 
 
 class PaperProgram:
-    """The program: every node gets a run of layers, every link a flow, and the flow is maximised.
+    """Mixed-integer program that assigns a run of layers to every node and maximises the flow.
 
-    With L layers in the model, every node has its first layer ``first``, a whole number, and ``holds``, for
-    every k a binary that is 1 where the node holds k layers. The layer behind its last one, ``end``, is the
-    expression first + sum over k of k * holds. Every link has its ``flow`` and a binary ``usable``; with
-    partial inference a link between nodes has two more. The constraints are methods, one for each group.
+    Every node has a whole number ``first``, its first layer, and for every k a binary ``holds``, which is 1
+    where the node holds k layers. The layer after its last one, ``end``, is the expression first + sum over k
+    of k * holds. Every link has a ``flow`` and a binary ``usable``; with partial inference, a link between
+    nodes has two more binaries. The constraints are methods, one for each group.
 
     Parameters
     ----------
     cluster : Cluster
-        Its links are those of the program. Nodes of a machine that serves nothing are left out.
+        Cluster whose links are those of the program. Nodes of a machine type that serves nothing are left
+        out.
     model : Model
-        What is to be served.
+        Model to serve.
     partial_inference : bool
-        Whether a request may enter a node behind its first layer.
+        True if a request may enter a node at a layer after its first one.
 
     Attributes
     ----------
     problem : cvxpy.Problem
-        The flow out of the source, to be maximised, and all constraints.
+        Problem of maximising the flow out of the source, with all constraints.
     nodes, links : list of int, list of Link
-        Those of the program, in their order.
+        Nodes and links of the program, in their order.
     most_layers : dict of int to int
-        How many layers each node can hold.
+        Largest number of layers of each node.
     noise_tokens_per_s : float
-        A flow up to this may come of rounding, and is none.
+        Flow that may result from rounding; a flow up to this counts as zero.
 
     Raises
     ------
@@ -231,15 +238,15 @@ class PaperProgram:
 
     Notes
     -----
-    Mei et al., ASPLOS 2025, section 4; the paper's table of sizes is `problem_size`.
+    Mei et al., ASPLOS 2025, section 4; `problem_size` reproduces the paper's table of sizes.
 
-    The relaxation says next to nothing: a link that is half usable carries half its capacity, and asks of the
-    nodes at its ends only that their layers follow within half the model. So every node holds a single layer,
-    with which it serves most, and a request passes two or three nodes.
+    The relaxation is very weak: a link that is half usable carries half its capacity, and requires only that
+    the layers of its two ends follow each other within half the model. So in the relaxation every node holds
+    a single layer, with which it serves most, and a request passes two or three nodes.
 
-    The capacity of a link is its bandwidth or, where that is less, what its two ends serve at most. This
-    excludes no placement. Without it, the 1e-6 by which a solver lets whole numbers be missed would be worth
-    hundreds of tokens/s on a fast link. What it is worth with it is `noise_tokens_per_s`.
+    The capacity of a link is the lesser of its bandwidth and the largest throughput of its two ends. This
+    excludes no placement. With the bandwidth alone, the solver's tolerance of 1e-6 for whole numbers would
+    amount to hundreds of tokens/s on a fast link. The amount that remains is `noise_tokens_per_s`.
 
     Examples
     --------
@@ -252,7 +259,7 @@ class PaperProgram:
 
     def __init__(self, cluster: Cluster, model: Model, *, partial_inference: bool = False) -> None:
         throughput = planning_throughput(cluster, model)
-        require_room(cluster, model, {machine: len(values) - 1 for machine, values in throughput.items()})
+        require_capacity(cluster, model, most_layers_by_machine(throughput))
         self.cluster, self.model = cluster, model
         self.nodes = [node.index for node in cluster.nodes if len(throughput[node.machine]) > 1]
         self.links = [
@@ -266,7 +273,7 @@ class PaperProgram:
         self.count = np.concatenate([np.arange(1, len(values)) for values in own])
         self.served = np.concatenate([values[1:] for values in own])
 
-        # A row for every link: places of its ends in `nodes`, -1 for the coordinator.
+        # A row for every link: positions of its ends in `nodes`, -1 for the coordinator.
         place = {node: place for place, node in enumerate(self.nodes)} | {SOURCE: -1, SINK: -1}
         self.sender = np.array([place[link.sender] for link in self.links])
         self.receiver = np.array([place[link.receiver] for link in self.links])
@@ -275,7 +282,7 @@ class PaperProgram:
         self.partial_inference = partial_inference and bool(self.between.any())  # CVXPY fails on no variables
         bytes_per_token = np.where(self.between, model.activation_bytes, model.token_bytes)
         bandwidth = np.array([link.bandwidth_bytes_per_s for link in self.links]) / bytes_per_token
-        fastest = np.array([*(values.max() for values in own), np.inf])  # the coordinator comes last, as -1
+        fastest = np.array([*(values.max() for values in own), np.inf])  # the coordinator is last, at -1
         self.capacity = np.minimum(bandwidth, np.minimum(fastest[self.sender], fastest[self.receiver]))
         self.noise_tokens_per_s = TOLERANCE * float(self.capacity[self.from_source].sum())
 
@@ -284,26 +291,24 @@ class PaperProgram:
         self.flow = cp.Variable(len(self.links), nonneg=True)
         self.usable = cp.Variable(len(self.links), boolean=True)
         self.starts_before = cp.Variable(self.between.sum(), boolean=True)
-        self.ends_behind = cp.Variable(self.between.sum(), boolean=True)
+        self.ends_after = cp.Variable(self.between.sum(), boolean=True)
         self.end = self.first + self._by_node(self.holder, self.count) @ self.holds
-        links_reach = (
-            self.links_reach_into_a_run if self.partial_inference else self.links_reach_the_start_of_a_run
-        )
+        links_reach = self.link_into_runs if self.partial_inference else self.link_to_starts
         self.problem = cp.Problem(
             cp.Maximize(cp.sum(self.flow[self.from_source])),
             [
-                *self.every_node_holds_a_run(),
-                *self.flow_is_conserved(),
-                *self.nodes_serve_what_they_can(),
-                *self.links_carry_what_they_can(),
-                *self.the_source_sends_to_the_first_layer(),
-                *self.the_last_layer_sends_to_the_sink(),
+                *self.require_runs_of_layers(),
+                *self.conserve_flow(),
+                *self.limit_nodes(),
+                *self.limit_links(),
+                *self.begin_at_first_layer(),
+                *self.end_at_last_layer(),
                 *links_reach(),
             ],
         )
 
     def _by_node(self, places: NDArray[np.int64], values: NDArray) -> sp.csr_array:
-        """Matrix that adds values, one a column, to the nodes at these places."""
+        """Build the matrix that adds values, one a column, to the nodes at these positions."""
         columns = np.flatnonzero(places >= 0)
         return sp.csr_array(
             (values[columns], (places[columns], columns)), shape=(len(self.nodes), len(places))
@@ -311,36 +316,36 @@ class PaperProgram:
 
     # The constraints
 
-    def every_node_holds_a_run(self) -> list[cp.Constraint]:
-        """Node i holds one number of layers, and none behind the model's last."""
+    def require_runs_of_layers(self) -> list[cp.Constraint]:
+        """Require one number of layers on every node, and no layers beyond the model's last one."""
         ones = np.ones(len(self.count))
         return [self._by_node(self.holder, ones) @ self.holds == 1, self.end <= self.model.layers]
 
-    def flow_is_conserved(self) -> list[cp.Constraint]:
-        """What flows into a node flows out of it."""
+    def conserve_flow(self) -> list[cp.Constraint]:
+        """Require the flow into a node to equal the flow out of it."""
         ones = np.ones(len(self.links))
         return [(self._by_node(self.receiver, ones) - self._by_node(self.sender, ones)) @ self.flow == 0]
 
-    def nodes_serve_what_they_can(self) -> list[cp.Constraint]:
-        """What flows into a node that holds k layers is at most its throughput with k."""
+    def limit_nodes(self) -> list[cp.Constraint]:
+        """Limit the flow into a node that holds k layers to its throughput with k layers."""
         received = self._by_node(self.receiver, np.ones(len(self.links))) @ self.flow
         return [received <= self._by_node(self.holder, self.served) @ self.holds]
 
-    def links_carry_what_they_can(self) -> list[cp.Constraint]:
-        """A link carries nothing if it is not usable, else at most its capacity."""
+    def limit_links(self) -> list[cp.Constraint]:
+        """Limit the flow on a usable link to its capacity, and on any other link to zero."""
         return [self.flow <= cp.multiply(self.capacity, self.usable)]
 
-    def the_source_sends_to_the_first_layer(self) -> list[cp.Constraint]:
-        """A link source -> j is usable only if j starts with layer 0."""
+    def begin_at_first_layer(self) -> list[cp.Constraint]:
+        """Make a link source -> j usable only if j starts with layer 0."""
         usable = self.usable[self.from_source]
         return [self.first[self.receiver[self.from_source]] <= self.model.layers * (1 - usable)]
 
-    def the_last_layer_sends_to_the_sink(self) -> list[cp.Constraint]:
-        """A link i -> sink is usable only if i ends with the last layer."""
+    def end_at_last_layer(self) -> list[cp.Constraint]:
+        """Make a link i -> sink usable only if i ends with the last layer."""
         return [self.model.layers * self.usable[self.to_sink] <= self.end[self.sender[self.to_sink]]]
 
-    def links_reach_the_start_of_a_run(self) -> list[cp.Constraint]:
-        """A link i -> j is usable only if j starts where i ends."""
+    def link_to_starts(self) -> list[cp.Constraint]:
+        """Make a link i -> j usable only if j starts where i ends."""
         usable = self.usable[self.between]
         skipped = self._skipped()
         return [
@@ -348,26 +353,26 @@ class PaperProgram:
             self.model.layers * usable <= self.model.layers - skipped,
         ]
 
-    def links_reach_into_a_run(self) -> list[cp.Constraint]:
-        """A link i -> j is usable only if j starts where i ends or before, and ends behind that."""
+    def link_into_runs(self) -> list[cp.Constraint]:
+        """Make a link i -> j usable only if j starts at or before the end of i, and ends after it."""
         usable, more = self.usable[self.between], self.model.layers + 1
         beyond = self.end[self.receiver[self.between]] - self.end[self.sender[self.between]]
         return [
             more * (1 - self.starts_before) >= self._skipped(),
-            beyond >= 1 - more * (1 - self.ends_behind),
-            2 * usable <= self.starts_before + self.ends_behind,
+            beyond >= 1 - more * (1 - self.ends_after),
+            2 * usable <= self.starts_before + self.ends_after,
         ]
 
     def _skipped(self) -> cp.Expression:
-        """Layers from the end of i to the start of j, for every link between nodes."""
+        """Return the number of layers from the end of i to the start of j, for every link between nodes."""
         return self.first[self.receiver[self.between]] - self.end[self.sender[self.between]]
 
-    # From placements and to them
+    # Conversion from and to placements
 
     def start_from(self, placement: Placement) -> dict[cp.Variable, NDArray[np.float64]]:
-        """The whole variables for a placement; the best flows follow from them.
+        """Return the integer variables of a placement, from which the best flows follow.
 
-        A node that is idle, which the program has no word for, gets one layer that no link leads to.
+        The program cannot express an idle node. It gets one layer, and no link leads to it.
 
         Raises
         ------
@@ -381,7 +386,7 @@ class PaperProgram:
                 raise PlacementError(
                     f"the program cannot start from placement {placement.name!r}: its node {held.node} holds"
                     f" layers [{held.first_layer}, {held.end_layer}), {most} layers of"
-                    f" {self.model.layers} are allowed; start from another one, or from None"
+                    f" {self.model.layers} are allowed; start from another placement, or from None"
                 )
             own[held.node] = held
         reached = set(self.links_between(placement.layers))
@@ -393,17 +398,17 @@ class PaperProgram:
             self.usable: usable,
         }
         if self.partial_inference:
-            values[self.starts_before] = values[self.ends_behind] = usable[self.between]
+            values[self.starts_before] = values[self.ends_after] = usable[self.between]
         return values
 
     def found(self) -> tuple[NodeLayers, ...]:
-        """What each node holds by the values that the variables have been given."""
+        """Read the layers of each node from the values of the variables."""
         first = np.rint(self.first.value).astype(int).tolist()
         end = np.rint(self.end.value).astype(int).tolist()
         return tuple(map(NodeLayers, self.nodes, first, end))
 
     def links_between(self, layers: Sequence[NodeLayers]) -> tuple[tuple[End, End], ...]:
-        """Links of the program that may be used where nodes hold these layers."""
+        """List the links of the program that can be used if nodes hold these layers."""
         return usable_links(self.cluster, layers, self.model.layers, partial_inference=self.partial_inference)
 
 
@@ -414,9 +419,9 @@ def problem_size(
     partial_inference: bool = False,
     keep_links_per_node: int | None = None,
 ) -> dict[str, int]:
-    """Rows, columns and nonzeros of the paper's program as it is handed to the solver.
+    """Count the rows, columns and nonzeros of the paper's program as it is passed to the solver.
 
-    Bounds of single variables are not rows.
+    Bounds of single variables do not count as rows.
 
     Parameters
     ----------
@@ -426,7 +431,7 @@ def problem_size(
     Returns
     -------
     dict of str to int
-        ``"rows"``, ``"columns"`` and ``"nonzeros"``.
+        Numbers of ``"rows"``, ``"columns"`` and ``"nonzeros"``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Planning by the name of a method."""
+"""Entry point of planning: `plan` calls a planner by the name of its method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helixlab.errors import PlacementError, UnknownNameError, memory_for
 from helixlab.model import Model
 from helixlab.placement.placement import Placement, PlanReport, check_placement
 from helixlab.planning.baselines import plan_homogeneous, plan_petals, plan_separate, plan_swarm
-from helixlab.planning.layout import time_limit
+from helixlab.planning.layout import SearchStatus, time_limit
 
 __all__ = ["METHODS", "plan"]
 
@@ -30,11 +30,10 @@ METHODS: Final[dict[str, Callable[..., Placement] | str]] = {
     "separate": plan_separate,
     "swarm": plan_swarm,
 }
-"""Planners by name: functions of cluster and model, of `rng` and `time_limit_s`, and of their own options.
+"""Planners by method name: functions of cluster, model, `rng`, `time_limit_s`, and options of their own.
 
-One that needs a solver or the compiler stands here by its name in `helixlab.planning`, which loads it when
-it is asked for.
-A planner that proves something or takes its time fills in the placement's `PlanReport` itself.
+A planner that needs a solver or the compiler is given by its name in `helixlab.planning`, which loads it on
+first use. A planner that searches or proves a bound sets the placement's `PlanReport` itself.
 """
 
 
@@ -53,28 +52,28 @@ def plan(
     Parameters
     ----------
     cluster, model
-        What to place on what.
+        Cluster to plan for, and model to place on it.
     method : str, default "helix"
-        One of `METHODS`.
+        Name of the method, one of `METHODS`.
     rng : numpy.random.Generator or int, default 0
-        Source or seed of the random draws, for the methods that draw.
+        Source or seed of the random draws, for methods that draw.
     time_limit_s : float, optional
-        For the methods that search: how long. The others are done at once.
+        Seconds after which a search ends, for methods that search. The others take no time.
     progress : bool, optional
-        For the methods that search: show what they have found so far; by default in notebooks and on
-        terminals, if it takes more than a second.
+        Show the state of a search, for methods that search; by default in notebooks and on terminals, if the
+        search takes more than a second.
     **options
-        Of the method; its planner describes them: `plan_petals`, `plan_separate`, `plan_paper_milp` ...
+        Options of the method, described by its planner: `plan_petals`, `plan_separate`, `plan_paper_milp` ...
 
     Returns
     -------
     Placement
-        Checked, and with a report.
+        Valid placement with a report.
 
     Raises
     ------
     UnknownNameError
-        No such method.
+        There is no such method.
     PlacementError
         The method cannot place the model on the cluster, or an argument makes no sense.
     OutOfMemoryError
@@ -83,7 +82,7 @@ def plan(
     Warns
     -----
     UserWarning
-        Ctrl-C ended the search: the placement is the best so far, and its name ends with "(interrupted)".
+        Ctrl-C ended the search. The placement is the best so far, and its name ends with "(interrupted)".
 
     Examples
     --------
@@ -110,17 +109,18 @@ def plan(
     ):
         placement = planner(cluster, model, rng=generator, time_limit_s=limit_s, **options)
     if placement.report is None:
-        report = PlanReport(status="heuristic", wall_s=time.perf_counter() - started)
+        report = PlanReport(SearchStatus.HEURISTIC.value, wall_s=time.perf_counter() - started)
         placement = replace(placement, report=report)
     check_placement(placement, cluster, model)
-    if placement.report is not None and placement.report.status == "interrupted":
-        # So that whatever is made of it says so.
+    if placement.report is not None and placement.report.status == SearchStatus.INTERRUPTED:
+        # Results and plots show the name.
         placement = replace(placement, name=f"{placement.name} (interrupted)")
         warnings.warn("interrupted; the placement is the best that was found so far", stacklevel=2)
     return placement
 
 
 def _check_options(method: str, planner: Callable[..., Placement], options: dict[str, Any]) -> None:
+    """Raise if a planner does not have one of the options."""
     parameters = signature(planner).parameters.values()
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return

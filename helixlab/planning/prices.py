@@ -1,14 +1,14 @@
-"""Prices of layers: they prove bounds and steer the search for placements.
+"""Prices of layers, which prove bounds on the flow and guide the search for placements.
 
-Where links do not bind, a placement serves F tokens/s when in every layer the nodes that hold it add up to
-F. Give every block (a machine that holds k layers) a price per layer such that blocks that add up to F
-always cost 1 or more. All nodes together then pay for at most ``sum over nodes of max over k of k * price``
-layers; where that is less than the model has, no placement serves F. Such prices are the dual values of
-covers (blocks that share a layer), and the best of them are found by a linear program with as many rows
-as there are covers, of which few are ever needed.
+Where links do not bind, a placement serves F tokens/s if, for every layer, the throughputs of the nodes that
+hold it add up to F or more. Give every block (a node that holds k layers) a price per layer such that blocks
+whose throughputs add up to F always cost 1 or more together. Then all nodes together pay for at most
+``sum over nodes of max over k of k * price`` layers. Where the model has more layers, no placement serves F.
+Such prices are dual values of covers (blocks that share a layer). A linear program with one row for each
+cover finds the best prices, and needs only few of the covers.
 
-With prices in proportion to throughput this is `helixlab.flow.upper_bound`; the best ones also know that
-blocks do not come in every size, which is why they prove more.
+Prices in proportion to throughput give `helixlab.flow.upper_bound`. The best prices prove more, because they
+take into account that blocks do not come in every size.
 """
 
 from __future__ import annotations
@@ -29,60 +29,36 @@ from helixlab.planning.solver import Program, solve
 __all__ = ["Prices", "cheapest_covers", "coverage_bound", "layer_prices"]
 
 
-@compiled(types.void(types.float64[::1], types.int64[::1], types.float64[::1], types.int64[::1]))
-def cheapest_covers(price: Any, weight: Any, cost: Any, choice: Any) -> None:
-    """Fill in, for every amount up to the last, what the cheapest blocks that reach it cost, and one of them.
-
-    Parameters
-    ----------
-    price : array of float, one for each block
-        What one costs; each may be taken many times.
-    weight : array of int
-        What one adds to the amount, 1 or more.
-    cost : array of float, one for each amount from 0
-        Filled in: least sum of prices of blocks that weigh the amount or more.
-    choice : array of int
-        Filled in: a block of such a choice, -1 for the amount 0.
-    """
-    cost[0], choice[0] = 0.0, -1
-    for amount in range(1, len(cost)):
-        best, block = np.inf, -1
-        for i in range(len(price)):
-            reached = cost[max(amount - weight[i], 0)] + price[i]
-            if reached < best:
-                best, block = reached, i
-        cost[amount], choice[amount] = best, block
-
-
 GRID: Final = 80_000
-"""Throughputs are rounded up to this part of the flow where covers are looked for: on the safe side."""
+"""Resolution of covers: throughputs are rounded up, the safe direction, to this fraction of the flow."""
 TOLERANCE: Final = 1e-7
-"""A cover that costs so much less than 1 is not worth another round."""
+"""Amount by which a cover must cost less than 1 to cause another round."""
 ROUNDS: Final = 1000
+"""Largest number of rounds that add covers."""
 PRECISION: Final = 1e-5
 """Relative precision of the bound."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prices:
-    """Blocks that are worth having at a flow, and what a layer of each is worth.
+    """Blocks that are useful at a flow, and their prices per layer.
 
     Parameters
     ----------
     flow_tokens_per_s : float
-        The flow that every layer must have.
+        Flow that every layer must reach.
     kind : array of int, one for each block
-        Which kind of node holds it.
+        Kind of node that holds the block.
     layers : array of int
-        Layers of the block.
+        Number of layers of the block.
     speed : array of float
-        Tokens/s that the block adds to its layers, the flow at most.
+        Tokens/s that the block adds to its layers, at most the flow.
     price : array of float
-        What the block pays for each of its layers. Blocks with the flow together pay 1 or more.
+        Price that the block pays for each of its layers. Blocks that reach the flow together pay 1 or more.
     worth : array of float, one for each kind
-        The most that a node of the kind pays for, over all its blocks.
+        Largest number of layers that a node of the kind pays for, over all its blocks.
     most_layers : float
-        Layers that all nodes together can serve with the flow, at most.
+        Bound on the number of layers that all nodes together can serve with the flow.
     """
 
     flow_tokens_per_s: float
@@ -94,7 +70,7 @@ class Prices:
     most_layers: float
 
     def for_kinds(self, like: Sequence[int]) -> Prices:
-        """The same prices for kinds that differ in something else: ``like[kind]`` is the kind it equals."""
+        """Apply the prices to finer kinds: ``like[kind]`` is the kind here that `kind` is part of."""
         blocks = [
             (kind, block) for kind, same in enumerate(like) for block in np.flatnonzero(self.kind == same)
         ]
@@ -112,18 +88,18 @@ class Prices:
 def layer_prices(
     speeds: Sequence[NDArray[np.float64]], counts: Sequence[int], flow: float, *, every: bool = False
 ) -> Prices:
-    """The prices that prove most for nodes that are to serve a flow.
+    """Find the prices that prove most for nodes that should serve a flow.
 
     Parameters
     ----------
     speeds : sequence of arrays
-        For each kind of node, tokens/s by the layers it holds, ``[kind][k]``.
+        Tokens/s of each kind of node by the number of layers it holds, ``[kind][k]``.
     counts : sequence of int
-        Nodes of each kind.
+        Number of nodes of each kind.
     flow : float
-        Tokens/s that every layer must have.
+        Tokens/s that every layer must reach.
     every : bool
-        Also price blocks that could as well be longer, which matters only where links bind.
+        Also price blocks that could be longer without being slower, which matters only where links bind.
 
     Returns
     -------
@@ -131,8 +107,8 @@ def layer_prices(
 
     Examples
     --------
-    Two nodes, of which each serves one layer with 10 tokens/s or two with 4. With a flow of 8 only the
-    first way is of use, and they serve two layers; a flow of 4 leaves room for four:
+    Each of two nodes serves one layer with 10 tokens/s, or two layers with 4. A flow of 8 allows only one
+    layer on each node, two in total; a flow of 4 allows four:
 
     >>> import numpy as np
     >>> node = np.array([0.0, 10.0, 4.0])
@@ -148,26 +124,94 @@ def layer_prices(
         price = _best_prices(kind, layers, counts, covers)
         cheapest_covers(price, weight, cost, choice)
         before = len(covers)
-        # The cheapest cover with each block in it, not only the cheapest of all: fewer rounds.
+        # Adding the cheapest cover with each block, not only the cheapest of all, takes fewer rounds.
         for block in range(len(price)):
             left = max(GRID - int(weight[block]), 0)
             if price[block] + cost[left] < 1 - TOLERANCE:
                 covers.add(_cover(block, left, choice, weight))
         if len(covers) == before:
             break
-    # A little more, so that nothing rests on how exactly the solver works.
+    # Slightly higher prices, so that the bound does not depend on the accuracy of the solver.
     price = (price + TOLERANCE / GRID) / max(cost[GRID], 1e-9)
     worth = np.array([(layers * price)[kind == k].max(initial=0.0) for k in range(len(speeds))])
     return Prices(flow, kind, layers, speed, price, worth, float(worth @ np.asarray(counts)))
 
 
+def coverage_bound(
+    speeds: Sequence[NDArray[np.float64]],
+    counts: Sequence[int],
+    model_layers: int,
+    most: float,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> float:
+    """Bound the tokens/s of all placements by the best prices.
+
+    Parameters
+    ----------
+    speeds, counts
+        As for `layer_prices`.
+    model_layers : int
+        Number of layers of the model.
+    most : float
+        Bound that is known already, for instance `helixlab.flow.upper_bound`.
+    stopped : callable
+        Function called every now and then that returns whether to settle for the bound so far.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> node = np.array([0.0, 10.0, 4.0])
+    >>> round(coverage_bound([node], [3], 4, most=20.0), 2)  # by amounts alone it would be 6
+    4.0
+    """
+    possible, bound = 0.0, most
+    while bound - possible > PRECISION * bound and not stopped():
+        middle = (possible + bound) / 2
+        if layer_prices(speeds, counts, middle).most_layers < model_layers * (1 - TOLERANCE):
+            bound = middle
+        else:
+            possible = middle
+    return bound
+
+
+@compiled(types.void(types.float64[::1], types.int64[::1], types.float64[::1], types.int64[::1]))
+def cheapest_covers(price: Any, weight: Any, cost: Any, choice: Any) -> None:
+    """Set the least cost of blocks that reach each amount, and one of these blocks.
+
+    This is the unbounded knapsack problem, by dynamic programming.
+
+    Parameters
+    ----------
+    price : array of float, one for each block
+        Price of the block, which may be taken any number of times.
+    weight : array of int
+        Amount that the block adds, 1 or more.
+    cost : array of float, one for each amount from 0
+        Result: least sum of prices of blocks that weigh the amount or more.
+    choice : array of int
+        Result: one block of such a choice, -1 for the amount 0.
+    """
+    cost[0], choice[0] = 0.0, -1
+    for amount in range(1, len(cost)):
+        best, block = np.inf, -1
+        for i in range(len(price)):
+            reached = cost[max(amount - weight[i], 0)] + price[i]
+            if reached < best:
+                best, block = reached, i
+        cost[amount], choice[amount] = best, block
+
+
 def _blocks(
     speeds: Sequence[NDArray[np.float64]], flow: float, every: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Kind, layers and speed of blocks, short ones first; only those of which no longer one is as fast."""
+    """Return kind, layers and speed of blocks, the short ones first.
+
+    Unless `every` block is asked for, blocks are left out if a longer one is as fast.
+    """
     found = []
     for kind, values in enumerate(speeds):
-        # A node that is to run k layers may hold more of them, should it be faster so.
+        # A node that should run k layers may hold more layers, if that makes it faster.
         reached = np.minimum(np.maximum.accumulate(values[::-1])[::-1], flow)
         for k in range(1, len(values)):
             if reached[k] > 0 and (every or k + 1 == len(values) or reached[k + 1] < reached[k]):
@@ -178,7 +222,7 @@ def _blocks(
 
 
 def _cover(block: int, left: int, choice: NDArray[np.int64], weight: NDArray[np.int64]) -> tuple:
-    """A block and the cheapest ones that make up the rest, as sorted (block, times)."""
+    """Return the cover of a block and the cheapest blocks for the rest, as sorted (block, times)."""
     times = {block: 1}
     while left > 0:
         following = int(choice[left])
@@ -190,10 +234,10 @@ def _cover(block: int, left: int, choice: NDArray[np.int64], weight: NDArray[np.
 def _best_prices(
     kind: NDArray[np.int64], layers: NDArray[np.int64], counts: Sequence[int], covers: set[tuple]
 ) -> NDArray[np.float64]:
-    """Prices with which the nodes pay for the fewest layers while these covers cost 1 or more.
+    """Find the prices with which the nodes pay for the fewest layers while these covers cost 1 or more.
 
-    Columns are the worth of each kind and the price of each block; an array program, as it is solved some
-    hundred times for one bound.
+    The columns are the worth of each kind and the price of each block. The program is built from arrays,
+    because one bound takes some hundred of them.
     """
     blocks, kinds = len(kind), len(counts)
     worth_rows = sp.hstack(
@@ -216,43 +260,5 @@ def _best_prices(
     )
     found = solve(program)
     if found.values is None:
-        raise SolverError(f"no prices were found ({found.status}); is the flow a sensible number?")
+        raise SolverError(f"the solver found no prices ({found.status}); give a flow of a sensible size")
     return np.maximum(found.values[kinds:], 0.0)
-
-
-def coverage_bound(
-    speeds: Sequence[NDArray[np.float64]],
-    counts: Sequence[int],
-    model_layers: int,
-    most: float,
-    *,
-    stopped: Callable[[], bool] = lambda: False,
-) -> float:
-    """Tokens/s that no placement serves, by the best prices.
-
-    Parameters
-    ----------
-    speeds, counts
-        As for `layer_prices`.
-    model_layers : int
-        Layers of the model.
-    most : float
-        A bound that is known, for instance `helixlab.flow.upper_bound`.
-    stopped : callable
-        Asked every now and then whether to be content with the bound so far.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> node = np.array([0.0, 10.0, 4.0])
-    >>> round(coverage_bound([node], [3], 4, most=20.0), 2)  # by amounts alone it would be 6
-    4.0
-    """
-    possible, bound = 0.0, most
-    while bound - possible > PRECISION * bound and not stopped():
-        middle = (possible + bound) / 2
-        if layer_prices(speeds, counts, middle).most_layers < model_layers * (1 - TOLERANCE):
-            bound = middle
-        else:
-            possible = middle
-    return bound

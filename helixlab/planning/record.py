@@ -1,4 +1,4 @@
-"""What a search has found and proved so far, and the clock that ends it."""
+"""Record of a search: the placements found, the bound proved, and the clock that ends the search."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from helixlab.planning.flow_kernel import Network, flow_room, serve
+from helixlab.planning.flow_kernel import Network, flow_workspace, maximum_flow
 from helixlab.planning.layout import Layout
 
-__all__ = ["GAP", "Record", "Watch"]
+__all__ = ["GAP", "Record", "SearchClock"]
+
+GAP: Final = 1e-4
+"""Relative gap to the bound up to which a placement is called optimal."""
+POOL: Final = 64
+"""Number of best placements that are kept."""
 
 
-class Watch:
-    """Time since a search began, and the trace of its incumbent and bound.
+class SearchClock:
+    """Clock of a search, with the trace of its incumbent and bound.
 
     Parameters
     ----------
     time_limit_s : float, optional
-        After which the search is to end.
+        Time after which the search should end.
     on_progress : callable
-        Called with the seconds so far, the incumbent and the bound.
+        Function called with the seconds so far, the incumbent and the bound.
 
     Examples
     --------
-    >>> watch = Watch(None, lambda seconds, incumbent, bound: print(incumbent, bound))
-    >>> watch.note(1.0, 3.0)
+    >>> clock = SearchClock(None, lambda seconds, incumbent, bound: print(incumbent, bound))
+    >>> clock.record(1.0, 3.0)
     1.0 3.0
-    >>> watch.tell(1.0, 3.0)  # nothing is better than it was
+    >>> clock.show(1.0, 3.0)  # nothing has improved
     1.0 3.0
-    >>> len(watch.trace), watch.late()
+    >>> len(clock.trace), clock.is_late()
     (1, False)
     """
 
@@ -46,84 +51,72 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Since the search began."""
+        """Seconds since the search began."""
         return time.perf_counter() - self._began
 
-    def late(self, part: float = 1.0) -> bool:
-        """Whether so much of the time is over."""
-        return self.seconds > part * self.limit_s
+    def is_late(self, fraction: float = 1.0) -> bool:
+        """Return whether this fraction of the time limit is over."""
+        return self.seconds > fraction * self.limit_s
 
-    def note(self, incumbent: float, bound: float = math.nan) -> None:
-        """Add to the trace that one of them has become better."""
+    def record(self, incumbent: float, bound: float = math.nan) -> None:
+        """Add an improved incumbent or bound to the trace, and show it."""
         self.trace.append((self.seconds, incumbent, bound))
         self._on_progress(*self.trace[-1])
 
-    def tell(self, incumbent: float, bound: float = math.nan) -> None:
-        """Show where the search is."""
+    def show(self, incumbent: float, bound: float = math.nan) -> None:
+        """Show the state of the search without adding it to the trace."""
         self._on_progress(self.seconds, incumbent, bound)
 
 
-GAP: Final = 1e-4
-"""A placement whose bound is within this part of it is called optimal."""
-POOL: Final = 64
-"""How many of the best placements are kept."""
-
-
 class Record:
-    """Placements by what they serve, and the least bound.
+    """Best placements of a search by their flow, and the least bound.
 
     Parameters
     ----------
     network : Network
-        On which placements are judged, by their maximum flow.
+        Network on which placements are judged, by their maximum flow.
     layers : int
-        Of the model.
+        Number of layers of the model.
     bound : float
-        That is known from the start.
-    watch : Watch
-        When the search is to end.
+        Bound on the flow that is known from the start.
+    clock : SearchClock
+        Clock of the search.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        layers: int,
-        bound: float,
-        watch: Watch,
-    ) -> None:
-        self.network, self.layers, self.watch = network, layers, watch
+    def __init__(self, network: Network, layers: int, bound: float, clock: SearchClock) -> None:
+        self.network, self.layers, self.clock = network, layers, clock
         self.flow, self.bound = 0.0, bound
         self.pool: dict[Layout, float] = {}
-        self._room = flow_room(len(network.most))
+        self._workspace = flow_workspace(len(network.most))
 
     @property
     def closed(self) -> bool:
-        """Whether no placement is better by more than `GAP`."""
+        """True where no placement is better than the best one by more than `GAP`."""
         return self.bound <= self.flow * (1 + GAP)
 
-    def over(self) -> bool:
-        """Whether to end."""
-        self.watch.tell(self.flow, self.bound)
-        return self.closed or self.watch.late()
+    def is_over(self) -> bool:
+        """Show the state of the search, and return whether it should end."""
+        self.clock.show(self.flow, self.bound)
+        return self.closed or self.clock.is_late()
 
     def offer(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> float:
-        """Take note of a placement; what it serves."""
-        flow = float(serve(self.network, start, end, self.layers, self._room))
+        """Record a placement, and return its maximum flow."""
+        flow = float(maximum_flow(self.network, start, end, self.layers, self._workspace))
         if flow > 0:
             self.pool[Layout.of(start, end)] = flow
         if len(self.pool) > 2 * POOL:
             self.pool = dict(self.best(POOL))
         if flow > self.flow:
             self.flow = flow
-            self.watch.note(self.flow, self.bound)
+            self.clock.record(self.flow, self.bound)
         return flow
 
     def best(self, count: int) -> list[tuple[Layout, float]]:
-        """The placements that serve most, with what they serve; of equals the earlier ones."""
+        """Return the placements with the greatest flow, and their flows; ties in the order of discovery."""
         return sorted(self.pool.items(), key=lambda pair: -pair[1])[:count]
 
-    def lower(self, bound: float) -> None:
-        """Take note of a bound that was proved."""
+    def record_bound(self, bound: float) -> None:
+        """Record a bound that was proved."""
         if bound < self.bound:
             self.bound = bound
-            self.watch.note(self.flow, self.bound)
+            self.clock.record(self.flow, self.bound)

@@ -1,6 +1,6 @@
-"""The one way to the solver, HiGHS: a mixed-integer program in, the best that was found and a bound out.
+"""Driver of the solver HiGHS: it takes a mixed-integer program, and returns the best solution and a bound.
 
-Everything that runs for long can be watched and stopped, and stopping never loses what was found.
+A long solve can be monitored and stopped, and stopping it never loses a solution that was found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from threading import Event, Thread
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import highspy
 import numpy as np
@@ -24,23 +24,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from helixlab._validation import as_number, as_whole
 from helixlab.errors import SolverError
+from helixlab.planning.layout import SearchStatus
 
-__all__ = ["NO_LIMITS", "Limits", "Program", "Progress", "Solution", "Status", "solve", "without_stdout"]
+__all__ = ["NO_LIMITS", "Limits", "Program", "Progress", "Solution", "solve", "without_stdout"]
 
 
-Status = Literal[
-    "optimal",
-    "target reached",
-    "stalled",
-    "time limit",
-    "interrupted",
-    "infeasible",
-    "unbounded",
-    "infeasible or unbounded",
-    "solver limit",
-    "solver error",
-]
-"""Why a solve ended. Whether it found anything is another question: `Solution.values`."""
+POLL_S: Final = 0.1
+"""Seconds between two looks at a running solve."""
+
+Ended = highspy.HighsModelStatus
+STATUS_OF_HIGHS: Final = {
+    Ended.kOptimal: SearchStatus.OPTIMAL,
+    Ended.kModelEmpty: SearchStatus.OPTIMAL,
+    Ended.kObjectiveTarget: SearchStatus.TARGET_REACHED,
+    Ended.kTimeLimit: SearchStatus.TIME_LIMIT,
+    Ended.kInterrupt: SearchStatus.INTERRUPTED,
+    Ended.kInfeasible: SearchStatus.INFEASIBLE,
+    Ended.kUnbounded: SearchStatus.UNBOUNDED,
+    Ended.kUnboundedOrInfeasible: SearchStatus.INFEASIBLE_OR_UNBOUNDED,
+    Ended.kObjectiveBound: SearchStatus.SOLVER_LIMIT,
+    Ended.kIterationLimit: SearchStatus.SOLVER_LIMIT,
+    Ended.kSolutionLimit: SearchStatus.SOLVER_LIMIT,
+    Ended.kMemoryLimit: SearchStatus.SOLVER_LIMIT,
+}
+"""Statuses by those of HiGHS; every other one is `SearchStatus.SOLVER_ERROR`."""
 
 Progress = tuple[float, float, float]
 """Seconds so far, incumbent and bound; NaN where there is none yet."""
@@ -48,24 +55,24 @@ Progress = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A mixed-integer linear program: optimise ``costs @ x + offset`` over rows and columns with bounds.
+    """Mixed-integer linear program: optimise ``costs @ x + offset`` subject to bounds on rows and columns.
 
     Parameters
     ----------
     costs : array of n floats
-        One for each column (variable).
+        Coefficient of each column (variable) in the objective.
     matrix : sparse array, m x n
-        ``row_lower <= matrix @ x <= row_upper``.
+        Coefficients of the rows: ``row_lower <= matrix @ x <= row_upper``.
     row_lower, row_upper : arrays of m floats, or one number for all
-        Infinite where there is no bound.
+        Bounds of the rows; infinite where there is none.
     column_lower, column_upper : arrays of n floats, or one number for all
-        Infinite where there is no bound.
+        Bounds of the columns; infinite where there is none.
     integer : array of n bools, or one for all
-        Which columns must be whole numbers.
+        True for columns that must be whole numbers.
     maximize : bool
-        Sense.
+        Sense of the objective.
     offset : float
-        Added to the objective.
+        Constant that is added to the objective.
 
     Raises
     ------
@@ -109,22 +116,22 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop, and how to search.
+    """Conditions on which a solve stops, and options of the search.
 
     Parameters
     ----------
     time_limit_s : float, optional
-        Seconds of wall clock.
+        Wall time after which the solve stops.
     relative_gap : float
-        Stop when the bound is known to be within this part of the incumbent.
+        Relative gap between incumbent and bound at which the solve stops.
     target : float, optional
-        Stop at the first incumbent that is at least this good.
+        Objective at which the solve stops: at the first incumbent that is at least this good.
     stall_s : float, optional
-        Stop when there is an incumbent and none better was found for so many seconds.
+        Seconds without a better incumbent after which the solve stops, once there is an incumbent.
     seed : int
-        Of the solver's random draws.
+        Seed of the solver's random draws.
     threads : int
-        Most threads to use.
+        Largest number of threads.
     options : mapping of str to option value
         Options of HiGHS by its own names, for instance ``{"mip_heuristic_effort": 0.3}``.
 
@@ -157,33 +164,33 @@ class Limits:
 
 
 NO_LIMITS: Final = Limits()
-"""Search until the best solution is proved."""
+"""Limits of a search that ends when the best solution is proved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """What a solve found.
+    """Result of a solve.
 
     Parameters
     ----------
-    status : Status
-        Why it ended.
+    status : SearchStatus
+        Reason why the solve ended.
     objective : float or None
-        Of the best solution found; None if there is none (yet).
+        Objective of the best solution; None if there is no solution (yet).
     bound : float or None
-        No solution is better; None if nothing is proved.
+        Bound on the objective of all solutions; None if nothing is proved.
     values : array or None
-        The columns of the best solution, None if there is none. Those of integer columns are whole up to the
-        solver's tolerance of 1e-6.
+        Columns of the best solution; None if there is none. Integer columns are whole up to the solver's
+        tolerance of 1e-6.
     wall_s : float
-        Seconds spent.
+        Wall time of the solve.
     trace : tuple of (float, float, float)
-        Seconds, incumbent and bound when one of them got better; NaN where there was none yet.
+        Seconds, incumbent and bound whenever one of the two improved; NaN where there was none yet.
     start_objective : float or None
-        Of the start after it was completed; None if there was no start or it breaks the program.
+        Objective of the completed start; None if there was no start or it violates the program.
     """
 
-    status: Status
+    status: SearchStatus
     objective: float | None
     bound: float | None
     values: NDArray[np.float64] | None = field(repr=False)
@@ -193,7 +200,7 @@ class Solution:
 
     @property
     def gap(self) -> float | None:
-        """Distance from objective to bound as a part of the objective; None where either is missing."""
+        """Distance from objective to bound relative to the objective; None where either is missing."""
         if not self.objective or self.bound is None:
             return None
         return abs(self.bound - self.objective) / abs(self.objective)
@@ -201,7 +208,7 @@ class Solution:
 
 @contextmanager
 def without_stdout() -> Iterator[None]:
-    """Drop what is written to the process's standard output, by whatever language.
+    """Discard what the process writes to its standard output, in any programming language.
 
     Examples
     --------
@@ -223,33 +230,11 @@ def without_stdout() -> Iterator[None]:
         yield
     finally:
         with suppress(OSError, TypeError, AttributeError):
-            # C keeps a buffer of its own, and would write it when the process ends.
+            # C has a buffer of its own, which it would write when the process ends.
             ctypes.CDLL("msvcrt" if sys.platform == "win32" else None).fflush(None)
         os.dup2(kept, 1)
         os.close(nowhere)
         os.close(kept)
-
-
-_Ended = highspy.HighsModelStatus
-_STATUS: Final[dict[highspy.HighsModelStatus, Status]] = {
-    _Ended.kOptimal: "optimal",
-    _Ended.kModelEmpty: "optimal",
-    _Ended.kObjectiveTarget: "target reached",
-    _Ended.kTimeLimit: "time limit",
-    _Ended.kInterrupt: "interrupted",
-    _Ended.kInfeasible: "infeasible",
-    _Ended.kUnbounded: "unbounded",
-    _Ended.kUnboundedOrInfeasible: "infeasible or unbounded",
-    _Ended.kObjectiveBound: "solver limit",
-    _Ended.kIterationLimit: "solver limit",
-    _Ended.kSolutionLimit: "solver limit",
-    _Ended.kMemoryLimit: "solver limit",
-}
-"""Every other way to end is a "solver error"."""
-
-FEASIBLE: Final = highspy.SolutionStatus.kSolutionStatusFeasible
-POLL_S: Final = 0.1
-"""How often a running solve is looked at."""
 
 
 def solve(
@@ -261,20 +246,21 @@ def solve(
 ) -> Solution:
     """Solve a mixed-integer program.
 
-    Ctrl-C ends the search and returns what was found, with the status ``"interrupted"``; a second one, while
-    the solver finishes its step, is raised.
+    Ctrl-C ends the search and returns the best solution, with the status ``"interrupted"``. A second Ctrl-C,
+    while the solver finishes its step, is raised.
 
     Parameters
     ----------
     program : Program
-        What to solve.
+        Program to solve.
     start : array of n floats, optional
-        A solution to begin with, NaN where a value is to be found. Only its integer columns count:
-        the others follow by a program of their own.
+        Solution to start from, NaN where a value is to be found. Only its integer columns count: the others
+        follow from a program of their own.
     limits : Limits
-        When to stop.
+        Conditions on which to stop.
     on_progress : callable, optional
-        Called about ten times a second from the calling thread. What it raises ends the search and is raised.
+        Function called about ten times a second from the calling thread with the seconds so far, the
+        incumbent and the bound. An exception that it raises ends the search and is passed on.
 
     Returns
     -------
@@ -283,39 +269,39 @@ def solve(
     Raises
     ------
     SolverError
-        The program or an option is not accepted, or the solver failed before it found anything.
+        HiGHS rejects the program or an option, or failed before it found a solution.
 
     Examples
     --------
-    Of three things with weights 3, 4 and 5 the most valuable that weigh 8 at most:
+    Choose the most valuable of three items with weights 3, 4 and 5 that weigh at most 8 together:
 
     >>> pack = Program(
     ...     costs=[4, 5, 6], matrix=[[3, 4, 5]], row_lower=-np.inf, row_upper=8,
     ...     column_lower=0, column_upper=1, integer=True, maximize=True,
     ... )
     >>> found = solve(pack, start=[0, 1, np.nan])
-    >>> found.status, found.objective, found.start_objective, found.values.round().tolist()
-    ('optimal', 10.0, 5.0, [1.0, 0.0, 1.0])
+    >>> print(found.status, found.objective, found.start_objective, found.values.round().tolist())
+    optimal 10.0 5.0 [1.0, 0.0, 1.0]
     """
-    watch = _Watch(limits, program.maximize, on_progress)
-    begin = None if start is None else _completed(program, start, limits)
-    highs = _loaded(program, limits, watch)
-    if begin is not None and begin.values is not None and begin.objective is not None:
-        watch.incumbent_is(begin.objective)
+    monitor = SolverMonitor(limits, program.maximize, on_progress)
+    completed = None if start is None else _completed(program, start, limits)
+    highs = _loaded(program, limits, monitor)
+    if completed is not None and completed.values is not None and completed.objective is not None:
+        monitor.record_incumbent(completed.objective)
         solution = highspy.HighsSolution()
-        solution.col_value = begin.values
+        solution.col_value = completed.values
         highs.setSolution(solution)
-    if begin is not None and begin.status == "interrupted":
-        watch.ends = "interrupted"
-    if watch.ends is None:
-        watch.run(highs)
-    return _solution(program, highs, watch, begin)
+    if completed is not None and completed.status == SearchStatus.INTERRUPTED:
+        monitor.stop_reason = SearchStatus.INTERRUPTED
+    if monitor.stop_reason is None:
+        monitor.run(highs)
+    return _solution(program, highs, monitor, completed)
 
 
 def _completed(program: Program, start: ArrayLike, limits: Limits) -> Solution:
-    """The best solution with the integer columns of the start, or one of the best.
+    """Complete a start: find the best solution with its integer columns, or one of the best.
 
-    HiGHS can do this itself, but then reports a bound that holds for what is left of the program only.
+    HiGHS can complete a start itself, but then reports a bound that holds only for the rest of the program.
     """
     values = np.asarray(start, dtype=float)
     if values.shape != program.costs.shape:
@@ -323,33 +309,33 @@ def _completed(program: Program, start: ArrayLike, limits: Limits) -> Solution:
     given = program.integer & ~np.isnan(values)
     fixed = replace(
         program,
-        # A start beyond the bounds leaves nothing between them, and is found infeasible.
+        # For a start out of bounds, lower bounds exceed upper ones, and the program is infeasible.
         column_lower=np.where(given, np.fmax(program.column_lower, values.round()), program.column_lower),
         column_upper=np.where(given, np.fmin(program.column_upper, values.round()), program.column_upper),
     )
-    # Of what is left to be found a good part will do.
-    little = replace(
+    # A good solution of the rest is enough.
+    modest = replace(
         limits,
         time_limit_s=None if limits.time_limit_s is None else limits.time_limit_s / 4,
         target=None,
         stall_s=None,
         options={"mip_max_nodes": 500, **limits.options},
     )
-    return solve(fixed, limits=little)
+    return solve(fixed, limits=modest)
 
 
 @cache
-def _introduced() -> None:
-    """The first HiGHS of a process prints who made it, which would stand in what we print."""
+def _suppress_banner() -> None:
+    """Create the first HiGHS of the process without output, as it prints a banner."""
     with without_stdout():
         highspy.Highs()
 
 
-def _loaded(program: Program, limits: Limits, watch: _Watch) -> highspy.Highs:
-    """HiGHS with the program and its options."""
-    _introduced()
+def _loaded(program: Program, limits: Limits, monitor: SolverMonitor) -> highspy.Highs:
+    """Load the program and its options into a new HiGHS."""
+    _suppress_banner()
     highs = highspy.Highs()
-    remaining_s = math.inf if limits.time_limit_s is None else limits.time_limit_s - watch.seconds()
+    remaining_s = math.inf if limits.time_limit_s is None else limits.time_limit_s - monitor.seconds()
     options = {
         "output_flag": False,
         "threads": limits.threads,
@@ -380,11 +366,11 @@ def _loaded(program: Program, limits: Limits, watch: _Watch) -> highspy.Highs:
     return highs
 
 
-class _Watch:
-    """What is known of a running solve, and whether it is to end.
+class SolverMonitor:
+    """Monitor of a running solve: its incumbent, bound and trace, and the request to stop it.
 
-    HiGHS runs in a thread of its own, which writes the incumbent and the bound; the caller's thread looks at
-    them, and so is the one that Ctrl-C reaches and that `on_progress` is called from.
+    HiGHS runs in a thread of its own, which records the incumbent and the bound. The caller's thread polls
+    them. So Ctrl-C reaches the caller's thread, and `on_progress` is called from it.
     """
 
     def __init__(
@@ -395,62 +381,66 @@ class _Watch:
         self.began = self.improved = time.perf_counter()
         self.incumbent = self.bound = math.nan
         self.trace: list[Progress] = []
-        self.ends: Status | None = None
+        self.stop_reason: SearchStatus | None = None
         self.failure: BaseException | None = None
         self.done = Event()
 
     def seconds(self) -> float:
+        """Return the seconds since the solve began."""
         return time.perf_counter() - self.began
 
-    def incumbent_is(self, objective: float) -> None:
+    def record_incumbent(self, objective: float) -> None:
+        """Record the objective of a solution, if it is the best so far."""
         if not self.sign * objective <= self.sign * self.incumbent:  # NaN compares as False
             self.incumbent, self.improved = objective, time.perf_counter()
-            self.note()
+            self.add_to_trace()
         target = self.limits.target
         if target is not None and self.sign * objective >= self.sign * target:
-            self.ends = self.ends or "target reached"
+            self.stop_reason = self.stop_reason or SearchStatus.TARGET_REACHED
 
-    def bound_is(self, bound: float) -> None:
+    def record_bound(self, bound: float) -> None:
+        """Record a bound, if it is the best so far."""
         if math.isfinite(bound) and not self.sign * bound >= self.sign * self.bound:
             self.bound = bound
-            if not self.trace or self.seconds() > self.trace[-1][0] + POLL_S:  # it moves at every node
-                self.note()
+            if not self.trace or self.seconds() > self.trace[-1][0] + POLL_S:  # it changes at every node
+                self.add_to_trace()
 
-    def note(self) -> None:
+    def add_to_trace(self) -> None:
+        """Add the incumbent and the bound to the trace."""
         self.trace.append((self.seconds(), self.incumbent, self.bound))
 
     def run(self, highs: highspy.Highs) -> None:
-        """Run HiGHS to its end or to that of the watch."""
+        """Run HiGHS until it ends or the monitor stops it."""
         highs.cbMipImprovingSolution += self._on_solution
         highs.cbMipInterrupt += self._on_node
         highs.cbSimplexInterrupt += self._on_step
         highs.cbIpmInterrupt += self._on_step
-        # Not by Thread.join, which takes a thread for finished when Ctrl-C comes in between.
+        # Thread.join is no alternative: after Ctrl-C it treats the thread as finished.
         Thread(target=self._run, args=(highs,), daemon=True).start()
         try:
             while not self.done.is_set():
                 try:
                     while not self.done.wait(POLL_S):
-                        self._look()
+                        self._poll()
                 except KeyboardInterrupt:
-                    if self.ends == "interrupted":
+                    if self.stop_reason == SearchStatus.INTERRUPTED:
                         raise
-                    self.ends = "interrupted"
+                    self.stop_reason = SearchStatus.INTERRUPTED
         except BaseException:
-            self.ends = "interrupted"
+            self.stop_reason = SearchStatus.INTERRUPTED
             raise
         if self.failure is not None:
             raise self.failure
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         stalled_s = time.perf_counter() - self.improved
         limit_s = self.limits.stall_s
         if limit_s is not None and stalled_s > limit_s and not math.isnan(self.incumbent):
-            self.ends = self.ends or "stalled"
+            self.stop_reason = self.stop_reason or SearchStatus.STALLED
         if self.on_progress is not None:
             self.on_progress(self.seconds(), self.incumbent, self.bound)
 
-    # In the solver's thread
+    # Called in the solver's thread
 
     def _run(self, highs: highspy.Highs) -> None:
         try:
@@ -461,43 +451,46 @@ class _Watch:
             self.done.set()
 
     def _on_solution(self, event: Any) -> None:
-        self.incumbent_is(event.data_out.objective_function_value)
+        self.record_incumbent(event.data_out.objective_function_value)
 
     def _on_node(self, event: Any) -> None:
-        self.bound_is(event.data_out.mip_dual_bound)
+        self.record_bound(event.data_out.mip_dual_bound)
         self._on_step(event)
 
     def _on_step(self, event: Any) -> None:
-        if self.ends is not None:
+        if self.stop_reason is not None:
             event.interrupt()
 
 
-def _solution(program: Program, highs: highspy.Highs, watch: _Watch, begin: Solution | None) -> Solution:
-    """The best that is known after a run."""
+def _solution(
+    program: Program, highs: highspy.Highs, monitor: SolverMonitor, completed: Solution | None
+) -> Solution:
+    """Collect the best solution and the bound after a run."""
     ended, info = highs.getModelStatus(), highs.getInfo()
-    status: Status = _STATUS.get(ended, "solver error")
-    if watch.ends is not None and ended in {_Ended.kInterrupt, _Ended.kNotset}:
-        status = watch.ends
+    status = STATUS_OF_HIGHS.get(ended, SearchStatus.SOLVER_ERROR)
+    if monitor.stop_reason is not None and ended in {Ended.kInterrupt, Ended.kNotset}:
+        status = monitor.stop_reason
     objective = values = None
-    if info.primal_solution_status == FEASIBLE and status != "unbounded":
+    feasible = highspy.SolutionStatus.kSolutionStatusFeasible
+    if info.primal_solution_status == feasible and status != SearchStatus.UNBOUNDED:
         objective, values = float(info.objective_function_value), np.array(highs.getSolution().col_value)
-    elif begin is not None:
-        objective, values = begin.objective, begin.values
-    if status == "solver error" and values is None:
+    elif completed is not None:
+        objective, values = completed.objective, completed.values
+    if status == SearchStatus.SOLVER_ERROR and values is None:
         raise SolverError(
-            f"HiGHS failed: {highs.modelStatusToString(ended)}; scale the program's coefficients"
+            f"HiGHS failed: {highs.modelStatusToString(ended)}; scale the coefficients of the program"
         )
     if objective is not None:
-        watch.incumbent_is(objective)
-    if status == "optimal":  # else HiGHS may state a bound of 0 that nobody proved
-        watch.bound_is(info.mip_dual_bound if program.integer.any() else info.objective_function_value)
-    watch.note()
+        monitor.record_incumbent(objective)
+    if status == SearchStatus.OPTIMAL:  # otherwise HiGHS may state a bound of 0 that is not proved
+        monitor.record_bound(info.mip_dual_bound if program.integer.any() else info.objective_function_value)
+    monitor.add_to_trace()
     return Solution(
         status=status,
         objective=objective,
-        bound=None if math.isnan(watch.bound) else watch.bound,
+        bound=None if math.isnan(monitor.bound) else monitor.bound,
         values=values,
-        wall_s=watch.trace[-1][0],
-        trace=tuple(watch.trace),
-        start_objective=None if begin is None else begin.objective,
+        wall_s=monitor.trace[-1][0],
+        trace=tuple(monitor.trace),
+        start_objective=None if completed is None else completed.objective,
     )

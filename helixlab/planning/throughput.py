@@ -1,11 +1,13 @@
-"""Planning for throughput: predicted for many placements, simulated for the best.
+"""Planning for throughput: predict it for many placements, and simulate the best ones.
 
-The maximum flow leaves out how long requests are under way and how many fit into the KV caches. Here
-placements are annealed on the predicted throughput (`helixlab.planning.prediction`). That errs by some
-percent, and a search finds where it errs upwards, so a prediction only proposes: the simulator decides.
-Candidates also divide the cluster into groups of nodes that each serve the whole model, with nothing passed
-between them: a pipeline of quick nodes answers sooner than one in which quick and slow ones take turns, and
-a request that has begun in it never comes to a slow node whose KV cache is full.
+The maximum flow ignores how long a request is in flight and how many requests fit into the KV caches. Here,
+placements are annealed on the predicted throughput (`helixlab.planning.prediction`). A prediction is off by
+some percent, and a search favours placements that it overestimates. So predictions propose, and simulations
+decide.
+
+Candidates include divisions of the cluster: groups of nodes that each serve the whole model, with no links
+between them. A pipeline of fast nodes alone answers sooner than one in which fast and slow nodes alternate,
+and a request admitted to it never reaches a slow node whose KV cache is full.
 """
 
 from __future__ import annotations
@@ -27,33 +29,62 @@ from helixlab.execution import Execution
 from helixlab.model import Model
 from helixlab.placement import PlanReport
 from helixlab.planning.annealing import anneal_throughput, walk_from
-from helixlab.planning.flow_kernel import Network, Room, flow_room, network_of, serve
-from helixlab.planning.layout import Layout, even_shares, placement_of, planning_throughput
+from helixlab.planning.flow_kernel import FlowWorkspace, Network, flow_workspace, maximum_flow, network_of
+from helixlab.planning.layout import Layout, SearchStatus, even_shares, placement_of, planning_throughput
 from helixlab.planning.prediction import serving_of
-from helixlab.planning.queueing import Serving, Stations, foretell, stations_of
-from helixlab.planning.record import Watch
+from helixlab.planning.queueing import Serving, Stations, stations_of, steady_state_throughput
+from helixlab.planning.record import SearchClock
 from helixlab.simulation import simulate
 from helixlab.workload import offline
 
-__all__ = ["FINALISTS", "Trials", "chains", "divisions", "refine"]
-
+__all__ = ["FINALISTS", "Trials", "chain_layout", "divisions", "refine"]
 
 MOST_CLASSES: Final = 7
-"""Of nodes, whose unions are tried: there are 877 ways to divide so many."""
+"""Largest number of classes of nodes whose unions are tried: seven can be divided in 877 ways."""
 MOST_PARTS: Final = 8
-"""Into which a cluster is divided evenly."""
+"""Largest number of equal groups into which a cluster is divided."""
+
+ANNEALED: Final = 12
+"""Number of starts that are annealed on the predicted throughput."""
+STEPS_A_NODE: Final = 500
+"""Steps of such an annealing for each node."""
+WARM: Final = 0.03
+COLD: Final = 0.002
+"""Temperature at the start and at the end of an annealing, as a fraction of the predicted throughput."""
+ROUNDS: Final = 40
+"""Number of rounds of variation."""
+VARIED: Final = 4
+"""Number of placements that a round varies: the best so far."""
+STEPS_A_VARIATION: Final = 40
+"""Steps of the annealing that varies a placement."""
+FOR_ANNEALING: Final = 0.2
+FOR_SEARCH: Final = 0.85
+"""Fractions of the time limit after which annealing and variation end; the rest is for the finalists."""
+
+SHORT_S: Final = (600.0, 600.0)
+LONG_S: Final = (900.0, 900.0)
+"""Warm-up and measured time of short and of long simulations."""
+FINALISTS: Final = 4
+"""Number of best placements that are simulated again, for longer and with other requests, so that the choice
+does not depend on chance."""
+SEEDS: Final = 2
+"""Number of long simulations of each finalist."""
+PILOT: Final = 0.05
+"""Fraction of a short simulation that is run to measure its wall time; no simulation is made shorter."""
+FOR_ONE: Final = 0.3
+"""Fraction of the time limit that one short simulation may take."""
 
 
 def divisions(cluster: Cluster, model: Model) -> list[tuple[int, ...]]:
-    """Ways to divide a cluster into two groups or more that each have room for the model.
+    """List ways to divide a cluster into two or more groups that can each hold the model.
 
-    Machine types stay together, or regions, or what is of one type in one region, in every union of them; or
-    the groups are as alike as they can be.
+    The classes of nodes are machine types, regions, or machine types within regions. A division is a union
+    of whole classes for each group, for all unions; or groups that are as alike as possible.
 
     Returns
     -------
     list of tuple of int
-        For each way the group of every node.
+        Group of every node, for each division.
 
     Examples
     --------
@@ -64,21 +95,22 @@ def divisions(cluster: Cluster, model: Model) -> list[tuple[int, ...]]:
     (7, 0)
     """
     most = _most_layers(cluster, model)
-    kinds = [
+    classifications = [
         [node.machine for node in cluster.nodes],
         [node.region for node in cluster.nodes],
         [f"{node.machine} {node.region}" for node in cluster.nodes],
     ]
     found: dict[tuple[int, ...], None] = {}
-    for kind in kinds:
-        classes = list(dict.fromkeys(kind))
+    for class_of in classifications:
+        classes = list(dict.fromkeys(class_of))
         if len(classes) > MOST_CLASSES:
             continue
-        room = [sum(k for k, of in zip(most, kind, strict=True) if of == each) for each in classes]
+        capacity = [sum(k for k, own in zip(most, class_of, strict=True) if own == each) for each in classes]
         for groups in _partitions(len(classes)):
-            if max(groups) and min(np.bincount(groups, room)) >= model.layers:
-                found[tuple(groups[classes.index(of)] for of in kind)] = None
-    in_turn = sorted(range(len(most)), key=lambda node: (kinds[0][node], kinds[1][node]))
+            if max(groups) and min(np.bincount(groups, capacity)) >= model.layers:
+                found[tuple(groups[classes.index(own)] for own in class_of)] = None
+    by_machine, by_region, _ = classifications
+    in_turn = sorted(range(len(most)), key=lambda node: (by_machine[node], by_region[node]))
     for parts in range(2, MOST_PARTS + 1):
         group = [0] * len(most)
         for number, node in enumerate(in_turn):
@@ -88,22 +120,22 @@ def divisions(cluster: Cluster, model: Model) -> list[tuple[int, ...]]:
     return list(found)
 
 
-def chains(cluster: Cluster, model: Model, group: Sequence[int]) -> Layout:
-    """Every group as one chain of all its nodes, with layers as even as they can be.
+def chain_layout(cluster: Cluster, model: Model, group: Sequence[int]) -> Layout:
+    """Lay out every group as one chain of all its nodes, with layers as even as possible.
 
-    Region follows region. Within each, the nodes with the least room for requests in their KV caches come
-    first, so that none is let in that finds no room further on.
+    The nodes of a region follow each other. Within a region, the nodes whose KV caches hold the fewest
+    requests come first, so that no request is admitted that later finds a full cache.
     """
     most = _most_layers(cluster, model)
     start, end = np.zeros((2, len(most)), dtype=np.int64)
     for number in range(max(group) + 1):
-        nodes = [node for node, of in enumerate(group) if of == number and most[node]]
+        nodes = [node for node, own in enumerate(group) if own == number and most[node]]
         shares = dict(zip(nodes, even_shares(model.layers, [most[node] for node in nodes]), strict=True))
 
         def place(node: int, shares: dict[int, int] = shares) -> tuple[int, float]:
             profile = model.profile(cluster.nodes[node].machine)
-            room = profile.kv_capacity_token_layers(shares[node]) / shares[node]
-            return cluster.regions.index(cluster.nodes[node].region), room
+            cache_tokens = profile.kv_capacity_token_layers(shares[node]) / shares[node]
+            return cluster.regions.index(cluster.nodes[node].region), cache_tokens
 
         reached = 0
         for node in sorted((node for node in nodes if shares[node]), key=place):
@@ -113,12 +145,13 @@ def chains(cluster: Cluster, model: Model, group: Sequence[int]) -> Layout:
 
 
 def _most_layers(cluster: Cluster, model: Model) -> list[int]:
+    """Return the largest number of layers that each node can hold."""
     table = planning_throughput(cluster, model)
     return [len(table[node.machine]) - 1 for node in cluster.nodes]
 
 
 def _partitions(size: int) -> Iterator[list[int]]:
-    """All ways to divide so many things: the group of each, numbered as they are met.
+    """Generate all partitions of `size` items: the group of each item, numbered in order of appearance.
 
     Examples
     --------
@@ -133,32 +166,17 @@ def _partitions(size: int) -> Iterator[list[int]]:
             yield [*before, number]
 
 
-COLD: Final = 0.002
-"""Temperature at the end of an annealing as a part of what is foretold."""
-FINALISTS: Final = 4
-"""Simulated once more, for longer and with other requests, so that luck does not decide."""
-SEEDS: Final = 2
-"""Of each."""
-SHORT_S: Final = (600.0, 600.0)
-LONG_S: Final = (900.0, 900.0)
-"""Warm-up and measured time."""
-PILOT: Final = 0.05
-"""Part of a short simulation that is tried to see how long one takes; no simulation is made shorter."""
-FOR_ONE: Final = 0.3
-"""Part of the time limit that one short simulation may take."""
-
-
 class Trials:
-    """Placements of a model on a cluster by what is foretold and simulated of them.
+    """Predicted and simulated throughput of placements of a model on a cluster.
 
     Parameters
     ----------
     cluster, model, execution
-        What is planned for.
+        Cluster, model and execution policy to plan for.
     rng : numpy.random.Generator
-        Of the steps of the annealing and the seeds of the requests.
-    watch : Watch
-        When the search is to end; it is told of the most decode tokens/s simulated.
+        Source of the steps of the annealing and of the seeds of the requests.
+    clock : SearchClock
+        Clock of the search, on which the greatest simulated throughput is recorded.
     """
 
     def __init__(
@@ -167,47 +185,47 @@ class Trials:
         model: Model,
         execution: str | Execution,
         rng: np.random.Generator,
-        watch: Watch,
+        clock: SearchClock,
     ) -> None:
         self.cluster, self.model, self.execution, self.rng = cluster, model, execution, rng
-        self.watch = watch
+        self.clock = clock
         self.simulated: dict[Layout, float] = {}
-        self._rooms = _rooms(len(cluster.nodes))
+        self._workspaces = _workspaces(len(cluster.nodes))
         self._whole = network_of(cluster, model), serving_of(cluster, model, execution)
         self._within: dict[tuple[int, ...], tuple[Network, Serving]] = {(): self._whole}
-        self._foretold: dict[Layout, float] = {}
+        self._predicted: dict[Layout, float] = {}
         self._seed = int(rng.integers(1, 2**31))
         self._spent_s = 0.0  # on short simulations
-        self._scale = 1.0  # of the length of simulations
+        self._scale = 1.0  # factor on the duration of simulations
 
-    def foretold(self, layout: Layout) -> float:
-        """Decode tokens/s that are foretold."""
-        if layout not in self._foretold:
+    def predicted(self, layout: Layout) -> float:
+        """Return the predicted decode tokens/s of a layout."""
+        if layout not in self._predicted:
             (network, serving), (start, end) = self._arrays(layout.group), layout.arrays
             layers = self.model.layers
-            serve(network, start, end, layers, self._rooms[0])
-            self._foretold[layout] = foretell(serving, start, end, layers, *self._rooms)
-        return self._foretold[layout]
+            maximum_flow(network, start, end, layers, self._workspaces[0])
+            self._predicted[layout] = steady_state_throughput(serving, start, end, layers, *self._workspaces)
+        return self._predicted[layout]
 
     def anneal(
-        self, several: Sequence[Layout], warm: Sequence[float], steps: int, executor: Executor
+        self, layouts: Sequence[Layout], warm: Sequence[float], steps: int, executor: Executor
     ) -> list[tuple[Layout, Layout]]:
-        """The best placement met on a walk from each of these, and the last; the walks go side by side.
+        """Walk from each layout by annealing; return the best and the last layout of each walk.
 
-        The temperature falls from `warm`, one for each, as a part of what is foretold. Nodes stay in their
-        groups.
+        The walks run side by side. Each begins at its own temperature, which `warm` gives as a fraction of
+        the predicted throughput. Nodes stay in their groups.
         """
-        foretold = [self.foretold(layout) for layout in several]
-        within = [self._arrays(layout.group) for layout in several]
-        seeds = self.rng.integers(2**31, size=len(several)).tolist()
-        walked = partial(self._walked, steps=steps)
-        return list(executor.map(walked, several, within, foretold, warm, seeds))
+        predicted = [self.predicted(layout) for layout in layouts]
+        within = [self._arrays(layout.group) for layout in layouts]
+        seeds = self.rng.integers(2**31, size=len(layouts)).tolist()
+        walk = partial(self._walk, steps=steps)
+        return list(executor.map(walk, layouts, within, predicted, warm, seeds))
 
-    def _walked(
+    def _walk(
         self,
         layout: Layout,
         within: tuple[Network, Serving],
-        worth: float,
+        predicted: float,
         warm: float,
         seed: int,
         *,
@@ -215,72 +233,78 @@ class Trials:
     ) -> tuple[Layout, Layout]:
         layers, group = self.model.layers, layout.group
         walk = walk_from(*layout.arrays, layers, seed)
-        rooms = _rooms(len(layout.start))  # of its own: others walk meanwhile
-        anneal_throughput(*within, *rooms, walk, layers, warm * worth, COLD * worth, steps)
+        workspaces = _workspaces(len(layout.start))  # of its own: other walks run at the same time
+        anneal_throughput(*within, *workspaces, walk, layers, warm * predicted, COLD * predicted, steps)
         return Layout.of(walk.best_start, walk.best_end, group), Layout.of(walk.start, walk.end, group)
 
     def _arrays(self, group: tuple[int, ...]) -> tuple[Network, Serving]:
-        """What there is, with the links inside of groups alone."""
+        """Return the arrays of the cluster, with only the links within groups."""
         if group not in self._within:
             network, serving = self._whole
             together = np.equal.outer(group, group)
-            ways = serving.cache_network
+            caches = serving.cache_network
             self._within[group] = (
                 network._replace(link=network.link * together),
-                serving._replace(cache_network=ways._replace(link=ways.link * together)),
+                serving._replace(cache_network=caches._replace(link=caches.link * together)),
             )
         return self._within[group]
 
-    def simulate(self, several: Sequence[Layout], executor: Executor) -> None:
-        """Simulate placements, briefly and side by side; those that were simulated before are left out."""
-        fresh = [layout for layout in dict.fromkeys(several) if layout not in self.simulated]
-        figures = executor.map(self.timed, fresh)
-        for layout, (figure, seconds) in zip(fresh, figures, strict=True):
-            self.simulated[layout] = figure
+    def fit_in(self, layout: Layout) -> None:
+        """Shorten all simulations if those of such a layout would take too much of the time limit.
+
+        The wall time of a simulation grows with the tokens served. Without a time limit nothing changes.
+        """
+        if not math.isinf(self.clock.limit_s):
+            began = time.perf_counter()
+            self._simulated_rate(layout, SHORT_S, self._seed, PILOT)
+            short_s = (time.perf_counter() - began) / PILOT
+            self._scale = min(1.0, max(PILOT, FOR_ONE * self.clock.limit_s / short_s))
+
+    def simulate(self, layouts: Sequence[Layout], executor: Executor) -> None:
+        """Run short simulations of layouts side by side; skip those that were simulated before."""
+        fresh = [layout for layout in dict.fromkeys(layouts) if layout not in self.simulated]
+        outcomes = executor.map(self.short_run, fresh)
+        for layout, (rate, seconds) in zip(fresh, outcomes, strict=True):
+            self.simulated[layout] = rate
             self._spent_s += seconds
         best = max(self.simulated.values(), default=0.0)
-        if not self.watch.trace or best > self.watch.trace[-1][1]:
-            self.watch.note(best)
-        self.watch.tell(best)
+        if not self.clock.trace or best > self.clock.trace[-1][1]:
+            self.clock.record(best)
+        self.clock.show(best)
 
-    def fit_in(self, layout: Layout) -> None:
-        """Make simulations shorter, should those of such a placement be long for the time limit.
-
-        How long one takes grows with the tokens that are served. Without a time limit nothing is changed.
-        """
-        if not math.isinf(self.watch.limit_s):
-            began = time.perf_counter()
-            self._measured(layout, SHORT_S, self._seed, PILOT)
-            short_s = (time.perf_counter() - began) / PILOT
-            self._scale = min(1.0, max(PILOT, FOR_ONE * self.watch.limit_s / short_s))
-
-    def timed(self, layout: Layout) -> tuple[float, float]:
-        """Decode tokens/s of a short simulation, and the seconds it took."""
+    def short_run(self, layout: Layout) -> tuple[float, float]:
+        """Return the decode tokens/s of a short simulation, and its wall time in seconds."""
         began = time.perf_counter()
-        return self.measured(layout, SHORT_S, self._seed), time.perf_counter() - began
+        rate = self._simulated_rate(layout, SHORT_S, self._seed, self._scale)
+        return rate, time.perf_counter() - began
 
-    def affordable(self, n_jobs: int) -> int:
-        """How many placements can be simulated for long in the time that is left."""
-        if math.isinf(self.watch.limit_s):
-            return FINALISTS
-        long_s = self._spent_s / len(self.simulated) * sum(LONG_S) / sum(SHORT_S)
-        return min(
-            FINALISTS, int(max(0.0, self.watch.limit_s - self.watch.seconds) / (long_s * SEEDS / n_jobs))
-        )
+    def long_runs(self, layouts: Sequence[Layout], executor: Executor) -> NDArray[np.float64]:
+        """Return the mean decode tokens/s of layouts in long simulations.
 
-    def means(self, several: Sequence[Layout], executor: Executor) -> NDArray[np.float64]:
-        """Decode tokens/s of placements in long simulations, with other requests than the short ones had."""
+        Their requests are other than those of the short simulations.
+        """
         seeds = [self._seed + number for number in range(1, SEEDS + 1)]
-        runs = [(layout, LONG_S, seed) for layout in several for seed in seeds]
-        figures = np.fromiter(executor.map(lambda run: self.measured(*run), runs), float)
-        means: NDArray[np.float64] = figures.reshape(len(several), SEEDS).mean(axis=1)
+        runs = [(layout, LONG_S, seed, self._scale) for layout in layouts for seed in seeds]
+        rates = np.fromiter(executor.map(lambda run: self._simulated_rate(*run), runs), float)
+        means: NDArray[np.float64] = rates.reshape(len(layouts), SEEDS).mean(axis=1)
         return means
 
-    def measured(self, layout: Layout, window_s: tuple[float, float], seed: int) -> float:
-        """Decode tokens/s of a simulation with the Helix scheduler."""
-        return self._measured(layout, window_s, seed, self._scale)
+    def affordable(self, n_jobs: int) -> int:
+        """Return the number of finalists whose long simulations fit into the time that is left."""
+        if math.isinf(self.clock.limit_s):
+            return FINALISTS
+        long_s = self._spent_s / len(self.simulated) * sum(LONG_S) / sum(SHORT_S)
+        left_s = max(0.0, self.clock.limit_s - self.clock.seconds)
+        return min(FINALISTS, int(left_s / (long_s * SEEDS / n_jobs)))
 
-    def _measured(self, layout: Layout, window_s: tuple[float, float], seed: int, scale: float) -> float:
+    def best(self, count: int) -> list[Layout]:
+        """Return the layouts with the greatest simulated throughput."""
+        return sorted(self.simulated, key=lambda layout: -self.simulated[layout])[:count]
+
+    def _simulated_rate(
+        self, layout: Layout, window_s: tuple[float, float], seed: int, scale: float
+    ) -> float:
+        """Return the decode tokens/s of a simulation with the Helix scheduler."""
         result = simulate(
             self.cluster,
             self.model,
@@ -292,105 +316,89 @@ class Trials:
             progress=False,
             partial=False,
         )
-        return float(result.summary["decode_tokens_per_s"].item())
-
-    def best(self, count: int) -> list[Layout]:
-        """The best of those simulated."""
-        return sorted(self.simulated, key=lambda layout: -self.simulated[layout])[:count]
+        return float(result.metrics["decode_tokens_per_s"])
 
 
-def _rooms(nodes: int) -> tuple[Room, Room, Stations, NDArray[np.float64]]:
-    """Room for what is calculated to foretell a placement of so many nodes."""
-    return flow_room(nodes), flow_room(nodes), stations_of(nodes), np.zeros(4)
-
-
-ANNEALED: Final = 12
-"""How many placements are annealed on what is foretold."""
-STEPS_A_NODE: Final = 500
-WARM: Final = 0.03
-"""Temperature at which an annealing begins, as a part of what is foretold."""
-ROUNDS: Final = 40
-"""Of variation."""
-VARIED: Final = 4
-"""Placements that are varied in a round: the best so far."""
-STEPS_A_VARIATION: Final = 40
-FOR_ANNEALING: Final = 0.2
-FOR_SEARCH: Final = 0.85
-"""Parts of the time limit after which the annealing and the variation end; the rest is for the finalists."""
+def _workspaces(nodes: int) -> tuple[FlowWorkspace, FlowWorkspace, Stations, NDArray[np.float64]]:
+    """Allocate the workspaces in which the throughput of a placement on `nodes` nodes is predicted."""
+    return flow_workspace(nodes), flow_workspace(nodes), stations_of(nodes), np.zeros(4)
 
 
 def refine(trials: Trials, families: Sequence[Iterable[Layout]], *, n_jobs: int) -> tuple[Layout, PlanReport]:
-    """Search from some placements for the one that serves most, in three stages; Ctrl-C ends it early.
+    """Search from given layouts for the one with the greatest throughput; Ctrl-C ends the search early.
 
-    The best starts are annealed on what is foretold. They and what they become are simulated. Those that
-    serve most are varied by a few steps and simulated again, and so on.
+    The starts with the best predictions are annealed on the predicted throughput. The starts and the results
+    are simulated. The best of all are varied by a few steps of annealing and simulated again, for some
+    rounds. Long simulations of the finalists decide.
 
     Parameters
     ----------
     trials : Trials
-        What placements are tried on.
+        Predictions and simulations.
     families : sequence of iterables of Layout
-        Where to start. Families take turns, as what is foretold errs differently from one to the other.
+        Layouts to start from. Families take turns, as the error of the prediction differs between them.
     n_jobs : int
-        Simulations side by side.
+        Number of simulations that run side by side.
     """
     interrupted = False
     found: Layout | None = None
-    figure = 0.0
+    rate = 0.0
     with ThreadPoolExecutor(n_jobs) as executor:
         try:
             _search(trials, families, executor, n_jobs)
             best = trials.best(trials.affordable(n_jobs))
             if best:
-                means = trials.means(best, executor)
-                found, figure = best[int(means.argmax())], float(means.max())
+                means = trials.long_runs(best, executor)
+                found, rate = best[int(means.argmax())], float(means.max())
         except KeyboardInterrupt:
             if not trials.simulated:
                 raise
             interrupted = True
     if found is None:
         (found,) = trials.best(1)
-        figure = trials.simulated[found]
-    watch = trials.watch
-    status = "interrupted" if interrupted else "time limit" if watch.late(FOR_SEARCH) else "heuristic"
-    return found, PlanReport(status, figure, None, watch.seconds, tuple(watch.trace))
+        rate = trials.simulated[found]
+    clock = trials.clock
+    status = SearchStatus.TIME_LIMIT if clock.is_late(FOR_SEARCH) else SearchStatus.HEURISTIC
+    if interrupted:
+        status = SearchStatus.INTERRUPTED
+    return found, PlanReport(status.value, rate, None, clock.seconds, tuple(clock.trace))
 
 
 def _search(trials: Trials, families: Sequence[Iterable[Layout]], executor: Executor, n_jobs: int) -> None:
-    starts = _in_turn(trials, families)
+    starts = _starts(trials, families)
     trials.fit_in(starts[0])
     annealed: list[Layout] = []
-    while len(annealed) < len(starts) and not (annealed and trials.watch.late(FOR_ANNEALING)):
-        several = starts[len(annealed) : len(annealed) + n_jobs]
-        walks = trials.anneal(several, [WARM] * len(several), STEPS_A_NODE * len(several[0].start), executor)
+    while len(annealed) < len(starts) and not (annealed and trials.clock.is_late(FOR_ANNEALING)):
+        batch = starts[len(annealed) : len(annealed) + n_jobs]
+        walks = trials.anneal(batch, [WARM] * len(batch), STEPS_A_NODE * len(batch[0].start), executor)
         annealed += [best for best, _ in walks]
-    for known, found in zip_longest(starts, annealed, fillvalue=annealed[0]):
-        trials.simulate([known, found], executor)
-        if trials.watch.late(FOR_SEARCH):
+    for start, result in zip_longest(starts, annealed, fillvalue=annealed[0]):
+        trials.simulate([start, result], executor)
+        if trials.clock.is_late(FOR_SEARCH):
             return
     for _ in range(ROUNDS):
-        # The last of a walk is another placement nearby that is not foretold to be much worse.
         best = trials.best(VARIED)
         warm = [WARM / (4 if number % 2 else 1) for number in range(len(best))]
         walks = trials.anneal(best, warm, STEPS_A_VARIATION, executor)
-        fresh = [next((end for end in walk if end not in trials.simulated), walk[0]) for walk in walks]
+        # The last layout of a walk is another one nearby, with a prediction that is not much worse.
+        fresh = [next((each for each in walk if each not in trials.simulated), walk[0]) for walk in walks]
         trials.simulate(fresh, executor)
-        if trials.watch.late(FOR_SEARCH):
+        if trials.clock.is_late(FOR_SEARCH):
             return
 
 
-def _in_turn(trials: Trials, families: Sequence[Iterable[Layout]]) -> list[Layout]:
-    """The starts of which most is foretold, from all families."""
+def _starts(trials: Trials, families: Sequence[Iterable[Layout]]) -> list[Layout]:
+    """Choose the layouts with the best predictions, from all families in turn."""
     ranked = []
     for family in families:
-        best = sorted(dict.fromkeys(family), key=trials.foretold, reverse=True)
-        # A simple planner may have left no path from source to sink.
-        ranked.append([layout for layout in best if trials.foretold(layout) > 0])
-    turns = chain.from_iterable(zip_longest(*ranked))
-    starts = [layout for layout in turns if layout is not None][:ANNEALED]
+        best = sorted(dict.fromkeys(family), key=trials.predicted, reverse=True)
+        # The placement of a simple planner may have no path from source to sink.
+        ranked.append([layout for layout in best if trials.predicted(layout) > 0])
+    in_turn = chain.from_iterable(zip_longest(*ranked))
+    starts = [layout for layout in in_turn if layout is not None][:ANNEALED]
     if not starts:
         raise PlacementError(
-            f"no placement of {trials.model.name} that was found on cluster {trials.cluster.name!r} is"
-            " foretold to serve anything; plan with objective='flow', or add nodes"
+            f"every placement of {trials.model.name} that was found on cluster {trials.cluster.name!r} has a"
+            " predicted throughput of zero; plan with objective='flow', or add nodes"
         )
     return starts

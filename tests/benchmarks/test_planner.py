@@ -1,4 +1,4 @@
-"""What the helix planner reaches, and how close its bound is: ``make bench``."""
+"""Quality of the plans of the helix planner, and gap to its bound: ``make bench``."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import helixlab as hx
 
 PLANS = {
-    # cluster, model, seconds: flow and gap that are aimed at
+    # cluster, model: seconds, least flow, largest gap
     "single24, llama-2-70b": (10, 2045.6, 1e-4),
     "small10, llama-1-30b": (30, 286.58, 1e-3),
     "hetero42, llama-2-70b": (120, 5900.0, 0.12),
@@ -15,7 +15,7 @@ PLANS = {
     "200 nodes, llama-2-70b": (180, 0.0, np.inf),
 }
 THROUGHPUTS = {
-    # cluster, execution: the published placement, decode tokens/s that are aimed at
+    # cluster, execution: published placement, decode tokens/s as the target
     "single24, greedy": ("example-ilp", 250.0),
     "geo24, greedy": ("helix", 136.0),
     "hetero42, greedy": ("helix", 600.0),
@@ -60,7 +60,7 @@ def test_plan(name, benchmark, table):
 
 @pytest.mark.parametrize("name", THROUGHPUTS)
 def test_plan_for_throughput(name, benchmark, table):
-    """Beside the published placement under the same policy, with other requests than those planned with."""
+    """Compare with the published placement under the same policy, with other requests than in planning."""
     published, aim = THROUGHPUTS[name]
     cluster, execution = name.split(", ")
     model, known = hx.load_model("llama-2-70b"), hx.load_placement(f"{cluster}/llama-2-70b/{published}")
@@ -73,15 +73,15 @@ def test_plan_for_throughput(name, benchmark, table):
     )
     workload = hx.offline(warmup_s=900, duration_s=900, rng=0)
     planned, before = (
-        hx.simulate(cluster, model, each, execution=execution, workload=workload).summary
+        hx.simulate(cluster, model, each, execution=execution, workload=workload)
         for each in (placement, known)
     )
-    rates = [run["decode_tokens_per_s"].item() for run in (planned, before)]
-    what = f"plan {name}: {rates[0]:.1f} decode tokens/s, published {rates[1]:.1f}, aimed at {aim:.0f}"
+    rates = [run.metrics["decode_tokens_per_s"] for run in (planned, before)]
+    what = f"plan {name}: {rates[0]:.1f} decode tokens/s, published {rates[1]:.1f}, target {aim:.0f}"
     if execution == "chunked":
         tuned = hx.tune_execution(cluster, model, placement, n_jobs=2, **TUNED_OVER).execution
-        run = hx.simulate(cluster, model, placement, execution=tuned, workload=workload).summary
+        run = hx.simulate(cluster, model, placement, execution=tuned, workload=workload)
         limits = f"{tuned.chunk_tokens}/{tuned.max_decode_per_batch}"
-        what += f", tuned ({limits}) {run['decode_tokens_per_s'].item():.1f}"
+        what += f", tuned ({limits}) {run.metrics['decode_tokens_per_s']:.1f}"
     table.append((what, placement.report.wall_s, THROUGHPUT_LIMIT_S, "s"))
     assert rates[0] > rates[1]

@@ -23,7 +23,7 @@ from helixlab.flow import max_flow, upper_bound
 from helixlab.model import MachineProfile, Model, load_model, model_names
 from helixlab.placement import check_placement, held_by
 from helixlab.planning import plan
-from helixlab.planning.flow_kernel import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_workspace, maximum_flow, network_of
 
 MODELS = {name: load_model(name) for name in model_names()}
 METHODS = ["petals", "swarm", "homogeneous", "separate"]
@@ -32,7 +32,7 @@ MACHINES = ["A100", "V100", "L4", "L4x2", "T4", "T4x2", "T4x4"]
 
 @st.composite
 def clusters(draw):
-    """A cluster of one of the three kinds, large enough to hold a model more often than not."""
+    """Draw a cluster of one of the three kinds, usually large enough to hold a model."""
     machines = st.dictionaries(st.sampled_from(MACHINES), st.integers(1, 12), min_size=1, max_size=3)
     seed = draw(st.integers(0, 1000))
     kind = draw(st.sampled_from(["single region", "geo-distributed", "sparse"]))
@@ -90,7 +90,7 @@ def test_no_placement_passes_the_bound_of_the_helix_planner(cluster, model_name,
     try:
         planned = plan(cluster, model, objective="flow", rng=rng, time_limit_s=0.2)
     except PlacementError:
-        return  # the others tell why
+        return  # other tests check the message
     placements = [planned]
     for method in METHODS:
         with suppress(PlacementError):
@@ -118,7 +118,7 @@ def test_links_missing_between_stages(method):
 
 @st.composite
 def tiny(draw):
-    """A cluster of at most four nodes with any links, and a model of few layers."""
+    """Draw a cluster of at most four nodes with any links, and a model of few layers."""
     number = st.integers
     profiles, machines = {}, []
     for name in ("big", "small")[: draw(number(1, 2))]:
@@ -147,26 +147,26 @@ def tiny(draw):
 
 
 def most_served(cluster, model):
-    """The greatest flow of all placements there are."""
-    network, room, layers = network_of(cluster, model), flow_room(len(cluster.nodes)), model.layers
+    """Return the greatest flow of all placements."""
+    network, workspace, layers = network_of(cluster, model), flow_workspace(len(cluster.nodes)), model.layers
     of_node = [
         [(0, 0), *((s, s + k) for k in range(1, most + 1) for s in range(layers - k + 1))]
         for most in network.most.tolist()
     ]
     flows = (
-        serve(network, *np.array(spans, dtype=np.int64).T.copy(), layers, room)
+        maximum_flow(network, *np.array(spans, dtype=np.int64).T.copy(), layers, workspace)
         for spans in itertools.product(*of_node)
     )
     return max(flows)
 
 
 def planned(*subject, **how):
-    """A placement, or None where the planner says that it finds none."""
+    """Return a placement, or None if the planner reports that it finds none."""
     try:
         return plan(*subject, progress=False, **how)
     except HelixlabError as error:
-        said = str(error)
-    assert "\n" not in said
+        message = str(error)
+    assert "\n" not in message
     return None
 
 
@@ -177,10 +177,10 @@ def test_every_planner_on_what_may_be_infeasible(subject, seed):
     with suppress(ModelError):  # no machine has KV cache for a batch
         most = most_served(*subject)
         assert most <= upper_bound(*subject) * (1 + 1e-9)
-    ways = [{"method": method} for method in METHODS]
-    ways += [{"method": "separate", "plus": True, "overfill": True}, {"method": "paper-milp"}]
-    ways += [{"objective": "flow"}, {"objective": "flow", "time_limit_s": 1e-9}]
-    for how in ways:
+    options = [{"method": method} for method in METHODS]
+    options += [{"method": "separate", "plus": True, "overfill": True}, {"method": "paper-milp"}]
+    options += [{"objective": "flow"}, {"objective": "flow", "time_limit_s": 1e-9}]
+    for how in options:
         placement = planned(*subject, rng=seed, **how)
         if "objective" in how:
             assert (placement is not None) == (most > 0)

@@ -1,4 +1,4 @@
-"""Divided clusters: every group serves the whole model, and what is planned of them is a placement."""
+"""Divisions of clusters: every group serves the whole model, and its layout is a placement."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import helixlab as hx
 from helixlab.planning import planning_throughput
 from helixlab.planning.layout import layout_of, placement_of
-from helixlab.planning.throughput import chains, divisions
+from helixlab.planning.throughput import chain_layout, divisions
 
 MODELS = [hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")]
 COUNTS = st.dictionaries(st.sampled_from(["A100", "L4", "T4"]), st.integers(1, 10), min_size=1, max_size=3)
@@ -27,7 +27,7 @@ def divided(draw):
 
 
 @given(case=divided())
-def test_groups_have_room_and_all_nodes(case):
+def test_groups_have_the_capacity_and_all_nodes(case):
     cluster, model, found, _ = case
     assert len(set(found)) == len(found)
     most = {kind: len(values) - 1 for kind, values in planning_throughput(cluster, model).items()}
@@ -35,8 +35,8 @@ def test_groups_have_room_and_all_nodes(case):
         assert len(group) == len(cluster.nodes)
         assert set(group) == set(range(max(group) + 1))
         assert max(group) >= 1
-        room = np.bincount(group, [most[node.machine] for node in cluster.nodes])
-        assert min(room) >= model.layers
+        capacity = np.bincount(group, [most[node.machine] for node in cluster.nodes])
+        assert min(capacity) >= model.layers
 
 
 @given(case=divided())
@@ -44,7 +44,7 @@ def test_chains_hold_every_layer_once_in_every_group(case):
     cluster, model, _, group = case
     if not group:
         return
-    layout = chains(cluster, model, group)
+    layout = chain_layout(cluster, model, group)
     held = np.zeros((max(group) + 1, model.layers), dtype=int)
     for start, end, of in zip(*layout, strict=True):
         held[of, start:end] += 1
@@ -61,7 +61,7 @@ def test_a_divided_plan_is_a_placement(case, tmp_path_factory):
     cluster, model, _, group = case
     if not group:
         return
-    layout = chains(cluster, model, group)
+    layout = chain_layout(cluster, model, group)
     placement = placement_of(layout, cluster, model)
     hx.check_placement(placement, cluster, model)
     assert layout_of(placement, len(cluster.nodes)) == layout._replace(group=())
@@ -77,10 +77,10 @@ def test_a_divided_plan_is_a_placement(case, tmp_path_factory):
 def test_a_divided_plan_is_simulated():
     cluster, model = hx.load_cluster("single24"), MODELS[0]
     for group in divisions(cluster, model):
-        placement = placement_of(chains(cluster, model, group), cluster, model)
+        placement = placement_of(chain_layout(cluster, model, group), cluster, model)
         workload = hx.offline(warmup_s=60, duration_s=60)
-        served = hx.simulate(cluster, model, placement, workload=workload).summary
-        assert served["decode_tokens_per_s"].item() > 0
+        result = hx.simulate(cluster, model, placement, workload=workload)
+        assert result.metrics["decode_tokens_per_s"] > 0
 
 
 @pytest.mark.parametrize("counts", [{"A100": 1}, {"T4": 9}, {"A100": 5}])

@@ -1,4 +1,4 @@
-"""The compiled maximum flow, beside the one of networkx."""
+"""Compiled maximum flow, compared with that of networkx."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from helixlab.flow import max_flow
 from helixlab.model import load_model
 from helixlab.placement import NodeLayers, Placement, load_placement
 from helixlab.placement.placement import usable_links
-from helixlab.planning.flow_kernel import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_workspace, maximum_flow, network_of
 
 LLAMA30, LLAMA70 = load_model("llama-1-30b"), load_model("llama-2-70b")
 
@@ -21,7 +21,7 @@ def served(cluster, model, layers):
     start, end = np.zeros((2, size), dtype=np.int64)
     for held in layers:
         start[held.node], end[held.node] = held.first_layer, held.end_layer
-    return serve(network, start, end, model.layers, flow_room(size))
+    return maximum_flow(network, start, end, model.layers, flow_workspace(size))
 
 
 def with_all_links(cluster, model, layers):
@@ -31,7 +31,7 @@ def with_all_links(cluster, model, layers):
 
 @st.composite
 def networks(draw):
-    """Clusters whose links and network cards may bind, most of them in several regions."""
+    """Draw a cluster whose links and network cards may bind, in most cases with several regions."""
     seed, kind = draw(st.integers(0, 10_000)), draw(st.sampled_from(["geo", "single", "sparse"]))
     counts = {"A100": draw(st.integers(3, 6)), "L4": draw(st.integers(0, 4)), "T4": draw(st.integers(0, 4))}
     counts = {machine: count for machine, count in counts.items() if count}

@@ -1,4 +1,4 @@
-"""The helix planner: its flow, its proofs, and that both agree with trying every placement."""
+"""Helix planner: its flow and its proofs, compared with an exhaustive search of all placements."""
 
 from dataclasses import replace
 from itertools import pairwise, product
@@ -16,7 +16,7 @@ from helixlab.model import load_model
 from helixlab.placement import NodeLayers, Placement, held_by
 from helixlab.placement.placement import usable_links
 from helixlab.planning import helix_candidates, plan, planning_throughput
-from helixlab.planning.flow_kernel import flow_room, network_of, serve
+from helixlab.planning.flow_kernel import flow_workspace, maximum_flow, network_of
 from helixlab.planning.prices import coverage_bound, layer_prices
 from helixlab.plotting import plot_placement
 
@@ -29,16 +29,16 @@ def flow_of(cluster, model, placement):
 
 
 def best_of_all(cluster, model):
-    """Greatest maximum flow over every placement there is."""
+    """Return the greatest maximum flow of all placements."""
     network, size = network_of(cluster, model), len(cluster.nodes)
-    ways = [
+    spans = [
         [(0, 0)] + [(s, s + k) for k in range(1, most + 1) for s in range(model.layers - k + 1)]
         for most in network.most.tolist()
     ]
-    room, best = flow_room(size), 0.0
-    for choice in product(*ways):
+    workspace, best = flow_workspace(size), 0.0
+    for choice in product(*spans):
         start, end = np.array(choice, dtype=np.int64).T.copy()
-        best = max(best, serve(network, start, end, model.layers, room))
+        best = max(best, maximum_flow(network, start, end, model.layers, workspace))
     return best
 
 
@@ -68,7 +68,7 @@ class TestTargets:
 
 class TestBound:
     def test_the_whole_model_on_a_node_passes_no_activations(self):
-        """Its network card moves tokens alone, so that one too slow for activations does not bound it."""
+        """The network card of such a node carries tokens alone, and may be too slow for activations."""
         cluster = single_region({"A100": 2, "T4": 2})
         slow = (
             replace(machine, nic_in_bytes_per_s=2.5e6, nic_out_bytes_per_s=2.5e6)
@@ -86,7 +86,7 @@ class TestBound:
         most=st.integers(2, 4),
     )
     def test_cards_that_bind_one_way(self, cards, layers, most):
-        """The first node of a pipeline takes in no activations, and the last sends none."""
+        """The first node of a pipeline receives no activations, and the last one sends none."""
         cluster = single_region({"A100": 1, "L4": 1, "T4": 1})
         machines = (
             replace(machine, nic_in_bytes_per_s=card_in, nic_out_bytes_per_s=card_out)
@@ -188,7 +188,7 @@ class TestEveryPlacement:
 
 
 def replace_limits(profile, most):
-    """The profile of a machine that holds fewer layers."""
+    """Return the profile of a machine that holds fewer layers."""
     return replace(
         profile,
         kv_blocks=profile.kv_blocks[:most],
@@ -233,12 +233,12 @@ class TestClusters:
 
     @pytest.mark.parametrize("objective", ["flow", "throughput"])
     @pytest.mark.parametrize("seed", range(3))
-    def test_the_one_way_through(self, objective, seed):
+    def test_the_only_path(self, objective, seed):
         """A chain of links, in an order that no planner would guess."""
         cluster = single_region({"A100": 4, "T4": 4})
         order = np.random.default_rng(seed).permutation(8).tolist()
-        way = [SOURCE, *order, SINK]
-        there = set(pairwise(way))
+        path = [SOURCE, *order, SINK]
+        there = set(pairwise(path))
         links = tuple(link for link in cluster.links if (link.sender, link.receiver) in there)
         cluster = replace(cluster, links=links)
         most = [len(values) - 1 for values in planning_throughput(cluster, LLAMA30).values()]

@@ -1,4 +1,4 @@
-"""The paper's program: its size, what it finds against all placements there are, its options."""
+"""Program of the paper: its size, its results compared with all placements, and its options."""
 
 from dataclasses import replace
 from itertools import product
@@ -31,12 +31,12 @@ SIZES = read_table("published/problem_sizes.csv").set_index("run")
 
 
 def tiny(layers):
-    """A model so small that all placements can be tried."""
+    """Return a model so small that all placements can be tried."""
     return replace(LLAMA30, name=f"llama-{layers}", layers=layers)
 
 
 def flow_of(cluster, model, layers, *, partial_inference):
-    """The flow of a placement in the program's own terms, by networkx."""
+    """Return the flow of a placement as the program defines it, by networkx."""
     table, graph = planning_throughput(cluster, model), nx.DiGraph()
     graph.add_nodes_from((SOURCE, SINK))
     for held in layers:
@@ -54,7 +54,7 @@ def flow_of(cluster, model, layers, *, partial_inference):
 
 
 def best_of_all(cluster, model, **options):
-    """The largest flow of any placement that gives every node a run of layers."""
+    """Return the greatest flow of all placements that give every node a run of layers."""
     table = planning_throughput(cluster, model)
     runs = [
         [
@@ -70,7 +70,7 @@ def best_of_all(cluster, model, **options):
 
 @st.composite
 def tiny_clusters(draw):
-    """Two or three nodes, links of any speed from one that binds to one that never does, some missing."""
+    """Draw two or three nodes with links of any speed, binding or not, some of them missing."""
     machines = st.dictionaries(st.sampled_from(["A100", "L4", "T4"]), st.integers(1, 2), min_size=1)
     counts = draw(machines.filter(lambda counts: 2 <= sum(counts.values()) <= 3))
     cluster = single_region(counts, shuffle=True, rng=draw(st.integers(0, 9)))
@@ -127,8 +127,8 @@ class TestProgram:
         for variable, values in program.start_from(placement).items():
             variable.value = values
         assert program.found() == tuple(sorted(placement.layers, key=lambda held: held.node))
-        groups = [program.every_node_holds_a_run, program.links_reach_the_start_of_a_run]
-        groups += [program.the_source_sends_to_the_first_layer, program.the_last_layer_sends_to_the_sink]
+        groups = [program.require_runs_of_layers, program.link_to_starts]
+        groups += [program.begin_at_first_layer, program.end_at_last_layer]
         for group in groups:
             assert all(constraint.violation().max() == 0 for constraint in group())
 
@@ -236,7 +236,7 @@ class TestPlan:
         with pytest.raises(PlacementError, match=r"found no placement .* in 3.0 s \(time limit\)"):
             plan_paper_milp(SMALL10, LLAMA30)
 
-    def test_a_cluster_without_room(self):
+    def test_a_cluster_without_capacity(self):
         with pytest.raises(PlacementError, match="at most 52 fit into cluster 'small10'"):
             plan(SMALL10, LLAMA70, method="paper-milp")
 

@@ -46,7 +46,7 @@ SWARMS = [
 
 
 def planned(cluster, model, method, **options):
-    """A planned placement that passes its checks and carries flow."""
+    """Plan a placement that passes its checks and carries flow."""
     placement = plan(cluster, model, method=method, **options)
     check_placement(placement, cluster, model)
     assert max_flow(cluster, model, placement).value_tokens_per_s > 0
@@ -54,7 +54,7 @@ def planned(cluster, model, method, **options):
 
 
 def pipelines(placement):
-    """Runs of nodes from source to sink; every node has one link in and one out."""
+    """List the pipelines from source to sink of a placement whose nodes have one link in and one out."""
     onward = dict(link for link in placement.links if link[0] != SOURCE)
     found = []
     for sender, node in placement.links:
@@ -384,7 +384,7 @@ class TestOverfill:
             ("hetero42/llama-2-70b/separate-l4x2", "L4x2", 20, 0.52),
         ],
     )
-    def test_how_far_off_the_published_ones(self, name, machine, layers, most_off):
+    def test_distance_from_published_capacities(self, name, machine, layers, most_off):
         published = load_placement(name)
         capacities = {
             published.kv_capacity_token_layers[held.node]
@@ -430,7 +430,7 @@ class TestOverfill:
         ):
             plan(small, LLAMA70, method="separate", overfill=True)
 
-    def test_no_room_for_the_longest_request(self):
+    def test_no_kv_cache_for_the_longest_request(self):
         with pytest.raises(PlacementError, match=r"at most 64 fit .*\(4 A100 of 16\)|A100 of 1\d"):
             plan(load_cluster("single24-a100"), LLAMA70, method="separate", overfill=True)
 

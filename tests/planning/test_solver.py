@@ -1,4 +1,4 @@
-"""The driver of the solver: what it finds, how it is stopped, and that stopping loses nothing."""
+"""Driver of the solver: its solutions, and stopping it without losing any."""
 
 import math
 import signal
@@ -18,7 +18,7 @@ NOTHING_FITS = Program([1, 1], [[1, 1]], 5, 9, 0, 1, True)
 
 
 def hard(columns=200, rows=60):
-    """A program that is searched for longer than any test waits, with a solution of nothing but zeros."""
+    """Return a program that takes longer to solve than any test waits; all zeros is a solution."""
     rng = np.random.default_rng(0)
     matrix = rng.integers(1, 100, (rows, columns)).astype(float)
     weights = rng.integers(1, 100, columns)
@@ -42,7 +42,7 @@ def is_feasible(program, values):
 
 
 def agrees(program, found):
-    """The objective is that of the values, and the bound is on the right side of it."""
+    """Check that the objective is that of the values, and that the bound is on the right side of it."""
     assert is_feasible(program, found.values)
     assert found.objective == pytest.approx(program.costs @ found.values + program.offset)
     if found.bound is not None:
@@ -246,7 +246,7 @@ class TestStopping:
 
 class TestSolveProblem:
     def problem(self, objective=cp.Maximize):
-        """Two wholes and two binaries in a square, and an amount."""
+        """Return a problem of two integers, four binaries in a square, and one continuous variable."""
         x, y = cp.Variable((2, 2), boolean=True), cp.Variable(2, integer=True, bounds=[0, 5])
         z = cp.Variable(nonneg=True)
         sign = 1 if objective is cp.Maximize else -1

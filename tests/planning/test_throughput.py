@@ -1,4 +1,4 @@
-"""Planning for throughput: what is foretold, and that plans serve more than those they start from."""
+"""Planning for throughput: accuracy of predictions, and gain over the placements it starts from."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +13,8 @@ import helixlab as hx
 from helixlab.errors import HelixlabError, PlacementError, UnknownNameError
 from helixlab.planning.helix import plan_helix
 from helixlab.planning.layout import Layout, layout_of, placement_of
-from helixlab.planning.record import Watch
-from helixlab.planning.throughput import Trials, chains, divisions, refine
+from helixlab.planning.record import SearchClock
+from helixlab.planning.throughput import Trials, chain_layout, divisions, refine
 
 LLAMA30, LLAMA70 = hx.load_model("llama-1-30b"), hx.load_model("llama-2-70b")
 SMALL10, SINGLE24 = hx.load_cluster("small10"), hx.load_cluster("single24")
@@ -31,17 +31,17 @@ def simulated(cluster, model, placement, execution, seconds=300):
         cluster, model, placement, execution=execution,
         workload=hx.offline(warmup_s=seconds, duration_s=seconds), sample_step_s=0, keep_iterations=False,
     )  # fmt: skip
-    return result.summary["decode_tokens_per_s"].item()
+    return result.metrics["decode_tokens_per_s"]
 
 
 def trials(cluster=SMALL10, model=LLAMA30, limit_s=None):
-    return Trials(cluster, model, "greedy", np.random.default_rng(0), Watch(limit_s, lambda *_: None))
+    return Trials(cluster, model, "greedy", np.random.default_rng(0), SearchClock(limit_s, lambda *_: None))
 
 
 class TestPredict:
     @POLICIES
     def test_published_placements(self, execution):
-        """Within 30% of each, and in nearly the right order."""
+        """Predictions are within 30% of simulations, and in nearly the same order."""
         pairs = []
         for name in PLACEMENTS:
             cluster, placement = hx.load_cluster(name.split("/")[0]), hx.load_placement(name)
@@ -55,7 +55,7 @@ class TestPredict:
 
     @POLICIES
     def test_little(self, execution):
-        """Requests in flight are those that arrive while one is under way."""
+        """Requests in flight are those that arrive during the stay of one (Little's law)."""
         placement = hx.load_placement("small10/llama-1-30b/helix")
         found = hx.predict(SMALL10, LLAMA30, placement, execution=execution)
         output = 232.0
@@ -65,13 +65,13 @@ class TestPredict:
         )
 
     def test_requests_in_flight(self):
-        """As many as the simulation has."""
+        """The prediction agrees with the simulation."""
         placement = hx.load_placement("single24/llama-2-70b/example-ilp")
         found = hx.predict(SINGLE24, LLAMA70, placement)
         result = hx.simulate(
             SINGLE24, LLAMA70, placement, workload=hx.offline(warmup_s=300, duration_s=200), sample_step_s=5
         )
-        window = result.timeline[result.timeline["time_s"] > result.summary["window_start_s"].item()]
+        window = result.timeline[result.timeline["time_s"] > result.metrics["window_start_s"]]
         assert found.requests_in_flight == pytest.approx(window["in_flight"].mean(), rel=0.05)
 
     @given(factor=st.floats(1.0, 4.0))
@@ -117,9 +117,9 @@ class TestPredict:
     @POLICIES
     @pytest.mark.parametrize("number", range(5))
     def test_groups_that_share_nothing_add_up(self, execution, number):
-        """Together they serve what each serves alone, unless one that fills up first holds up the others."""
+        """Groups serve together what each serves alone, unless a full one delays the others."""
         group = divisions(SINGLE24, LLAMA30)[number]
-        layout = chains(SINGLE24, LLAMA30, group)
+        layout = chain_layout(SINGLE24, LLAMA30, group)
         together = hx.predict(SINGLE24, LLAMA30, placement_of(layout, SINGLE24, LLAMA30), execution=execution)
         alone = []
         for own in range(max(group) + 1):
@@ -158,7 +158,7 @@ class TestPlan:
     def test_walks_stay_placements(self, group):
         begin = layout_of(hx.load_placement("small10/llama-1-30b/helix"), 10)._replace(group=group)
         if group:
-            begin = chains(SMALL10, LLAMA30, group)
+            begin = chain_layout(SMALL10, LLAMA30, group)
         with ThreadPoolExecutor(2) as executor:
             alone = trials().anneal([begin], [0.1], 2000, executor)
             beside = trials().anneal([begin] * 4, [0.1] * 4, 2000, executor)
@@ -167,7 +167,7 @@ class TestPlan:
         assert alone == [(best, last)]
         assert others != [(best, last)] * 3, "each walks its own way"
         assert again == beside
-        assert trials().foretold(best) >= trials().foretold(begin)
+        assert trials().predicted(best) >= trials().predicted(begin)
         for layout in (best, last):
             assert layout.group == group
             hx.check_placement(placement_of(layout, SMALL10, LLAMA30), SMALL10, LLAMA30)
@@ -199,7 +199,7 @@ class TestPlan:
         assert hx.max_flow(SMALL10, LLAMA30, planned).value_tokens_per_s > 286
 
     def test_simulations_are_made_to_fit_the_time_limit(self, monkeypatch):
-        """One that serves much takes long to simulate."""
+        """A layout with great throughput takes long to simulate."""
         windows = []
 
         def note(cluster, model, placement, *, workload, **options):
@@ -213,7 +213,7 @@ class TestPlan:
         for limit_s in (None, 1e9, 1e-6):
             tried = trials(limit_s=limit_s)
             tried.fit_in(layout)
-            tried.timed(layout)
+            tried.short_run(layout)
         assert windows == [600.0, 30.0, 600.0, 30.0, 30.0]
 
     @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ class TestPlan:
             hx.plan(SMALL10, LLAMA30, **options)
 
     def test_starts_without_a_path(self):
-        """A simple planner's placement that serves nothing is no start, and without any there is no plan."""
+        """A placement that serves nothing is no start, and without starts there is no plan."""
         nothing = Layout((0,) * 10, (1,) * 10)
-        with pytest.raises(PlacementError, match="is foretold to serve anything"):
+        with pytest.raises(PlacementError, match="has a predicted throughput of zero"):
             refine(trials(), [[nothing]], n_jobs=1)
