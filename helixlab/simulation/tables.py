@@ -1,4 +1,4 @@
-"""From what a run recorded to the tables of its Result."""
+"""The tables of a Result, from what a run recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helixlab.flow import Flow, upper_bound
 from helixlab.model import Model, machine_throughput
 from helixlab.placement import Placement
 from helixlab.simulation.driver import Recording
-from helixlab.simulation.metrics import latency_metrics
+from helixlab.simulation.metrics import REQUEST_PERCENTILES, distribution, latency_metrics
 from helixlab.simulation.provenance import library_in_words
 from helixlab.simulation.result import Result
 from helixlab.workload import Workload
@@ -45,7 +45,7 @@ def build_result(
     start_s: float,
     wall_s: float,
 ) -> Result:
-    """The Result of a finished recording."""
+    """Build the Result of a finished recording."""
     first_s, last_s = recording.window_s
     run = recording.state.run[0]
     iterations = _frame(recording.iterations)
@@ -61,7 +61,9 @@ def build_result(
     requests = _frame(recording.request_logs)
     requests["outcome"] = OUTCOMES[requests["outcome"].to_numpy(np.int64)]
     requests["reason"] = REASONS[requests["reason"].to_numpy(np.int64)]
+    _add_latencies(requests)
     finished = requests[requests["outcome"] == "finished"]
+    ended_in_window = finished[finished["end_s"].between(first_s, last_s)]
     accepted, asked = (
         np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
         for name in ("input_tokens", "output_tokens")
@@ -96,6 +98,7 @@ def build_result(
         "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),
         **latency_metrics(prompt_latency_s, "prompt"),
         **latency_metrics(decode_latency_s, "decode"),
+        **_request_metrics(ended_in_window),
         "prompts_finished_in_window": prompts,
         "total_tokens": total_tokens,
         "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,
@@ -135,11 +138,28 @@ def build_result(
 
 
 def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
-    """Log pieces as a table, column by column so that no second copy of the whole is made."""
+    """Join the pieces of a log to a table, column by column so that no second copy of the whole is made."""
     return pd.DataFrame(
         {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()},
         copy=False,
     )
+
+
+def _add_latencies(requests: pd.DataFrame) -> None:
+    """Add the columns ttft_s, tpot_s and e2e_s, NaN where a request did not get that far."""
+    finished = requests["outcome"] == "finished"
+    decoding_s = (requests["end_s"] - requests["prompt_done_s"]).where(finished)
+    requests["ttft_s"] = requests["prompt_done_s"] - requests["arrival_s"]
+    requests["tpot_s"] = decoding_s / requests["output_tokens"]
+    requests["e2e_s"] = (requests["end_s"] - requests["arrival_s"]).where(finished)
+
+
+def _request_metrics(finished: pd.DataFrame) -> dict[str, float]:
+    """Return mean and percentiles of TTFT, TPOT and end-to-end latency of finished requests."""
+    metrics: dict[str, float] = {}
+    for name in ("ttft", "tpot", "e2e"):
+        metrics |= distribution(finished[f"{name}_s"].to_numpy(), name, REQUEST_PERCENTILES)
+    return metrics
 
 
 def _in_flight(recording: Recording) -> NDArray[np.void]:
@@ -149,10 +169,10 @@ def _in_flight(recording: Recording) -> NDArray[np.void]:
 
 
 def _outside_window(recording: Recording, requests: pd.DataFrame) -> int:
-    """Requests that came before or after the measured window."""
+    """Count the requests that arrived before or after the measured window."""
     first_s, last_s = recording.window_s
-    came_s = np.concatenate([requests["arrival_s"], _in_flight(recording)["arrival_s"]])
-    return int(((came_s < first_s) | (came_s > last_s)).sum())
+    arrival_s = np.concatenate([requests["arrival_s"], _in_flight(recording)["arrival_s"]])
+    return int(((arrival_s < first_s) | (arrival_s > last_s)).sum())
 
 
 def _nodes(
@@ -197,11 +217,12 @@ def _nodes(
 
 
 def _potential(throughput: NDArray[np.float64], layers: int) -> float:
-    """What a node adds to the tokens/s of its cluster with the number of layers that suits it best."""
+    """Return the most tokens/s that a node can add to its cluster, with the best number of layers."""
     return float(np.max(np.arange(len(throughput)) * throughput)) / layers
 
 
 def _busy_s(node: np.void, now_s: float) -> float:
+    """Return the seconds that a node has computed until now."""
     return float(node["busy_s"]) + (now_s - float(node["busy_since_s"]) if node["busy"] else 0.0)
 
 
@@ -230,7 +251,7 @@ def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
 
 
 def _sent_s(links: NDArray[np.void], now_s: float) -> NDArray[np.float64]:
-    """Seconds each link has been sending until now; what it has begun counts as a whole in ``busy_s``."""
+    """Return the seconds that each link has sent until now; ``busy_s`` includes all that it has begun."""
     return links["busy_s"] - np.maximum(links["free_at_s"] - now_s, 0)
 
 
@@ -244,7 +265,7 @@ def _timeline(recording: Recording) -> pd.DataFrame:
 
 def _node_timeline(recording: Recording, cluster: Cluster) -> pd.DataFrame:
     times = np.concatenate([piece["time_s"] for piece in recording.samples])
-    samples = np.concatenate(recording.node_samples)  # [sample, what, node]
+    samples = np.concatenate(recording.node_samples)  # [sample, quantity, node]
     capacity = np.maximum(recording.state.nodes["kv_capacity_token_layers"][:-1], 1)
     busy = np.full((len(times), len(cluster.nodes)), np.nan)
     busy[1:] = np.diff(samples[:, 2], axis=0) / np.diff(times)[:, None]

@@ -9,7 +9,7 @@ import pytest
 import helixlab as hx
 from helixlab.errors import FileFormatError
 from helixlab.scheduling import Scheduler
-from helixlab.simulation.result import TABLES
+from helixlab.simulation.columns import TABLES
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -56,7 +56,7 @@ def test_own_functions_have_hashes():
 
 def test_own_policies_have_hashes():
     def alone(node, request):
-        return node.batch_prompt_requests + node.batch_decode_tokens == 0
+        return node.batch_prompts + node.batch_decode_tokens == 0
 
     def everything(node, request):
         return True

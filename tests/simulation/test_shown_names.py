@@ -29,7 +29,7 @@ def first(state, sender, request):
 
 
 def alone(node, request):
-    return node.batch_prompt_requests + node.batch_decode_tokens == 0
+    return node.batch_prompts + node.batch_decode_tokens == 0
 
 
 def test_bundled_things_keep_their_names():

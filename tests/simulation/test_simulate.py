@@ -418,7 +418,7 @@ def test_functions_that_do_not_compile():
 
 def test_an_execution_policy_of_ones_own():
     def alone(node, request):
-        return node.batch_prompt_requests + node.batch_decode_tokens == 0
+        return node.batch_prompts + node.batch_decode_tokens == 0
 
     workload = own([200] * 40, [30] * 40)
     results = [
@@ -478,7 +478,7 @@ def test_a_result_comes_back(tmp_path):
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(loaded, name), getattr(result, name), check_exact=True)
     assert loaded.provenance == result.provenance
-    assert loaded.to_dict() == result.figures()
+    assert loaded.to_dict() == result.to_dict()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
 
 
