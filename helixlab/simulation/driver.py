@@ -81,7 +81,7 @@ class Recording:
         self.end(whole_run=not begun)
 
     def end(self, *, whole_run: bool = False) -> None:
-        """End the recording: empty the logs; drop the snapshot of the start unless the window begins there."""
+        """End the recording: empty the logs; drop the first snapshot unless the window starts there."""
         self.empty_logs()
         if not whole_run:
             for tables in (self.runs_at_window, self.nodes_at_window, self.links_at_window):

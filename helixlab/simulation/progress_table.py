@@ -113,7 +113,7 @@ class ProgressTable:
         self._print_row({key: below for key, (_, _, below) in names.items()})
 
     def next_row_s(self, now_s: float, next_event_s: float = -math.inf) -> float:
-        """Return the time of the next row after `now_s`, or of the last before the next event if that is far."""
+        """Return the time of the next row, or of the last row before the next event if that is far."""
         steps = math.floor((now_s - self._start_s) / self.step_s * (1 + 1e-12)) + 1
         if next_event_s > self._start_s + (steps + MOST_IDLE_ROWS) * self.step_s:
             steps = math.floor((next_event_s - self._start_s) / self.step_s)
