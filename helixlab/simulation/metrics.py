@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 __all__ = ["PERCENTILES", "REQUEST_PERCENTILES", "distribution", "latency_metrics", "percentile"]
 
 PERCENTILES = (5, 25, 50, 75, 95)
-"""Percentiles of prompt and decode latency, those of the paper's figures."""
+"""Percentiles of prompt and decode latency, those that the reference prints."""
 REQUEST_PERCENTILES = (50, 90, 95, 99)
 """Percentiles of the latencies of whole requests: TTFT, TPOT and end-to-end latency."""
 

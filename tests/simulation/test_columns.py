@@ -52,7 +52,5 @@ def test_describing_tables(result):
     assert len(everything) == sum(map(len, COLUMNS.values()))
     requests = result.describe("requests")
     assert requests.equals(everything[everything["table"] == "requests"].reset_index(drop=True))
-    with pytest.raises(
-        SimulationError, match="table is 'queries'; give one of summary, iterations, requests"
-    ):
-        result.describe("queries")
+    with pytest.raises(SimulationError, match="table is 'steps'; give one of summary, iterations, requests"):
+        result.describe("steps")
