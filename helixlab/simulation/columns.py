@@ -31,7 +31,7 @@ class Column(NamedTuple):
 
 
 def _distribution(name: str, subject: str, percents: tuple[int, ...]) -> tuple[Column, ...]:
-    """The mean and the percentiles of a time, as `helixlab.simulation.metrics` names them."""
+    """Describe the mean and the percentiles of a time, as `helixlab.simulation.metrics` names them."""
     return (
         Column(f"{name}_mean_s", "float", "s", f"mean {subject}"),
         *(Column(f"{name}_p{p}_s", "float", "s", f"{p}th percentile of the {subject}") for p in percents),
@@ -66,7 +66,7 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         Column("initial_requests", "int", "requests", "requests at the start of an offline run"),
         Column("rate_tokens_per_s", "float", "tokens/s", "rate at which tokens arrive in an online run"),
         Column("warmup_s", "float", "s", "warm-up before the window"),
-        Column("duration_s", "float", "s", "length of the window that was asked for"),
+        Column("duration_s", "float", "s", "duration: of the window offline, of warm-up and window online"),
         Column("on_full", "str", "", "what happens to requests while the KV caches are full: wait or drop"),
         Column("seed", "int", "", "seed of all random draws"),
         Column("helixlab", "str", "", "version of helixlab, with a hash of its code"),
@@ -221,7 +221,7 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
             "kv_masked",
             "int",
             "",
-            "times that it masked the link because the receiver's KV cache was expected to fill",
+            "times that it masked the link because the KV cache of the receiver was expected to be too full",
         ),
         Column(
             "batch_masked",

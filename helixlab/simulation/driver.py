@@ -22,7 +22,7 @@ from helixlab.simulation.progress_table import ProgressTable
 from helixlab.simulation.setup import enlarged, short_of_rows
 from helixlab.workload import Workload
 
-__all__ = ["Recording", "drive"]
+__all__ = ["Recording", "drive", "span_s"]
 
 FEED_DELAY_S: Final = 0.1
 """Seconds from the end of a prompt or request to the next request that it lets in."""
@@ -122,6 +122,11 @@ class _Arrivals:
         return state._replace(arrivals=arrivals)
 
 
+def span_s(workload: Workload) -> float:
+    """Return the seconds from the start to the end of the window; an online duration includes the warm-up."""
+    return workload.duration_s + (0.0 if workload.online else workload.warmup_s)
+
+
 def drive(
     state: State,
     workload: Workload,
@@ -177,8 +182,7 @@ def drive(
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
     if progress_table is not None:
-        span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
-        progress_table.start(state, start_s, span_s, workload.online)
+        progress_table.start(state, start_s, span_s(workload), workload.online)
     recording.snapshot()
     reached_s, last_s = start_s, math.inf
     for end_of_part_s in (*window_s, math.inf if workload.online else end_s):

@@ -14,6 +14,7 @@ from helixlab._memory import free_mb, rss_mb
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.placement import Placement
+from helixlab.simulation.driver import span_s
 from helixlab.simulation.result import Result
 from helixlab.simulation.simulate import LEAST_STEP_S, check_step, check_workload, simulate
 from helixlab.workload import Workload, trace_lengths
@@ -157,7 +158,7 @@ def estimate(
             model,
             placement,
             workload=part,
-            sample_step_s=0.0 if workload.online else max(_span_s(part) / 20, LEAST_STEP_S),
+            sample_step_s=0.0 if workload.online else max(span_s(part) / 20, LEAST_STEP_S),
             keep_iterations=keep_iterations,
             keep_batches=keep_batches,
             keep_breakdown=keep_breakdown,
@@ -184,8 +185,8 @@ def estimate(
         demand_of_part = _demand(part).iterations
         whole = demand.iterations * (min(done / demand_of_part, 1.0) if turned_away else 1.0)
     else:
-        pilot_s = _span_s(part)
-        to_come_s = _span_s(workload) - pilot_s
+        pilot_s = span_s(part)
+        to_come_s = span_s(workload) - pilot_s
         whole = done + (done - _iterations(result, 0.5)) / (pilot_s / 2) * to_come_s
         whole = min(whole, demand.iterations)
     each_s = _seconds_per_iteration(pilots) + _extra_seconds_per_iteration(pilots, whole) * queue_grows
@@ -195,7 +196,7 @@ def estimate(
     if sample_step_s > 0:
         # Queued requests are served after the last arrival; where nothing happens there are no samples.
         late_s = _lateness_s(result, part_s) * (longer if queue_grows else 1.0)
-        steps = max(_span_s(workload), _arrivals_s(workload) + late_s) / sample_step_s + 1
+        steps = max(span_s(workload), _arrivals_s(workload) + late_s) / sample_step_s + 1
         samples = min(steps, SAMPLES_PER_EVENT * (result.metrics["events"] * longer + 2))
     samples *= len(cluster.nodes)
     wall_s += samples * SECONDS_PER_NODE_SAMPLE
@@ -250,16 +251,11 @@ def _extra_seconds_per_iteration(pilots: list[_Pilot], whole: float) -> float:
     return max(each, 0.0) / (last.iterations - before.iterations) * (whole - before.iterations)
 
 
-def _span_s(workload: Workload) -> float:
-    """Return the seconds from the start to the end of the window."""
-    return workload.duration_s + (0.0 if workload.online else workload.warmup_s)
-
-
 def _arrivals_s(workload: Workload) -> float:
     """Return the seconds from the start to the last arrival; given requests may arrive after the window."""
     if workload.online and workload.requests is not None:
         return float(workload.requests["arrival_s"].iloc[-1])
-    return _span_s(workload)
+    return span_s(workload)
 
 
 @dataclass(frozen=True)
@@ -274,13 +270,13 @@ class _Size:
 
 
 def _first_size(workload: Workload) -> _Size:
-    span_s = PILOT_S
+    size_s = PILOT_S
     if workload.online and workload.requests is not None:
         # Where the first request comes late, the time before it teaches nothing.
-        span_s += float(workload.requests["arrival_s"].iloc[0])
+        size_s += float(workload.requests["arrival_s"].iloc[0])
     elif workload.online:
-        span_s = min(PILOT_S, PILOT_ITERATIONS / workload.rate_tokens_per_s)
-    return _Size(span_s, PILOT_ITERATIONS)
+        size_s = min(PILOT_S, PILOT_ITERATIONS / workload.rate_tokens_per_s)
+    return _Size(size_s, PILOT_ITERATIONS)
 
 
 def _first(workload: Workload, size: _Size) -> Workload:
@@ -295,7 +291,7 @@ def _first(workload: Workload, size: _Size) -> Workload:
         requests = requests.iloc[:count]
         duration_s = max(float(requests["arrival_s"].iloc[-1]), PILOT_S)
         return replace(workload, warmup_s=0.0, duration_s=duration_s, requests=requests)
-    if size.span_s >= _span_s(workload):
+    if size.span_s >= span_s(workload):
         return workload
     return replace(workload, warmup_s=0.0, duration_s=size.span_s)
 

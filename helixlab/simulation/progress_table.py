@@ -173,7 +173,10 @@ def _row(state: State, before: _Counters, now: _Counters, start_s: float) -> dic
 
 
 def _kv_expected(nodes: NDArray[np.void], layers: int) -> float:
-    """Return the expected KV use of the fullest layer; a node spreads its cache evenly over its layers."""
+    """Return the expected KV use of the fullest layer; a node spreads its cache evenly over its layers.
+
+    The engine computes the same in compiled code, see `helixlab.engine.kv_cache`.
+    """
     totals = np.zeros((2, layers))
     for node in nodes:
         own = slice(int(node["first_layer"]), int(node["first_layer"] + node["layers"]))

@@ -18,7 +18,7 @@ from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
 from helixlab.placement.placement import End
 from helixlab.scheduling import Scheduler, get_scheduler
-from helixlab.simulation.driver import drive
+from helixlab.simulation.driver import drive, span_s
 from helixlab.simulation.progress_table import ProgressTable
 from helixlab.simulation.provenance import KV_RULES, provenance
 from helixlab.simulation.result import Result
@@ -135,12 +135,7 @@ def simulate(
     scheduler, execution = get_scheduler(scheduler), get_execution(execution)
     workload = offline_workload() if workload is None else workload
     check_workload(workload)
-    for value, kind in ((cluster, Cluster), (model, Model), (placement, Placement)):
-        if not isinstance(value, kind):
-            name = kind.__name__.lower()
-            raise SimulationError(
-                f"{name} must be a {kind.__name__}, got {value!r}; load it with load_{name}"
-            )
+    _check_kinds(cluster, model, placement)
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
     sample_step_s = check_step("sample_step_s", sample_step_s, "timeline")
@@ -186,7 +181,6 @@ def simulate(
     run["scheduler_kv_high_water_mark"], run["scheduler_output_ratio"] = mark, ratio
     run["drop_on_full"] = on_full == "drop"
     start_s = loading_time_s(cluster, model, placement)
-    span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
     settings = {
         "on_full": on_full,
         "kv_high_water_mark": mark,
@@ -197,7 +191,7 @@ def simulate(
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)
     progress = False if progress_table_step_s else progress  # the table shows it
     with memory_for("simulating", NEED_LESS), deferred_ctrl_c() as ctrl_c:
-        with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
+        with bar(progress, total=round(span_s(workload)), unit="s", desc="simulating", leave=False) as shown:
             recording = drive(
                 state,
                 workload,
@@ -268,6 +262,16 @@ def _remedy(rule: str) -> str:
     """Return what to use instead of a rule that leaves out too many links."""
     other = "" if rule == RELATIVE else f"small_links={RELATIVE!r}, "
     return f"{other}another scheduler, or a placement with fewer nodes side by side"
+
+
+def _check_kinds(cluster: object, model: object, placement: object) -> None:
+    """Check that the three are what their names say, and not, for instance, their names."""
+    for value, kind in ((cluster, Cluster), (model, Model), (placement, Placement)):
+        if not isinstance(value, kind):
+            name = kind.__name__.lower()
+            raise SimulationError(
+                f"{name} must be a {kind.__name__}, got {value!r}; load it with load_{name}"
+            )
 
 
 def check_workload(workload: Workload) -> None:
