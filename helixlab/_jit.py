@@ -1,9 +1,8 @@
-"""Compiled code: how it is kept for the next process, and said to be in the making.
+"""Decorators of compiled functions, the cache of compiled code on disk, and the notes on compiling.
 
-numba keeps compiled functions on disk, but looks only at the file a function stands in when it
-decides whether the copy is still good. helixlab's compiled functions call each other across files,
-so the folder is named after the content of all files that the functions in it may stand in, and after
-the processor.
+numba keeps compiled functions on disk, and decides by the file of a function alone whether the copy is still
+good. helixlab's compiled functions call each other across files. So the name of the cache folder depends on
+the content of all files with functions of the same part, and on the processor.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numba
+from numba import types
 from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
@@ -33,31 +33,61 @@ PARTS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "scheduling", "execution"),
     "planner": ("planning",),
 }
-"""Packages whose compiled functions call each other."""
+"""Parts of the compiled code: packages whose compiled functions call each other."""
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
-"""Nothing is allocated in compiled code, so reference counts need not be kept: that is most of the speed.
+"""Options of all compiled functions.
 
-Nor is Python needed there, so that threads can simulate side by side."""
+Compiled code allocates nothing, so it keeps no reference counts: that is most of the speed. It does not need
+Python either, so that threads can simulate side by side."""
 
 INTERNAL: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""What only compiled code calls needs no way in from Python: a quarter of the time to compile."""
+"""Options of functions that only compiled code calls.
 
-inlined = numba.njit(forceinline=True, **INTERNAL)
-"""Decorator of the engine's small functions: compiled as part of what calls them."""
-
-rare = numba.njit(**INTERNAL)
-"""Decorator of what happens seldom: compiled once and called, which keeps compiling the engine short."""
-
+They need no entry from Python, which saves a quarter of the time to compile."""
 
 WAIT_S: Final = 180.0
 """Longest wait for another process that compiles the same function."""
 LOOK_S: Final = 0.1
+"""Pause between two looks at whether that process is done."""
+
+
+def _widen(kind: Any) -> Any:
+    """Return the type in which a helper gets an argument: int64 for integers of all widths, and for enums."""
+    kind = types.unliteral(kind)
+    signed = kind in types.signed_domain or isinstance(kind, types.IntEnumMember)
+    return types.int64 if signed else kind
+
+
+def _helper(function: Callable[..., Any], **options: Any) -> Any:
+    """Compile a function for calls from compiled code, once for integers of all widths.
+
+    numba would compile it for each combination of int32 columns, int64 variables and literals in the calls.
+    """
+    dispatcher = numba.njit(**INTERNAL, **options)(function)
+    resolve = dispatcher.get_call_template
+
+    def resolve_widened(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        widened = {name: _widen(kind) for name, kind in named.items()}
+        return resolve(tuple(_widen(kind) for kind in arguments), widened)
+
+    dispatcher.get_call_template = resolve_widened
+    return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Decorator of small functions: compiled as part of the functions that call them."""
+    return _helper(function, forceinline=True)
+
+
+def rare(function: Callable[..., Any]) -> Any:
+    """Decorator of functions that run seldom: compiled once and called, which saves time to compile."""
+    return _helper(function)
 
 
 @cache
 def _place(part: str) -> Place | None:
-    """Where the compiled code of one of `PARTS` is kept."""
+    """Find the folder for the compiled code of one of `PARTS`; None if nothing can be written anywhere."""
     root = Path(__file__).parent
     cpu = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
     digest = hashlib.sha256(f"{numba.__version__} {sys.version} {cpu}".encode())
@@ -71,14 +101,14 @@ def _place(part: str) -> Place | None:
 
 
 def _part_of(function: Callable[..., Any]) -> tuple[str, str]:
-    """Which of `PARTS` a function is of, and in which package it stands."""
+    """Find the part, one of `PARTS`, and the package of a function."""
     package = function.__module__.split(".")[1]
     (part,) = (part for part, packages in PARTS.items() if package in packages)
     return part, package
 
 
 class _Locator(UserProvidedCacheLocator):
-    """Where numba is to look for a function."""
+    """A locator that tells numba the folder of a function."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
         part, package = _part_of(function)
@@ -89,32 +119,32 @@ class _Locator(UserProvidedCacheLocator):
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> _Locator:
-        """The locator of a function, whether or not its folder can be written: it may be there already."""
+        """Make the locator of a function, even for a read-only folder: the function may be there already."""
         return cls(function, file)
 
     def get_source_stamp(self) -> str:
-        """Nothing more: the folder is named after the source."""
+        """Return an empty stamp: the name of the folder depends on the source already."""
         return ""
 
     def ensure_cache_path(self) -> None:
-        """Make the folder, but not that of a run that has ended."""
+        """Make the folder, unless it belongs to a run that has ended."""
         if not self._place.lasting and not self._place.folder.parent.is_dir():
             raise FileNotFoundError(2, "the folder of the run was removed", str(self._place.folder.parent))
         os.makedirs(self._cache_path, exist_ok=True)
 
 
 class _Content(CompileResultCacheImpl):
-    """What is kept of a function, with a checksum: damaged machine code must not run."""
+    """A file of the cache, with a checksum: damaged machine code must not run."""
 
     _locator_classes = [_Locator]  # noqa: RUF012, numba declares it so
 
     def reduce(self, compiled: Any) -> tuple[bytes, bytes]:
-        """What is kept."""
+        """Turn a compiled function into its checksum and content."""
         content = serialize.dumps(super().reduce(compiled))
         return hashlib.sha256(content).digest(), content
 
     def rebuild(self, context: Any, kept: tuple[bytes, bytes]) -> Any:
-        """The function, from what was kept."""
+        """Turn a checksum and content back into the function."""
         checksum, content = kept
         if hashlib.sha256(content).digest() != checksum:
             raise ValueError("the file is damaged")
@@ -122,7 +152,7 @@ class _Content(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """A function on disk: one process compiles it, others wait for it; what is damaged is made anew."""
+    """The cache of one function: one process compiles it while others wait; a damaged copy is replaced."""
 
     _impl_class = _Content
     _lock = -1
@@ -133,7 +163,7 @@ class _Cache(FunctionCache):
         self.lock_path = Path(self.cache_path, f"{self._impl.filename_base}.lock")
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The compiled function if there is one; else it is this process's turn to compile it."""
+        """Load the compiled function; None if there is none, and then this process is to compile it."""
         found = self._loaded(signature, context)
         if found is None:
             self._take_turn()
@@ -153,7 +183,7 @@ class _Cache(FunctionCache):
             return None
 
     def _take_turn(self) -> None:
-        """Wait until no other process compiles this function. Where that cannot be told, go on."""
+        """Wait until no other process compiles this function; go on at once where locks do not work."""
         with suppress(OSError):
             self._impl.locator.ensure_cache_path()
             self._lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -167,13 +197,13 @@ class _Cache(FunctionCache):
                     time.sleep(LOOK_S)
 
     def end_turn(self) -> None:
-        """Let others go on."""
+        """Let the next process go on."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep a function for the next process, if that can be done."""
+        """Keep a function for the next process, or warn that this failed."""
         try:
             super().save_overload(signature, compiled)
         except OSError as error:
@@ -181,7 +211,7 @@ class _Cache(FunctionCache):
 
 
 def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: compile for `signature` and keep the result on disk for the next process."""
+    """Decorate a function: compile it for `signature` and keep the result on disk for the next process."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**OPTIONS)(function)
@@ -206,13 +236,13 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def _say(text: str) -> None:
     if sys.stderr is not None:
-        with suppress(OSError, ValueError):  # closed, or nobody reads it: no reason to fail
+        with suppress(OSError, ValueError):  # a closed stderr is no reason to fail
             print(f"helixlab: {text}", file=sys.stderr, flush=True)
 
 
 @cache
 def _say_compiling(part: str) -> None:
-    """Say once, on stderr, that compiled code is being made, and how long it lasts."""
+    """Say once, on stderr, that a part is being compiled, and how long that takes."""
     place = _place(part)
     if place is not None and place.lasting:
         _say(f"compiling the {part}, once per installation (about 40 s) ...")
@@ -234,12 +264,12 @@ def _say_not_kept(part: str, reason: str) -> None:
     where = "" if place is None else f" in {place.folder}"
     _say(
         f"warning: the compiled {part} cannot be kept{where} ({reason}), so that the next process compiles it"
-        " again; make room, or set HELIXLAB_CACHE_DIR to another folder"
+        " again; free some space, or set HELIXLAB_CACHE_DIR to another folder"
     )
 
 
 def from_user(signature: Any, function: Callable[..., Any], what: str) -> Any:
-    """Compile a function that a user wrote, with an error that says what is wrong with it.
+    """Compile a function that a user wrote; `what` names it in the error.
 
     Raises
     ------

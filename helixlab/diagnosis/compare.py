@@ -14,7 +14,7 @@ from helixlab._equality import ByContent
 from helixlab.diagnosis.losses import losses
 from helixlab.diagnosis.measures import facts_of
 from helixlab.diagnosis.text import listed, number
-from helixlab.engine.recording import PARTS
+from helixlab.engine.constants import PARTS
 from helixlab.errors import SimulationError, memory_for
 from helixlab.simulation import Result
 from helixlab.simulation.provenance import library_in_words

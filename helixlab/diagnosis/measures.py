@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from helixlab.cluster import SINK, SOURCE
 from helixlab.diagnosis.steady_state import GROWS, load_of
-from helixlab.engine.recording import PARTS
+from helixlab.engine.constants import PARTS
 from helixlab.errors import SimulationError
 from helixlab.simulation import Result
 

@@ -1,4 +1,5 @@
-"""The event engine: the compiled loop, and everything it knows, as tables.
+"""The event engine: the compiled loop and the tables with its whole state.
 
-`helixlab.engine.state` describes the tables, `helixlab.engine.loop` is the loop itself.
+Start reading at `helixlab.engine.loop`, which is the loop itself, and `helixlab.engine.state`, which lists
+the tables. `helixlab.engine.constants` names the numbers in them.
 """

@@ -1,35 +1,32 @@
-"""The coordinator: takes requests in, starts their iterations, gathers what comes back."""
+"""The coordinator: admission of requests, the start of their iterations, and the end of them."""
 
 from __future__ import annotations
 
 from helixlab._jit import inlined, rare
+from helixlab.engine.constants import PARTS, EventKind, FollowUp, Outcome, Reason
 from helixlab.engine.kv_cache import free_kv
-from helixlab.engine.network import belongs, get_ready
-from helixlab.engine.queues import ITERATE, RETRY, SEND, follow, push
-from helixlab.engine.recording import PARTS, start_marks
+from helixlab.engine.network import release_work_item, validate_choice
+from helixlab.engine.queues import add_followup, push_event
+from helixlab.engine.recording import start_breakdown
 from helixlab.engine.requests import (
-    DROPPED,
-    FINISHED,
-    NO_WAY,
-    REFUSED,
-    discard,
-    draw,
+    create_work_item,
+    discard_work_item,
+    draw_next_request,
+    end_request,
     free_work_item,
     is_preempted,
-    leave,
-    new_work_item,
-    queue_preempted,
+    queue_preempted_request,
     queue_request,
-    trigger,
+    schedule_admission,
 )
 from helixlab.engine.state import NONE, view
 
-__all__ = ["feed", "gather", "iterate", "retry_queued"]
+__all__ = ["feed_request", "gather_work_item", "retry_queued_request", "start_next_iteration"]
 
 
 @rare
-def feed(state, request, choose, on_start, on_finish):
-    """A request arrives."""
+def feed_request(state, request, choose, on_start, on_finish):
+    """Feed a request that arrives now: start it, or queue or drop it."""
     run = state.run[0]
     entry = state.requests[request]
     entry.arrival_s = run.now_s
@@ -38,23 +35,23 @@ def feed(state, request, choose, on_start, on_finish):
     run.fed += 1
     run.in_flight += 1
     if run.online and run.next_arrival < run.arrivals_known:
-        draw(state, state.arrivals[run.next_arrival].arrival_s)
+        draw_next_request(state, state.arrivals[run.next_arrival].arrival_s)
     if run.queued > 0 and run.plans_ahead:
         queue_request(state, request)
-    elif _plan(state, request, choose, on_finish):
-        _start(state, request, on_start)
+    elif _plan_pipeline(state, request, choose, on_finish):
+        _start_iteration(state, request, on_start)
     elif run.drop_on_full:
-        leave(state, request, DROPPED)
+        end_request(state, request, Outcome.DROPPED)
     else:
         queue_request(state, request)
         if run.queued == run.in_flight:
-            # Nothing will finish and trigger one.
-            push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
+            # Nothing will finish and schedule a retry.
+            push_event(state.run, state.events, run.now_s, run.now_s, EventKind.RETRY, NONE)
 
 
 @inlined
-def _plan(state, request, choose, on_finish):
-    """Choose the whole pipeline, for schedulers that plan ahead; false if nothing fits somewhere."""
+def _plan_pipeline(state, request, choose, on_finish):
+    """Choose the whole pipeline, for schedulers that plan ahead; return False if nothing fits."""
     if not state.run[0].plans_ahead:
         return True
     entry = state.requests[request]
@@ -62,7 +59,7 @@ def _plan(state, request, choose, on_finish):
     entry.hops = 0
     while True:
         row = choose(view(state), node, request)
-        if row == NONE or not belongs(state, node, row):
+        if row == NONE or not validate_choice(state, node, row):
             on_finish(view(state), request)
             entry.hops = 0
             return False
@@ -74,17 +71,17 @@ def _plan(state, request, choose, on_finish):
 
 
 @inlined
-def iterate(state, request, on_start):
-    """The next iteration of a request, unless it lost its KV cache in the meantime."""
+def start_next_iteration(state, request, on_start):
+    """Start the next iteration of a request, or queue it if it was preempted in the meantime."""
     if is_preempted(state.run, state.requests, request):
-        queue_preempted(state, request)
+        queue_preempted_request(state, request)
     else:
-        _start(state, request, on_start)
+        _start_iteration(state, request, on_start)
 
 
 @inlined
-def _start(state, request, on_start):
-    """Start an iteration of the request at the coordinator."""
+def _start_iteration(state, request, on_start):
+    """Start an iteration of a request at the coordinator: create its work items and send them."""
     run = state.run[0]
     entry = state.requests[request]
     coordinator = len(state.nodes) - 1
@@ -100,32 +97,32 @@ def _start(state, request, on_start):
         chunk = min(tokens, run.chunk_tokens)
     left = tokens
     while left > 0:
-        row = new_work_item(state.run, state.requests, state.work_items, request)
+        row = create_work_item(state.run, state.requests, state.work_items, request)
         item = state.work_items[row]
         item.tokens = min(chunk, left)
         item.is_prompt = is_prompt
         item.context_tokens = context_tokens
         if run.keep_breakdown:
-            start_marks(state.spent, row, entry.iteration_start_s, entry.queued_s, run.now_s)
-        get_ready(state.run, state.nodes, state.work_items, coordinator, row)
+            start_breakdown(state.spent, row, entry.iteration_start_s, entry.queued_s, run.now_s)
+        release_work_item(state.run, state.nodes, state.work_items, coordinator, row)
         context_tokens += item.tokens
         left -= item.tokens
-    follow(state.run, state.followups, SEND, coordinator)
+    add_followup(state.run, state.followups, FollowUp.SEND, coordinator)
 
 
 @rare
-def retry_queued(state, choose, on_start, on_finish):
-    """Start the queued request that arrived first, if it fits; then the next is tried."""
+def retry_queued_request(state, choose, on_start, on_finish):
+    """Start the queued request that arrived first, if it fits, and schedule a retry for the next."""
     run = state.run[0]
     request = run.first_queued
     if request == NONE:
         if run.feeds_owed > 0:
             run.feeds_owed -= 1
-            draw(state, run.now_s + run.feed_delay_s)
-            push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
+            draw_next_request(state, run.now_s + run.feed_delay_s)
+            push_event(state.run, state.events, run.now_s, run.now_s, EventKind.RETRY, NONE)
         return
     entry = state.requests[request]
-    fits = _plan(state, request, choose, on_finish)
+    fits = _plan_pipeline(state, request, choose, on_finish)
     alone = run.queued == run.in_flight
     if not fits and not alone:
         return
@@ -134,22 +131,22 @@ def retry_queued(state, choose, on_start, on_finish):
     entry.queued = 0
     entry.queued_s += run.now_s - entry.queued_since_s
     if fits:
-        _start(state, request, on_start)
+        _start_iteration(state, request, on_start)
     else:
-        entry.reason = NO_WAY
-        leave(state, request, REFUSED)  # it does not fit though nothing else runs
-        trigger(state, True)
-    push(state.run, state.events, run.now_s, run.now_s, RETRY, NONE)
+        entry.reason = Reason.NO_PIPELINE
+        end_request(state, request, Outcome.REFUSED)  # it does not fit though nothing else runs
+        schedule_admission(state, True)
+    push_event(state.run, state.events, run.now_s, run.now_s, EventKind.RETRY, NONE)
 
 
 @inlined
-def gather(state, row, on_finish):
-    """Take in a work item that is back; with the last one of an iteration, go on or let the request go."""
+def gather_work_item(state, row, on_finish):
+    """Gather a work item that is back; with the last one of an iteration, finish that."""
     run = state.run[0]
     request = state.work_items[row].request
     entry = state.requests[request]
     if entry.preempted:
-        discard(state, row)
+        discard_work_item(state, row)
         return
     free_work_item(state.run, state.requests, state.work_items, row)
     if entry.work_items > 0:
@@ -157,8 +154,8 @@ def gather(state, row, on_finish):
     is_prompt = entry.kv_tokens == 0
     entry.kv_tokens += entry.iteration_tokens
     if is_prompt and entry.iteration > 0:
-        # Its cache is restored as it was before it was preempted.
-        follow(state.run, state.followups, ITERATE, request)
+        # Its KV cache is now what it was before the preemption.
+        add_followup(state.run, state.followups, FollowUp.ITERATE, request)
         return
     if run.keep_iterations:
         log = state.iterations[run.iterations]
@@ -168,7 +165,7 @@ def gather(state, row, on_finish):
         log.start_s = entry.iteration_start_s
         log.end_s = run.now_s
         if run.keep_breakdown:
-            # The last chunk of a prompt to come back: its time is the prompt's.
+            # The chunk that comes back last stands for its prompt.
             for part in range(len(PARTS)):
                 state.iteration_parts[run.iterations, part] = state.spent[row, part]
             entry.queued_s = 0.0
@@ -183,11 +180,11 @@ def gather(state, row, on_finish):
     if entry.iteration == entry.output_tokens:
         free_kv(state, request)
         on_finish(view(state), request)
-        leave(state, request, FINISHED)
-        trigger(state, True)
+        end_request(state, request, Outcome.FINISHED)
+        schedule_admission(state, True)
         return
     entry.iteration += 1
     entry.iteration_start_s = run.now_s
-    follow(state.run, state.followups, ITERATE, request)
+    add_followup(state.run, state.followups, FollowUp.ITERATE, request)
     if is_prompt:
-        trigger(state, False)
+        schedule_admission(state, False)

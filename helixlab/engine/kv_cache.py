@@ -1,8 +1,8 @@
-"""Room in the KV caches.
+"""The KV caches of the nodes: reserving, freeing and preempting.
 
-A work item takes the room it needs on a node when it first joins a batch there. A prompt that finds
-none waits. A decode that finds none sends the youngest request on the node back to the coordinator,
-where it waits and then computes its tokens again, so that the oldest requests always get on.
+A work item reserves the KV cache it needs on a node when it first joins a batch there. A prompt that does not
+fit waits. A decode that does not fit preempts the youngest request on the node: that request goes back to the
+coordinator, queues there, and computes its tokens again. So the oldest requests always make progress.
 """
 
 from __future__ import annotations
@@ -11,32 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helixlab._jit import inlined, rare
-from helixlab.engine.queues import ARRIVE, SENT, wake
+from helixlab.engine.constants import EventKind, KvAnswer
+from helixlab.engine.queues import wake_node
 from helixlab.engine.state import NONE, State, view
 
 __all__ = [
-    "KV_FITS",
-    "KV_NEVER",
-    "KV_WAITS",
-    "bottleneck_kv_expected",
+    "compute_bottleneck_kv_use",
+    "compute_stored_kv",
     "free_kv",
-    "preempt",
+    "preempt_request",
     "reserve_kv",
-    "stored_kv",
 ]
-
-KV_FITS = 0
-KV_WAITS = 1
-KV_NEVER = 2
 
 
 @inlined
 def reserve_kv(state, node, row, on_finish):
-    """Reserve the KV cache a work item needs on this node; a first chunk does so for its whole prompt."""
+    """Reserve the KV cache that a work item needs on this node, and return a `KvAnswer`.
+
+    The first chunk of a prompt reserves for the whole prompt.
+    """
     entry = state.nodes[node]
     item = state.work_items[row]
     if item.kv_reserved:
-        return KV_FITS
+        return KvAnswer.FITS
     request = item.request
     tokens = item.tokens
     layers = state.links[item.link].layers
@@ -44,29 +41,29 @@ def reserve_kv(state, node, row, on_finish):
         asked = state.requests[request]
         tokens = asked.iteration_tokens if item.context_tokens == 0 else 0
         if (asked.input_tokens + asked.output_tokens) * layers > entry.kv_capacity_token_layers:
-            return KV_NEVER
+            return KvAnswer.NEVER
     while entry.kv_used_token_layers + tokens * layers > entry.kv_capacity_token_layers:
         if item.is_prompt:
             entry.kv_blocked = 1
             if item.waits_for_kv == 0:
                 item.waits_for_kv = 1
                 state.run[0].kv_waits += 1
-            return KV_WAITS
-        youngest = _youngest_on(state, node)
-        preempt(state, youngest, on_finish)
+            return KvAnswer.WAITS
+        youngest = _find_youngest_request(state, node)
+        preempt_request(state, youngest, on_finish)
         state.run[0].preemptions += 1
         if youngest == request:
-            return KV_WAITS
+            return KvAnswer.WAITS
     entry.kv_used_token_layers += tokens * layers
     state.kv_tokens[request, item.hop] += tokens
     item.kv_reserved = 1
     item.waits_for_kv = 0
-    return KV_FITS
+    return KvAnswer.FITS
 
 
 @rare
-def _youngest_on(state, node):
-    """The request with KV cache on the node that arrived last."""
+def _find_youngest_request(state, node):
+    """Find the request with KV cache on the node that arrived last."""
     youngest = NONE
     for request in range(len(state.requests)):
         entry = state.requests[request]
@@ -85,7 +82,7 @@ def _youngest_on(state, node):
 
 @rare
 def free_kv(state, request):
-    """Give back all room of a request, and let nodes look again at what waits for room."""
+    """Free all KV cache of a request, and wake the nodes where work items wait for KV cache."""
     entry = state.requests[request]
     for hop in range(entry.hops):
         link = state.links[state.pipelines[request, hop]]
@@ -94,28 +91,34 @@ def free_kv(state, request):
             node.kv_used_token_layers -= state.kv_tokens[request, hop] * link.layers
             state.kv_tokens[request, hop] = 0
             if node.kv_blocked:
-                wake(state.run, state.followups, state.nodes, link.receiver)
+                wake_node(state.run, state.followups, state.nodes, link.receiver)
     entry.kv_tokens = 0
 
 
 @rare
-def preempt(state, request, on_finish):
-    """Take all room from a request; its work items are taken back where they are next met."""
+def preempt_request(state, request, on_finish):
+    """Take all KV cache from a request.
+
+    Its work items are discarded where they are found next.
+    """
     on_finish(view(state), request)
-    # Whichever node has a work item looks at it at this instant; on a link it is met on arrival.
-    wake(state.run, state.followups, state.nodes, len(state.nodes) - 1)
+    # Any node with a work item of it finds that at this instant; one on a link is found on arrival.
+    wake_node(state.run, state.followups, state.nodes, len(state.nodes) - 1)
     for hop in range(state.requests[request].hops):
         link = state.links[state.pipelines[request, hop]]
         if link.queue != NONE:
-            wake(state.run, state.followups, state.nodes, link.receiver)
+            wake_node(state.run, state.followups, state.nodes, link.receiver)
     free_kv(state, request)
     state.requests[request].preempted = 1
     state.run[0].preempted_requests += 1
 
 
 @rare
-def bottleneck_kv_expected(state):
-    """Expected KV use of the fullest layer, every node's cache spread evenly over its layers."""
+def compute_bottleneck_kv_use(state):
+    """Compute the expected KV use, as a fraction, of the layer with the highest.
+
+    Every node's cache is spread evenly over its layers.
+    """
     nodes = state.nodes
     layers = len(state.layer_kv)
     for layer in range(layers):
@@ -135,16 +138,17 @@ def bottleneck_kv_expected(state):
     return fullest
 
 
-def stored_kv(state: State, now_s: float) -> NDArray[np.int64]:
-    """Token-layers stored on every node at `now_s`: without the room set aside for layers not yet run."""
+def compute_stored_kv(state: State, now_s: float) -> NDArray[np.int64]:
+    """Compute the token-layers stored on every node at `now_s`: those reserved, less what has not yet run."""
     stored = state.nodes["kv_used_token_layers"].copy()
-    reached = _reached_layers(state, now_s)
+    reached = _find_reached_layers(state, now_s)
     events = state.events[: state.run["events"][0]]
-    travelling = set(events["subject"][(events["kind"] == ARRIVE) | (events["kind"] == SENT)].tolist())
-    for row in _rows_in_use(state):
+    on_link = np.isin(events["kind"], (EventKind.ARRIVE, EventKind.SENT))
+    travelling = set(events["subject"][on_link].tolist())
+    for row in _list_rows_in_use(state):
         item = state.work_items[row]
         request = int(item["request"])
-        # The first chunk of a prompt sets room aside for all of them.
+        # The first chunk of a prompt reserves for all of them.
         later_chunk = item["is_prompt"] and item["context_tokens"] > 0
         for hop in range(max(int(item["hop"]), 0), int(state.requests[request]["hops"])):
             link = state.links[state.pipelines[request, hop]]
@@ -160,7 +164,7 @@ def stored_kv(state: State, now_s: float) -> NDArray[np.int64]:
     return stored
 
 
-def _rows_in_use(state: State) -> list[int]:
+def _list_rows_in_use(state: State) -> list[int]:
     free, row = set(), int(state.run["free_work_item"][0])
     while row != NONE:
         free.add(row)
@@ -168,11 +172,11 @@ def _rows_in_use(state: State) -> list[int]:
     return [row for row in range(len(state.work_items)) if row not in free]
 
 
-def _reached_layers(state: State, now_s: float) -> dict[int, int]:
-    """The next layer to run of every work item that waits or runs at a node."""
+def _find_reached_layers(state: State, now_s: float) -> dict[int, int]:
+    """Find the next layer to run of every work item that waits or runs at a node."""
     reached = {}
     for queue in state.queues:
-        for row in _linked(state, int(queue["head"])):
+        for row in _list_linked_rows(state, int(queue["head"])):
             reached[row] = int(queue["layer"])
     for node in state.nodes[:-1]:
         if not node["busy"]:
@@ -182,12 +186,12 @@ def _reached_layers(state: State, now_s: float) -> dict[int, int]:
         done, end_s = 0, float(node["busy_since_s"]) + (layer_s + float(node["batch_overhead_s"]))
         while end_s <= now_s and done < queue["layers"]:
             done, end_s = done + 1, end_s + layer_s
-        for row in _linked(state, int(node["batch_head"])):
+        for row in _list_linked_rows(state, int(node["batch_head"])):
             reached[row] = int(queue["layer"]) + done
     return reached
 
 
-def _linked(state: State, row: int) -> list[int]:
+def _list_linked_rows(state: State, row: int) -> list[int]:
     rows = []
     while row != NONE:
         rows.append(row)

@@ -1,8 +1,8 @@
-"""The event engine: `advance` runs a State until a time, or until the driver has to do something.
+"""The event loop: `advance` runs a State until a given time, or until the driver has something to do.
 
-Everything the engine knows stands in the State, so `advance` can return at any event and be called
-again. At one instant it first handles all events that are due, in the order they were created,
-then what these caused, in the order of cause: sending, starting batches, going on with requests.
+The State is all that the engine knows, so `advance` can return at any event and be called again. At one
+instant it first handles all events that are due, in the order of their creation. Then it handles their
+follow-ups, in the order in which they were added: sending, starting batches, going on with requests.
 """
 
 from __future__ import annotations
@@ -12,45 +12,24 @@ from typing import Any
 from numba import types
 
 from helixlab._jit import compiled, inlined
-from helixlab.engine.coordinator import feed, gather, iterate, retry_queued
-from helixlab.engine.network import send, sent
-from helixlab.engine.node import finish_segment, join_queue, start_batch
-from helixlab.engine.queues import (
-    ARRIVE,
-    ARRIVED,
-    FEED,
-    GATHER,
-    ITERATE,
-    SEGMENT_DONE,
-    SEND,
-    SENT,
-    START,
-    WAKE,
-    follow,
-    next_followup,
-    pop,
+from helixlab.engine.constants import EventKind, FollowUp, Part, Status
+from helixlab.engine.coordinator import (
+    feed_request,
+    gather_work_item,
+    retry_queued_request,
+    start_next_iteration,
 )
-from helixlab.engine.recording import LINK_LATENCY, attribute, take_sample
-from helixlab.engine.requests import discard, draw, is_preempted
+from helixlab.engine.network import finish_sending, send_work_items
+from helixlab.engine.node import finish_segment, join_queue, start_batch
+from helixlab.engine.queues import add_followup, append_row, pop_event, pop_followup
+from helixlab.engine.recording import attribute_time, take_sample
+from helixlab.engine.requests import discard_work_item, draw_next_request, is_preempted
 from helixlab.engine.state import ADMITS, CHOOSE, NONE, ON_FINISH, ON_READY, ON_START, state_type
-
-__all__ = ["DONE", "ERROR", "FULL", "NEEDS_ARRIVALS", "PAUSED", "advance", "draw_request"]
-
-DONE = 0
-"""No event is left."""
-PAUSED = 1
-"""The next event is at the time asked for or later."""
-FULL = 2
-"""A table or log is full: empty or enlarge it and go on."""
-NEEDS_ARRIVALS = 3
-"""The arrivals filled in are used up."""
-ERROR = 4
-"""Something impossible happened, see ``run.error``."""
 
 
 @inlined
-def _short_of_room(state):
-    """Whether the next step might not find the room it needs."""
+def _is_short_of_rows(state):
+    """Tell whether a table or log might be too short for the next step."""
     run = state.run[0]
     work_items = len(state.work_items)
     return (
@@ -66,31 +45,27 @@ def _short_of_room(state):
 
 @compiled(types.void(state_type, types.float64))
 def draw_request(state: Any, due_s: float) -> None:
-    """Let the workload's next request come at `due_s`."""
-    draw(state, due_s)
+    """Let the next request of the workload arrive at `due_s`."""
+    draw_next_request(state, due_s)
 
 
 @inlined
-def _arrive(state, row):
-    """Take a work item off its link: to a node, or to the coordinator, which gathers what comes at once."""
+def _receive_work_item(state, row):
+    """Take a work item off its link, to a node or to the coordinator, which gathers all of one instant."""
     run = state.run[0]
     item = state.work_items[row]
     queue = state.links[item.link].queue
     if is_preempted(state.run, state.requests, item.request):
-        discard(state, row)
+        discard_work_item(state, row)
         return
     if run.keep_breakdown:
-        attribute(state.spent, row, LINK_LATENCY, run.now_s)
+        attribute_time(state.spent, row, Part.LINK_LATENCY, run.now_s)
     if queue != NONE:
         join_queue(state, row, queue)
         return
-    item.next = NONE
-    if run.first_gathered == NONE:
-        run.first_gathered = row
-    else:
-        state.work_items[run.last_gathered].next = row
+    run.first_gathered = append_row(state.work_items, run.first_gathered, run.last_gathered, row)
     run.last_gathered = row
-    follow(state.run, state.followups, GATHER, NONE)
+    add_followup(state.run, state.followups, FollowUp.GATHER, NONE)
 
 
 @compiled(
@@ -115,58 +90,58 @@ def advance(
     on_finish: Any,
     admits: Any,
 ) -> int:
-    """Handle events before `until_s`, at most about `most_events`; say why it stopped.
+    """Handle events before `until_s`, at most about `most_events`, and return a `Status`.
 
-    Where no event is left, samples are taken up to the end of the window at once.
+    When no event is left, all samples up to the end of the window are taken at once.
     """
     run = state.run[0]
     stop_at = run.events_done + most_events
     while True:
         if run.error != 0:
-            return ERROR
-        if _short_of_room(state):
-            return FULL
+            return Status.ERROR
+        if _is_short_of_rows(state):
+            return Status.FULL
         if run.next_arrival == run.arrivals_known and run.more_arrivals:
-            return NEEDS_ARRIVALS
+            return Status.NEEDS_ARRIVALS
         if run.first_gathered != NONE and run.gathering:
             row = run.first_gathered
             run.first_gathered = state.work_items[row].next
-            gather(state, row, on_finish)
+            gather_work_item(state, row, on_finish)
             continue
         run.gathering = 0
         if run.events > 0 and state.events[0].time_s <= run.now_s:
             run.events_done += 1
             run.woken = 0
-            kind, subject = pop(state.run, state.events)
-            if kind == ARRIVE:
+            kind, subject = pop_event(state.run, state.events)
+            if kind == EventKind.ARRIVE:
                 if state.links[state.work_items[subject].link].latency_s > 0:
-                    _arrive(state, subject)
+                    _receive_work_item(state, subject)
                 else:
-                    follow(state.run, state.followups, ARRIVED, subject)
-            elif kind == SEGMENT_DONE:
+                    add_followup(state.run, state.followups, FollowUp.ARRIVED, subject)
+            elif kind == EventKind.SEGMENT_DONE:
                 finish_segment(state, subject)
-            elif kind == SENT:
-                sent(state, subject)
-            elif kind == FEED:
-                feed(state, subject, choose, on_start, on_finish)
+            elif kind == EventKind.SENT:
+                finish_sending(state, subject)
+            elif kind == EventKind.FEED:
+                feed_request(state, subject, choose, on_start, on_finish)
             else:
-                retry_queued(state, choose, on_start, on_finish)
+                retry_queued_request(state, choose, on_start, on_finish)
             continue
         if run.followups_end > 0:
-            what, subject = next_followup(state.run, state.followups)
-            if what == SEND:
-                send(state, subject, choose, on_ready)
-            elif what == START:
+            kind, subject = pop_followup(state.run, state.followups)
+            if kind == FollowUp.SEND:
+                send_work_items(state, subject, choose, on_ready)
+            elif kind == FollowUp.START:
                 if not state.nodes[subject].busy:
                     start_batch(state, subject, admits, on_finish)
-            elif what == ITERATE:
-                iterate(state, subject, on_start)
-            elif what == WAKE:
+            elif kind == FollowUp.ITERATE:
+                start_next_iteration(state, subject, on_start)
+            elif kind == FollowUp.WAKE:
                 state.nodes[subject].waking = 0
-                follow(state.run, state.followups, SEND, subject)
-                follow(state.run, state.followups, START, subject)
-            elif what == ARRIVED:
-                _arrive(state, subject)
+                add_followup(state.run, state.followups, FollowUp.SEND, subject)
+                add_followup(state.run, state.followups, FollowUp.START, subject)
+            elif kind == FollowUp.ARRIVED:
+                _receive_work_item(state, subject)
             else:
                 run.gathering = 1
             continue
@@ -175,23 +150,23 @@ def advance(
             if run.woken or run.in_flight == run.queued:
                 if run.next_sample_s <= run.end_of_feeding_s:
                     if run.samples == len(state.samples):
-                        return FULL
+                        return Status.FULL
                     take_sample(state, run.end_of_feeding_s)
                     continue
-                return DONE
-            # A sender whose link had nothing to give looks again only when something happens to it.
+                return Status.DONE
+            # A sender whose links were not free sends again only when an event at the sender lets it.
             run.woken = 1
             for node in range(len(state.nodes)):
-                follow(state.run, state.followups, SEND, node)
+                add_followup(state.run, state.followups, FollowUp.SEND, node)
             continue
         ahead_s = state.events[0].time_s
         if run.next_sample_s <= min(ahead_s, until_s):
             if run.samples == len(state.samples):
-                return FULL
+                return Status.FULL
             take_sample(state, ahead_s)
             continue
         if ahead_s >= until_s:
-            return PAUSED
+            return Status.PAUSED
         if run.events_done >= stop_at:
-            return FULL
+            return Status.FULL
         run.now_s = ahead_s

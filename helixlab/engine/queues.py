@@ -1,51 +1,31 @@
-"""The queues of the engine: events by time, and what follows from them at once.
+"""The queues of the engine: the heap of events, the list of follow-ups, and linked lists of rows.
 
-Events are a binary heap in an array, ordered by time, time of creation and sequence. What an event causes at
-its own instant is done after all events due by then, in the order of cause.
+Events are a heap in an array, ordered by time, time of creation and sequence. An event may cause follow-ups
+at its own instant. The engine handles them after all events due by then, in the order of their addition.
 """
 
 from __future__ import annotations
 
 from helixlab._jit import inlined
+from helixlab.engine.constants import FollowUp
+from helixlab.engine.state import NONE
 
 __all__ = [
-    "ARRIVE",
-    "ARRIVED",
-    "FEED",
-    "GATHER",
-    "ITERATE",
-    "RETRY",
-    "SEGMENT_DONE",
-    "SEND",
-    "SENT",
-    "START",
-    "WAKE",
-    "follow",
-    "next_followup",
-    "pop",
-    "push",
-    "wake",
+    "add_followup",
+    "append_row",
+    "pop_event",
+    "pop_followup",
+    "push_event",
+    "wake_node",
 ]
 
 
-FEED = 0
-"""A request arrives at the coordinator."""
-RETRY = 1
-"""Queued requests are tried again."""
-ARRIVE = 2
-"""A work item reaches the end of its link."""
-SENT = 3
-"""A link has sent what it was sending."""
-SEGMENT_DONE = 4
-"""A node has run its batch up to the next layer at which work items may enter, or to its end."""
-
-
 WAYS = 4
-"""Entries below each entry of the heap."""
+"""Number of children of each entry of the heap."""
 
 
 @inlined
-def _before(a, b):
+def _is_before(a, b):
     if a.time_s != b.time_s:
         return a.time_s < b.time_s
     if a.created_s != b.created_s:
@@ -54,7 +34,7 @@ def _before(a, b):
 
 
 @inlined
-def _put(entry, time_s, created_s, sequence, kind, subject):
+def _set_entry(entry, time_s, created_s, sequence, kind, subject):
     entry.time_s = time_s
     entry.created_s = created_s
     entry.sequence = sequence
@@ -63,32 +43,32 @@ def _put(entry, time_s, created_s, sequence, kind, subject):
 
 
 @inlined
-def _move(events, to, at):
+def _move_entry(events, to, at):
     entry = events[at]
-    _put(events[to], entry.time_s, entry.created_s, entry.sequence, entry.kind, entry.subject)
+    _set_entry(events[to], entry.time_s, entry.created_s, entry.sequence, entry.kind, entry.subject)
 
 
 @inlined
-def push(runs, events, time_s, created_s, kind, subject):
-    """Add an event; `created_s` is when the reference simulator would have created it."""
+def push_event(runs, events, time_s, created_s, kind, subject):
+    """Add an event; `created_s` is the time at which the reference simulator would have created it."""
     run = runs[0]
     at = run.events
     run.events += 1
-    # It comes last of what is equal: its sequence is the highest.
+    # Its sequence is the highest, so it goes behind all events of the same times.
     while at > 0:
         above = (at - 1) // WAYS
         entry = events[above]
         if entry.time_s < time_s or (entry.time_s == time_s and entry.created_s <= created_s):
             break
-        _move(events, at, above)
+        _move_entry(events, at, above)
         at = above
-    _put(events[at], time_s, created_s, run.next_sequence, kind, subject)
+    _set_entry(events[at], time_s, created_s, run.next_sequence, kind, subject)
     run.next_sequence += 1
 
 
 @inlined
-def pop(runs, events):
-    """Remove the first event and give its kind and subject."""
+def pop_event(runs, events):
+    """Remove the first event and return its kind and subject."""
     run = runs[0]
     kind, subject = events[0].kind, events[0].subject
     run.events -= 1
@@ -99,55 +79,54 @@ def pop(runs, events):
         if first >= last:
             break
         for below in range(first + 1, min(first + WAYS, last)):
-            if _before(events[below], events[first]):
+            if _is_before(events[below], events[first]):
                 first = below
-        if not _before(events[first], events[last]):
+        if not _is_before(events[first], events[last]):
             break
-        _move(events, hole, first)
+        _move_entry(events, hole, first)
         hole = first
-    _move(events, hole, last)
+    _move_entry(events, hole, last)
     return kind, subject
 
 
-SEND = 0
-"""A node looks at what it can send."""
-START = 1
-"""A node starts a batch if it is free."""
-GATHER = 2
-"""The coordinator looks at the work items that came back."""
-ITERATE = 3
-"""The coordinator starts the next iteration of a request."""
-ARRIVED = 4
-"""A work item is at the end of a link without latency, which it has left only now."""
-WAKE = 5
-"""A node does both, because requests have lost or given back room in KV caches."""
-
-
 @inlined
-def follow(runs, followups, what, subject):
-    """Note something to do at this instant; `subject` is a node, request or work item, none for GATHER."""
+def add_followup(runs, followups, kind, subject):
+    """Add a follow-up at this instant; `subject` is a node, request or work item, NONE for GATHER."""
     run = runs[0]
     entry = followups[run.followups_end]
-    entry.what = what
+    entry.kind = kind
     entry.subject = subject
     run.followups_end += 1
 
 
 @inlined
-def wake(runs, followups, nodes, node):
-    """Note a node once, however many requests give it cause."""
+def wake_node(runs, followups, nodes, node):
+    """Add the follow-up WAKE for a node, unless it is in the list already."""
     if nodes[node].waking == 0:
         nodes[node].waking = 1
-        follow(runs, followups, WAKE, node)
+        add_followup(runs, followups, FollowUp.WAKE, node)
 
 
 @inlined
-def next_followup(runs, followups):
-    """Take out what was noted first."""
+def pop_followup(runs, followups):
+    """Remove the first follow-up and return its kind and subject."""
     run = runs[0]
     entry = followups[run.followups_first]
-    what, subject = entry.what, entry.subject
+    kind, subject = entry.kind, entry.subject
     run.followups_first += 1
     if run.followups_first == run.followups_end:
         run.followups_first = run.followups_end = 0
-    return what, subject
+    return kind, subject
+
+
+@inlined
+def append_row(rows, head, tail, row):
+    """Append `row` to a list linked through the column ``next`` of `rows`, and return the head of the list.
+
+    The caller stores both ends: the head returned, and `row` as the tail. An empty list has the head NONE.
+    """
+    rows[row].next = NONE
+    if head == NONE:
+        return row
+    rows[tail].next = row
+    return head

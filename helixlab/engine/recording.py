@@ -1,83 +1,59 @@
-"""What the engine records as it runs: the timeline, and where the time of every iteration goes.
+"""Records of a run: the timeline, and the breakdown of the time of every iteration.
 
-A row of the timeline is written every sample step. For the breakdown, every work item carries a mark: the
-time up to which its time has been attributed. Whatever happens to it next attributes the time since the
-mark to what it was doing and moves the mark on, so that the parts add up to the latency in every case.
+The timeline gets a row every sample step. For the breakdown, every work item carries a mark: the time up to
+which its time has been attributed. The next event of the work item attributes the time since the mark to a
+`Part` and moves the mark on, so that the parts always add up to the latency.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from helixlab._jit import inlined, rare
-from helixlab.engine.kv_cache import bottleneck_kv_expected
+from helixlab.engine.constants import PARTS, Part
+from helixlab.engine.kv_cache import compute_bottleneck_kv_use
 
 __all__ = [
-    "BATCH_WAIT",
-    "COMPUTE",
-    "KV_WAIT",
-    "LINK_LATENCY",
-    "LINK_WAIT",
-    "LOST",
-    "NODE_SAMPLES",
-    "OVERHEAD",
-    "PARTS",
-    "QUEUED",
-    "SENDING",
-    "attribute",
-    "start_marks",
+    "attribute_time",
+    "start_breakdown",
     "take_sample",
 ]
 
 
-PARTS = (
-    "queued_s",
-    "lost_s",
-    "link_wait_s",
-    "sending_s",
-    "link_latency_s",
-    "batch_wait_s",
-    "kv_wait_s",
-    "overhead_s",
-    "compute_s",
-)
-"""Columns of ``Result.iterations``, in the order of the columns of the tables here."""
-QUEUED, LOST, LINK_WAIT, SENDING, LINK_LATENCY, BATCH_WAIT, KV_WAIT, OVERHEAD, COMPUTE = range(len(PARTS))
-MARK = len(PARTS)
+MARK: Final = len(PARTS)
+"""Column of the mark in the table ``spent``, behind the parts."""
 
 
 @inlined
-def start_marks(spent, row, since_s, queued_s, now_s):
-    """A work item starts from the coordinator; what its iteration has waited for so far goes before.
+def start_breakdown(spent, row, since_s, queued_s, now_s):
+    """Start the breakdown of a work item that leaves the coordinator with the time its iteration took so far.
 
-    Without a preemption all of it was spent queued. After one, the rest is work that was lost, and
-    doing it again.
+    Without a preemption, the iteration has spent all of that time queued. After one, the rest of it went into
+    work that was lost and is done again.
     """
     for part in range(len(PARTS)):
         spent[row, part] = 0.0
-    spent[row, QUEUED] = queued_s
-    spent[row, LOST] = (now_s - since_s) - queued_s
+    spent[row, Part.QUEUED] = queued_s
+    spent[row, Part.LOST] = (now_s - since_s) - queued_s
     spent[row, MARK] = now_s
 
 
 @inlined
-def attribute(spent, row, part, until_s):
-    """Put the time since the mark down to `part`; gives how long that was."""
+def attribute_time(spent, row, part, until_s):
+    """Attribute the time since the mark to `part`, and return that time."""
     span_s = until_s - spent[row, MARK]
     spent[row, part] += span_s
     spent[row, MARK] = until_s
     return span_s
 
 
-NODE_SAMPLES = ("kv_used_token_layers", "kv_expected_token_layers", "busy_s")
-"""What is noted of every node, in the order of the rows of ``node_samples``."""
-
-
 @rare
 def take_sample(state, ahead_s):
-    """Note the counters and every node's KV use and busy time as they are at the next sample time.
+    """Sample the counters, and every node's KV use and busy time, at the next sample time.
 
-    Nothing happens before `ahead_s`. The last sample before the end of the window is always taken.
+    Nothing happens before `ahead_s`, the time of the next event, so equal samples in between are left out.
+    The last sample before the end of the window is always taken.
     """
     run = state.run[0]
     time_s = run.next_sample_s
@@ -88,7 +64,7 @@ def take_sample(state, ahead_s):
     row.finished = run.finished
     row.prompt_tokens = run.prompt_tokens
     row.decode_tokens = run.decode_tokens
-    row.bottleneck_kv_expected_fraction = bottleneck_kv_expected(state)
+    row.bottleneck_kv_expected_fraction = compute_bottleneck_kv_use(state)
     count = len(state.nodes) - 1
     for at in range(count):
         node = state.nodes[at]

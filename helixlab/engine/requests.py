@@ -5,33 +5,28 @@ from __future__ import annotations
 import math
 
 from helixlab._jit import inlined, rare
-from helixlab.engine.kv_cache import bottleneck_kv_expected, preempt
-from helixlab.engine.queues import FEED, RETRY, push
+from helixlab.engine.constants import EventKind, Outcome, Reason
+from helixlab.engine.kv_cache import compute_bottleneck_kv_use, preempt_request
+from helixlab.engine.queues import push_event
 from helixlab.engine.state import NONE
 
 __all__ = [
-    "DROPPED",
-    "FINISHED",
-    "NO_WAY",
-    "OVER_BATCH_LIMITS",
-    "OVER_KV_CACHE",
-    "REFUSED",
-    "discard",
-    "draw",
+    "create_work_item",
+    "discard_work_item",
+    "draw_next_request",
+    "end_request",
     "free_work_item",
     "is_preempted",
-    "leave",
-    "new_work_item",
-    "queue_preempted",
+    "queue_preempted_request",
     "queue_request",
-    "refuse",
-    "trigger",
+    "refuse_request",
+    "schedule_admission",
 ]
 
 
 @inlined
-def new_work_item(runs, requests, work_items, request):
-    """A blank work item of a request, standing at the coordinator."""
+def create_work_item(runs, requests, work_items, request):
+    """Create a blank work item of a request, at the coordinator."""
     run = runs[0]
     row = run.free_work_item
     item = work_items[row]
@@ -49,7 +44,7 @@ def new_work_item(runs, requests, work_items, request):
 
 @inlined
 def free_work_item(runs, requests, work_items, row):
-    """Give the row of a work item back."""
+    """Free the row of a work item."""
     run = runs[0]
     item = work_items[row]
     requests[item.request].work_items -= 1
@@ -58,22 +53,18 @@ def free_work_item(runs, requests, work_items, row):
     run.free_work_items += 1
 
 
-FINISHED, DROPPED, REFUSED = 0, 1, 2
-"""How a request ended."""
-NO_REASON, NO_WAY, OVER_KV_CACHE, OVER_BATCH_LIMITS = 0, 1, 2, 3
-"""Why it was refused: no pipeline for it though nothing else ran, longer than the KV cache of a node
-on its way, not admitted to any batch there."""
-
-
 @inlined
 def is_preempted(runs, requests, request):
-    """Whether a request has lost its KV cache; hardly ever does one, and then its row is not looked at."""
+    """Tell whether a request has lost its KV cache.
+
+    As long as none has, which is nearly always, this does not read the row of the request.
+    """
     return runs[0].preempted_requests > 0 and requests[request].preempted != 0
 
 
 @rare
-def draw(state, due_s):
-    """Decide that a request will come at `due_s`, and which: the next of the workload."""
+def draw_next_request(state, due_s):
+    """Let the next request of the workload arrive at `due_s`."""
     run = state.run[0]
     if run.next_arrival == run.arrivals_known:
         return
@@ -96,18 +87,18 @@ def draw(state, due_s):
     entry.preempted = 0
     entry.refused = 0
     entry.booked = 0
-    entry.reason = NO_REASON
+    entry.reason = Reason.NO_REASON
     entry.prompt_done_s = math.nan
     entry.next = NONE
     if run.chunk_tokens > 0:
         longest = (arrival.input_tokens + arrival.output_tokens) // run.chunk_tokens + 1
         run.most_chunks = max(run.most_chunks, longest)
-    push(state.run, state.events, due_s, run.now_s, FEED, row)
+    push_event(state.run, state.events, due_s, run.now_s, EventKind.FEED, row)
 
 
 @rare
-def leave(state, request, outcome):
-    """Free the row of a request and note how it ended."""
+def end_request(state, request, outcome):
+    """Log the outcome of a request and free its row."""
     run = state.run[0]
     entry = state.requests[request]
     log = state.request_logs[run.request_logs]
@@ -125,34 +116,34 @@ def leave(state, request, outcome):
     entry.next = run.free_request
     run.free_request = request
     run.in_flight -= 1
-    if outcome == FINISHED:
+    if outcome == Outcome.FINISHED:
         run.finished += 1
-    elif outcome == DROPPED:
+    elif outcome == Outcome.DROPPED:
         run.dropped += 1
     else:
         run.refused += 1
 
 
 @rare
-def trigger(state, request_ended):
-    """A prompt or a request has finished: retry what is queued, or feed (offline)."""
+def schedule_admission(state, request_ended):
+    """Schedule a retry of the queued requests or, offline, the next request: a request or prompt is done."""
     run = state.run[0]
     due_s = run.now_s + run.feed_delay_s
     if run.queued > 0:
-        push(state.run, state.events, due_s, run.now_s, RETRY, NONE)
+        push_event(state.run, state.events, due_s, run.now_s, EventKind.RETRY, NONE)
         if request_ended and not run.online and not run.feeds_by_kv:
             run.feeds_owed += 1  # once nothing is queued any more
     elif not run.online and due_s < run.end_of_feeding_s:
         if not run.feeds_by_kv:
             if request_ended:
-                draw(state, due_s)
-        elif bottleneck_kv_expected(state) <= run.feed_kv_limit:
-            draw(state, due_s)
+                draw_next_request(state, due_s)
+        elif compute_bottleneck_kv_use(state) <= run.feed_kv_limit:
+            draw_next_request(state, due_s)
 
 
 @rare
 def queue_request(state, request):
-    """Let the request wait at the coordinator, in order of arrival."""
+    """Queue a request at the coordinator, in order of arrival."""
     run = state.run[0]
     entry = state.requests[request]
     entry.queued = 1
@@ -164,7 +155,7 @@ def queue_request(state, request):
     before = NONE
     after = run.first_queued
     if after != NONE and state.requests[run.last_queued].id < entry.id:
-        before = run.last_queued  # as nearly always: the last one to arrive
+        before = run.last_queued  # nearly always: this request arrived last
         after = NONE
     while after != NONE and state.requests[after].id < entry.id:
         before = after
@@ -179,36 +170,36 @@ def queue_request(state, request):
 
 
 @rare
-def discard(state, row):
-    """A work item of an preempted request is met; with the last of them the request is out of the system."""
+def discard_work_item(state, row):
+    """Discard a work item of a preempted request; with the last one, queue the request again or refuse it."""
     request = state.work_items[row].request
     free_work_item(state.run, state.requests, state.work_items, row)
     if state.requests[request].work_items == 0:
         if state.requests[request].refused:
             state.run[0].preempted_requests -= 1
-            leave(state, request, REFUSED)
-            trigger(state, True)
+            end_request(state, request, Outcome.REFUSED)
+            schedule_admission(state, True)
         else:
-            queue_preempted(state, request)
+            queue_preempted_request(state, request)
 
 
 @rare
-def queue_preempted(state, request):
-    """A preempted request that has no work item under way starts over when there is room."""
+def queue_preempted_request(state, request):
+    """Queue a preempted request without work items under way; it starts over once there is free KV cache."""
     run = state.run[0]
     entry = state.requests[request]
     entry.preempted = 0
     run.preempted_requests -= 1
     entry.hops = 0
     queue_request(state, request)
-    push(state.run, state.events, run.now_s + run.feed_delay_s, run.now_s, RETRY, NONE)
+    push_event(state.run, state.events, run.now_s + run.feed_delay_s, run.now_s, EventKind.RETRY, NONE)
 
 
 @rare
-def refuse(state, row, reason, on_finish):
-    """The request can never be served where this work item of it is, which is in no queue any more."""
+def refuse_request(state, row, reason, on_finish):
+    """Refuse a request that this node can never serve; `row` is its work item, now in no queue."""
     request = state.work_items[row].request
-    preempt(state, request, on_finish)
+    preempt_request(state, request, on_finish)
     state.requests[request].refused = 1
     state.requests[request].reason = reason
-    discard(state, row)
+    discard_work_item(state, row)

@@ -1,12 +1,13 @@
-"""The state of a run, as tables: what schedulers and execution policies read and the engine owns.
+"""The state of a run, as tables that the engine owns and that schedulers and execution policies read.
 
-Every table is a numpy structured array, every row an entity with a whole-number index. Times are in
+Every table is a numpy structured array, every row an entity, known by its row number. Times are in
 seconds of simulated time, sizes in bytes, KV cache in token-layers. The coordinator is the last row
 of ``nodes``: it sends as the source and receives as the sink. Rows of ``links`` are sorted by
 sender, in the order of the placement; a node's outbound links are ``first_link`` to
 ``first_link + links`` (exclusive).
 
-Who writes what: the engine writes everything, except the columns of a scheduler (marked S).
+The engine writes all columns but those marked S, which belong to the scheduler of that name.
+`helixlab.engine.constants` names the numbers in the columns of kinds, outcomes, reasons and errors.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 NONE = -1
-"""No row."""
+"""Row number that means no row."""
 
 
 def _table(*columns: tuple[str, type]) -> np.dtype[np.void]:
@@ -57,11 +58,11 @@ RUN = _table(
     ("end_of_feeding_s", f8),
     ("next_sample_s", f8),
     ("sample_step_s", f8),
-    ("scheduler_kv_high_water_mark", f8),  # part of a KV cache the helix scheduler may fill
-    ("scheduler_output_ratio", f8),  # part of the mean output it expects of a request
+    ("scheduler_kv_high_water_mark", f8),  # fraction of a KV cache that the helix scheduler may fill
+    ("scheduler_output_ratio", f8),  # fraction of the mean output that it expects of a request
     ("feed_delay_s", f8),
     ("activation_bytes", f8),  # per token
-    ("feed_kv_limit", f8),  # feed on while the bottleneck's expected KV use is at most this
+    ("feed_kv_limit", f8),  # feed while the expected KV use of the fullest layer is at most this
     ("random_state", np.uint64),
     ("events_done", i8),
     ("events", i8),  # waiting in the heap
@@ -74,18 +75,18 @@ RUN = _table(
     ("events_at_sample", i8),  # events handled when the last sample was taken
     ("next_arrival", i8),  # row of the arrivals still to be fed
     ("arrivals_known", i8),  # rows of the arrivals filled in
-    ("drawn", i8),  # requests drawn from the workload; each gets its number so
+    ("drawn", i8),  # requests drawn from the workload; the count is the id of the next
     ("free_work_item", i8),  # first free row of work items, a linked list through `next`
     ("free_work_items", i8),
-    ("chunk_tokens", i8),  # prompts are cut into chunks of so many, 0: not at all
+    ("chunk_tokens", i8),  # length of the chunks into which prompts are cut, 0: whole prompts
     ("prompt_cost_factor", f8),
-    ("most_chunks", i8),  # of any prompt drawn so far
+    ("most_chunks", i8),  # of one prompt, among all drawn so far
     ("first_gathered", i8),  # work items that came back to the coordinator, a linked list through `next`
     ("last_gathered", i8),
-    ("gathering", i8),  # the coordinator is going through them
+    ("gathering", i8),  # the coordinator is gathering them now
     ("free_request", i8),  # first free row of requests, a linked list through `next`
     ("first_queued", i8),  # first request queued at the coordinator, a linked list through `next`
-    ("last_queued", i8),  # where there is a first
+    ("last_queued", i8),  # undefined if no request is queued
     ("fed", i8),
     ("in_flight", i8),  # fed and neither finished, dropped nor refused; queued ones included
     ("queued", i8),
@@ -98,22 +99,22 @@ RUN = _table(
     (
         "preempted_requests",
         i8,
-    ),  # requests that have lost their KV cache and may still have work items under way
-    ("kv_waits", i8),  # prompts that waited at a node for room in its KV cache
+    ),  # requests without their KV cache that may still have work items under way
+    ("kv_waits", i8),  # prompts that waited at a node for KV cache
     ("prompts_finished", i8),
     ("prompt_tokens", i8),  # of finished iterations
     ("decode_tokens", i8),
     ("last_finish_s", f8),
-    ("more_arrivals", i8),  # the driver has more than what is filled in
-    ("woken", i8),  # with no event left, every node was told to look at what it can send
+    ("more_arrivals", i8),  # the driver has more than those filled in
+    ("woken", i8),  # every node has tried to send since the last event
     ("followups_first", i8),  # rows of `followups` in use
     ("followups_end", i8),
-    ("error", i8),  # 0 or a number of helixlab.simulation
-    ("error_subject", i8),
+    ("error", i8),  # 0 or an EngineError
+    ("error_subject", i8),  # the node where it happened
     ("online", i8),
     ("drop_on_full", i8),
     ("plans_ahead", i8),  # the scheduler chooses the whole pipeline when a request arrives
-    ("picks_free_links", i8),  # the scheduler looks at which links are free
+    ("picks_free_links", i8),  # the scheduler picks among the links that are free
     ("fixed_rates", i8),  # links send at the rate the flow gives them
     ("feeds_by_kv", i8),
     ("keep_iterations", i8),
@@ -122,7 +123,7 @@ RUN = _table(
 )
 
 NODE = _table(
-    # Looked at for every work item
+    # Read for every work item
     ("first_link", i4),
     ("links", i4),
     (
@@ -143,7 +144,7 @@ NODE = _table(
     ("nic_in_used_bytes_per_s", f8),
     ("kv_capacity_token_layers", i8),
     ("kv_used_token_layers", i8),  # including what the running batch will have stored
-    ("kv_expected_token_layers", i8),  # S: what the helix scheduler expects its requests to need
+    ("kv_expected_token_layers", i8),  # S (helix): expected for the requests assigned to the node
     ("max_prompts", i8),
     ("max_prompt_tokens", i8),
     ("max_decode_tokens", i8),
@@ -154,56 +155,56 @@ NODE = _table(
     ("batch_prompt_tokens", i8),
     ("batch_decode_tokens", i8),
     ("batch_context_tokens", i8),  # of its decodes
-    ("batch_prompt_context_tokens", i8),  # of its prompts: chunks before them
+    ("batch_prompt_context_tokens", i8),  # of its prompts: tokens of the chunks before them
     ("waiting_prompts", i8),  # at its current layer when the batch was formed
     ("waiting_decodes", i8),
     ("declined_prompts", i8),  # by the execution policy
     ("declined_decodes", i8),
-    # Looked at for every batch
+    # Read for every batch
     ("first_layer", i4),
     ("layers", i4),
-    ("floor_s", f8),  # least time of a layer
-    ("reread_s_per_token", f8),  # of reading the KV cache of earlier chunks again, in one layer
+    ("floor_s", f8),  # shortest time of a batch in one layer
+    ("reread_s_per_token", f8),  # to read the KV cache of earlier chunks again, in one layer
     ("outbound_flow_tokens_per_s", f8),
     ("busy_since_s", f8),
     ("batch_layer_s", f8),
     ("batch_overhead_s", f8),
     ("kv_blocked", i4),
-    ("waking", i4),  # noted to look again at what it can send and start
+    ("waking", i4),  # the follow-up WAKE of the node is in the list
     ("busy_s", f8),
     ("batches", i8),
     ("tokens", i8),  # processed, each once per visit
-    ("batch_wait_s", f8),  # spent here by work items, as far as the time breakdown is kept
+    ("batch_wait_s", f8),  # of all its work items, if the time breakdown is kept
     ("kv_wait_s", f8),
 )
 
 LINK = _table(
     ("sender", i4),
     ("receiver", i4),
-    ("queue", i4),  # row of queues it leads to, NONE for the sink
-    ("layers", i4),  # layers a request runs at the receiver when it comes by this link
+    ("queue", i4),  # row of the queue it leads to, NONE for the sink
+    ("layers", i4),  # layers to run at the receiver after coming by this link
     ("latency_s", f8),
     ("bytes_per_token", f8),
-    ("rate_bytes_per_s", f8),  # fixed
+    ("rate_bytes_per_s", f8),  # fixed: by the flow
     ("bandwidth_bytes_per_s", f8),
-    ("used_bytes_per_s", f8),  # shared: by work items being sent
-    ("free_rate_bytes_per_s", f8),  # shared: what it could send with now, 0 if it is not free
+    ("used_bytes_per_s", f8),  # shared: used by the work items being sent
+    ("free_rate_bytes_per_s", f8),  # shared: rate at which it could send now, 0 if it is not free
     ("free_at_s", f8),
     ("busy_s", f8),
     ("sent_tokens", i8),
-    ("taken", i4),  # a work item has it already, but sending has not started
+    ("taken", i4),  # promised to a work item that is not being sent yet
     ("waiting_head", i4),  # work items that wait for it, a linked list through `next`
     ("waiting_tail", i4),
-    ("next_waiting_link", i4),  # of the same sender, with work items waiting
+    ("next_waiting_link", i4),  # of the same sender, a linked list
     ("left_out", i4),  # has too little flow to be used, where the scheduler follows the flow
     ("flow_tokens_per_s", f8),
-    ("load", f8),  # S: helix
-    ("priority", f8),  # S: swarm
-    ("service_s", f8),  # S: swarm, moving average of the time from sending to leaving the receiver
-    ("considered", i8),  # S: helix, how often a prompt could have come by it, were there room
-    ("kv_masked", i8),  # S: helix, how often it was left out because the receiver's KV cache is expected full
-    ("batch_masked", i8),  # S: helix, ... because the prompt does not fit in one batch there
-    ("wait_s", f8),  # spent by work items waiting for it, as far as the time breakdown is kept
+    ("load", f8),  # S (helix): tokens assigned to it over its flow
+    ("priority", f8),  # S (swarm): the lowest is next
+    ("service_s", f8),  # S (swarm): moving average of the time from sending to leaving the receiver
+    ("considered", i8),  # S (helix): number of times it was considered for a prompt
+    ("kv_masked", i8),  # S (helix): number of times the receiver's KV cache was expected full
+    ("batch_masked", i8),  # S (helix): number of times the prompt did not fit in one batch there
+    ("wait_s", f8),  # of all work items that waited for it, if the time breakdown is kept
 )
 
 QUEUE = _table(
@@ -225,16 +226,16 @@ REQUEST = _table(
     ("iteration", i4),  # 0: prompt, 1..output_tokens: decode
     ("iteration_tokens", i4),
     ("work_items", i4),  # under way for this iteration
-    ("kv_tokens", i4),  # tokens that the iterations finished so far have put into the KV cache
+    ("kv_tokens", i4),  # tokens in the KV cache from the iterations finished so far
     ("hops", i4),  # links chosen so far
     ("next", i4),
-    ("preempted", i1),  # it has lost its KV cache, work items of it may still be under way
+    ("preempted", i1),  # without its KV cache, though work items may still be under way
     ("in_use", i1),
     ("queued", i1),
     ("was_queued", i1),
     ("refused", i1),
-    ("reason", i1),  # why
-    ("booked", i1),  # S: the helix scheduler expects its KV cache
+    ("reason", i1),  # a Reason
+    ("booked", i1),  # S (helix): its KV cache is in kv_expected_token_layers
     ("iteration_start_s", f8),
     ("arrival_s", f8),
     ("prompt_done_s", f8),
@@ -244,21 +245,21 @@ REQUEST = _table(
 
 WORK_ITEM = _table(
     ("request", i4),
-    ("link", i4),  # by which it travels or came
+    ("link", i4),  # on which it travels or came
     ("hop", i4),  # position in the pipeline of `link`
     ("next", i4),
     ("tokens", i4),
     ("context_tokens", i4),  # in the KV cache before this iteration
     ("is_prompt", i1),
-    ("reported", i1),  # to the scheduler, that it is ready to leave
-    ("kv_reserved", i1),  # the node it is at has set room aside for it
+    ("reported", i1),  # the scheduler has got on_ready for it
+    ("kv_reserved", i1),  # on the node where it is
     ("waits_for_kv", i1),
-    ("sent_s", f8),  # when sending on that link started
-    ("rate_bytes_per_s", f8),  # it is being sent with
-    ("ready_order", i8),  # rises with every work item that gets ready to leave a node
+    ("sent_s", f8),  # start of sending on that link
+    ("rate_bytes_per_s", f8),  # of sending it
+    ("ready_order", i8),  # rises with every work item that is ready to leave a node
 )
 
-FOLLOWUP = _table(("what", i4), ("subject", i4))
+FOLLOWUP = _table(("kind", i4), ("subject", i4))
 
 EVENT = _table(("time_s", f8), ("created_s", f8), ("sequence", i8), ("kind", i4), ("subject", i4))
 
@@ -271,8 +272,8 @@ REQUEST_LOG = _table(
     ("arrival_s", f8),
     ("prompt_done_s", f8),
     ("end_s", f8),
-    ("outcome", i4),  # numbers as in helixlab.engine.requests
-    ("reason", i4),
+    ("outcome", i4),  # an Outcome
+    ("reason", i4),  # a Reason
 )
 
 ARRIVAL = _table(("arrival_s", f8), ("input_tokens", i8), ("output_tokens", i8))
@@ -301,9 +302,9 @@ SAMPLE = _table(
 
 
 class View(NamedTuple):
-    """What schedulers see of a State: the tables of the same names.
+    """Tables of a State that schedulers see, under the same names.
 
-    Kept small because compiled functions called through pointers copy it.
+    The view is small because every call of a scheduler's function copies it.
     """
 
     run: NDArray[np.void]
@@ -333,25 +334,26 @@ class State(NamedTuple):
     pipelines : int32[rows, longest pipeline]
         Links of each request's pipeline.
     kv_tokens : int32[rows, longest pipeline]
-        Tokens of the request that the receiver of that link has room set aside for, in every layer.
+        Tokens reserved for the request on the receiver of that link, in each of its layers.
     prompt_s, decode_s : float64[profiles, tokens]
         Time of one layer by tokens in the batch, NaN outside the profile.
     parameters : float64[any]
-        The scheduler's own numbers.
+        Parameters of the scheduler.
     events : EVENT[rows]
-        Binary heap by (time, created, sequence).
+        Heap by (time, created, sequence).
     followups : FOLLOWUP[rows]
-        What is to be done at this instant when all events due are handled, in order.
+        Actions at this instant, in order, for when all events due are handled.
     arrivals : ARRIVAL[rows]
-        Requests to be fed.
-    iterations, request_logs, batch_log, samples : logs that the engine fills and the driver empties.
+        Requests still to come.
+    iterations, request_logs, batch_log, samples : ITERATION[rows], REQUEST_LOG[rows], ...
+        Logs that the engine fills and the driver empties.
     node_samples : float64[samples, 3, nodes]
         KV tokens used and expected, busy seconds.
     spent : float64[rows of work items, parts + 1]
-        Where the time of each work item has gone so far, and up to when (helixlab.engine.recording);
-        without rows unless that is kept.
+        Time of each work item so far by part, and its mark (`helixlab.engine.recording`); without rows
+        unless the breakdown is kept.
     iteration_parts : float64[rows of iterations, parts]
-        The same of finished iterations.
+        Time of finished iterations by part.
     layer_kv : float64[layers, 2]
         Scratch: total and free KV cache of each layer.
     """
@@ -381,7 +383,7 @@ class State(NamedTuple):
 
 
 def empty_state() -> State:
-    """A state of the right types with one row a table."""
+    """Make a state of the right types with one row in each table."""
     return State(
         run=np.zeros(1, RUN),
         nodes=np.zeros(1, NODE),
@@ -430,7 +432,7 @@ ADMITS = types.boolean(node_type, work_item_type)
 
 @inlined
 def view(state):
-    """The View of a State, inside compiled code."""
+    """Make the View of a State, inside compiled code."""
     return View(
         state.run, state.nodes, state.links, state.queues, state.requests, state.pipelines, state.parameters
     )
@@ -438,7 +440,7 @@ def view(state):
 
 @inlined
 def uniform(state):
-    """A uniform number in [0, 1) from the run's own random state (splitmix64)."""
+    """Draw a uniform number in [0, 1) from the run's own random state (splitmix64)."""
     run = state.run[0]
     run.random_state = run.random_state + np.uint64(0x9E3779B97F4A7C15)
     bits = run.random_state

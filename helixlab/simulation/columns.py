@@ -49,7 +49,7 @@ _PARTS: Final = {
     "overhead_s": "time to bring activations together, at the first layer of each node",
     "compute_s": "time computing",
 }
-"""Parts of the latency of an iteration, as `helixlab.engine.recording.PARTS` names them."""
+"""Parts of the latency of an iteration, as `helixlab.engine.constants.PARTS` names them."""
 
 _FINISHED: Final = "over the requests that finished in the window"
 
@@ -77,10 +77,10 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         ),
         *_distribution("prompt_latency", "latency of the prompts that ended in the window", PERCENTILES),
         *_distribution("decode_latency", "latency of the decodes that ended in the window", PERCENTILES),
+        Column("prompts_finished_in_window", "int", "", "prompts that ended in the window"),
         *_distribution("ttft", f"time to first token {_FINISHED}", REQUEST_PERCENTILES),
         *_distribution("tpot", f"time per output token {_FINISHED}", REQUEST_PERCENTILES),
         *_distribution("e2e", f"end-to-end latency {_FINISHED}", REQUEST_PERCENTILES),
-        Column("prompts_finished_in_window", "int", "", "prompts that ended in the window"),
         Column("total_tokens", "int", "tokens", "prompt and decode tokens of the whole run"),
         Column(
             "total_tokens_per_s",

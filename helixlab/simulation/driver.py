@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from helixlab._interrupts import CtrlC
-from helixlab.engine.loop import DONE, ERROR, FULL, NEEDS_ARRIVALS, advance, draw_request
-from helixlab.engine.network import BAD_LINK
-from helixlab.engine.node import OUTSIDE_PROFILE
+from helixlab.engine.constants import EngineError, Status
+from helixlab.engine.loop import advance, draw_request
 from helixlab.engine.state import ARRIVAL, State
-from helixlab.errors import SchedulingError, SimulationError
+from helixlab.errors import SchedulingError
 from helixlab.execution import Execution
 from helixlab.scheduling import Scheduler
 from helixlab.simulation.progress_table import ProgressTable
@@ -196,9 +195,9 @@ def drive(
             reached_s = min(end_of_part_s, row_s)
             for status in _advanced(recording, reached_s, hooks, arrivals):
                 progress(float(run["now_s"]))
-                if status == ERROR:
+                if status == Status.ERROR:
                     _raise(recording.state, scheduler)
-                over = status == DONE
+                over = status == Status.DONE
                 if ctrl_c.pressed and not over:
                     recording.stop(start_s)
                     return recording
@@ -227,15 +226,15 @@ def _advanced(
             raise SchedulingError(
                 f"a function of the scheduler or execution policy failed: {type(error).__name__}: {error}"
             ) from error
-        if status == NEEDS_ARRIVALS:
+        if status == Status.NEEDS_ARRIVALS:
             recording.state = arrivals.fill(recording.state)
-        elif status == FULL:
+        elif status == Status.FULL:
             recording.empty_logs()
             state = recording.state
             if short_of_rows(state):
                 recording.state = enlarged(state, 2 * len(state.requests))
         yield status
-        if status not in (NEEDS_ARRIVALS, FULL):
+        if status not in (Status.NEEDS_ARRIVALS, Status.FULL):
             return
 
 
@@ -243,17 +242,7 @@ def _next_event_s(state: State) -> float:
     return float(state.events["time_s"][0]) if state.run["events"][0] else -math.inf
 
 
-def _raise(state: State, scheduler: Scheduler) -> None:
-    error, subject = int(state.run["error"][0]), int(state.run["error_subject"][0])
+def _raise(state: State, scheduler: Scheduler) -> NoReturn:
+    error, subject = EngineError(int(state.run["error"][0])), int(state.run["error_subject"][0])
     node = "the coordinator" if subject == len(state.nodes) - 1 else f"node {subject}"
-    if error == BAD_LINK:
-        raise SchedulingError(
-            f"scheduler {scheduler.name!r} chose a link that does not leave {node} or carries no flow; choose"
-            " from first_link to first_link + links of the sender (with flow, if it follows it), or NONE"
-        )
-    if error == OUTSIDE_PROFILE:
-        raise SimulationError(
-            f"{node} formed a batch larger than its profile was measured for; lower its batch limits or"
-            " measure further"
-        )
-    raise SimulationError(f"the engine stopped with unknown error {error}")
+    raise error.exception(error.text.format(node=node, scheduler=scheduler.name))

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -21,9 +21,6 @@ from helixlab._validation import shown
 from helixlab.errors import SimulationError, memory_for
 from helixlab.simulation.columns import COLUMNS, TABLES
 from helixlab.simulation.provenance import library_in_words, unusual_in_words
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["FORMAT", "VERSION", "Result", "bytes_hash"]
 
@@ -259,7 +256,7 @@ class Result(ByContent):
         ]
         return pd.DataFrame(rows, columns=["table", "column", "type", "unit", "description"])
 
-    def plot_timeline(self, *, step_s: float | None = None) -> Figure:
+    def plot_timeline(self, *, step_s: float | None = None) -> Any:
         """Draw the run over time: requests, tokens/s, KV caches and busy nodes, with what ran below.
 
         Parameters
@@ -269,15 +266,15 @@ class Result(ByContent):
 
         Returns
         -------
-        matplotlib.figure.Figure
+        object
+            Picture, as `helixlab.plotting.plot_timeline` returns it.
 
         Raises
         ------
         SimulationError
             The run has no timeline, or the step is no multiple of its own.
         """
-        figure: Figure = loaded("helixlab.plotting").plot_timeline(self, step_s=step_s)
-        return figure
+        return loaded("helixlab.plotting").plot_timeline(self, step_s=step_s)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as plain data, with provenance and each node's KV use and busy fraction.

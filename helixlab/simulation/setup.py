@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helixlab.cluster import SINK, SOURCE, Cluster
-from helixlab.engine.recording import NODE_SAMPLES, PARTS
+from helixlab.engine.constants import NODE_SAMPLES, Part
 from helixlab.engine.state import (
     ARRIVAL,
     BATCH_LOG,
@@ -235,8 +235,8 @@ def new_state(
         samples=np.zeros(256, SAMPLE),
         node_samples=np.zeros((256, len(NODE_SAMPLES), len(cluster.nodes))),
         layer_kv=np.zeros((model.layers, 2)),
-        spent=np.zeros((0, len(PARTS) + 1)),
-        iteration_parts=np.zeros((LOG_ROWS if keep_breakdown else 0, len(PARTS))),
+        spent=np.zeros((0, len(Part) + 1)),
+        iteration_parts=np.zeros((LOG_ROWS if keep_breakdown else 0, len(Part))),
     )
     return enlarged(state, request_rows)
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from helixlab._memory import peak_rss_mb
 from helixlab.cluster import SINK, SOURCE, Cluster
-from helixlab.engine.kv_cache import stored_kv
-from helixlab.engine.recording import PARTS
+from helixlab.engine.constants import PARTS, Outcome, Reason
+from helixlab.engine.kv_cache import compute_stored_kv
 from helixlab.flow import Flow, upper_bound
 from helixlab.model import Model, machine_throughput
 from helixlab.placement import Placement
@@ -23,15 +23,8 @@ from helixlab.workload import Workload
 
 __all__ = ["build_result"]
 
-OUTCOMES = np.array(["finished", "dropped", "refused"])
-REASONS = np.array(
-    [
-        "",
-        "no pipeline has room for it, though nothing else is served",
-        "it needs more KV cache than a node on its way has",
-        "it exceeds the batch limits of a node on its way",
-    ]
-)
+OUTCOMES = np.array([outcome.text for outcome in Outcome])
+REASONS = np.array([reason.text for reason in Reason])
 
 
 def build_result(
@@ -46,80 +39,17 @@ def build_result(
     wall_s: float,
 ) -> Result:
     """Build the Result of a finished recording."""
-    first_s, last_s = recording.window_s
-    run = recording.state.run[0]
-    iterations = _frame(recording.iterations)
-    latency_s = (iterations["end_s"] - iterations["start_s"]).to_numpy()
-    iterations["latency_s"] = latency_s
-    if run["keep_breakdown"]:
-        parts = np.concatenate(recording.iteration_parts)
-        for column, name in enumerate(PARTS):
-            iterations[name] = parts[:, column]
-    in_window = iterations["end_s"].between(first_s, last_s).to_numpy()
-    is_prompt = (iterations["iteration"] == 0).to_numpy()
-    prompt_latency_s, decode_latency_s = latency_s[in_window & is_prompt], latency_s[in_window & ~is_prompt]
-    requests = _frame(recording.request_logs)
-    requests["outcome"] = OUTCOMES[requests["outcome"].to_numpy(np.int64)]
-    requests["reason"] = REASONS[requests["reason"].to_numpy(np.int64)]
-    _add_latencies(requests)
-    finished = requests[requests["outcome"] == "finished"]
-    ended_in_window = finished[finished["end_s"].between(first_s, last_s)]
-    accepted, asked = (
-        np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
-        for name in ("input_tokens", "output_tokens")
-    )
-    # Counted by the engine too, for runs whose iterations are not kept.
-    before, after = (counters[0] for counters in recording.runs_at_window[:2])
-    decoded = int(after["decode_tokens"] - before["decode_tokens"])
-    prompts = int(after["prompts_finished"] - before["prompts_finished"])
-    prompt_tokens = int(after["prompt_tokens"] - before["prompt_tokens"])
-    if len(iterations):
-        decoded, prompts = len(decode_latency_s), len(prompt_latency_s)
-        prompt_tokens = int(iterations["tokens"].to_numpy()[in_window & is_prompt].sum())
-    total_tokens = int(run["prompt_tokens"] + run["decode_tokens"])
+    iterations, requests = _iterations(recording), _requests(recording)
     summary = {
-        "cluster": source["cluster"]["name"],
-        "model": source["model"]["name"],
-        "placement": source["placement"]["name"],
-        "placement_hash": source["placement"]["hash"],
-        "scheduler": source["scheduler"]["name"],
-        "execution": source["execution"]["name"],
-        "mode": workload.mode,
-        "trace": workload.source,
-        "initial_requests": workload.initial_requests,
-        "rate_tokens_per_s": workload.rate_tokens_per_s,
-        "warmup_s": float(workload.warmup_s),
-        "duration_s": float(workload.duration_s),
-        "on_full": source["settings"]["on_full"],
-        "seed": workload.seed,
-        "helixlab": library_in_words(source["versions"]),
+        **_settings(source, workload),
         "partial": recording.partial,
-        "decode_tokens_per_s": decoded / (last_s - first_s),
-        "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),
-        **latency_metrics(prompt_latency_s, "prompt"),
-        **latency_metrics(decode_latency_s, "decode"),
-        **_request_metrics(ended_in_window),
-        "prompts_finished_in_window": prompts,
-        "total_tokens": total_tokens,
-        "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,
-        "start_s": float(start_s),
-        "window_start_s": float(first_s),
-        "window_end_s": float(last_s),
-        "last_finish_s": float(run["last_finish_s"]),
-        "requests_fed": int(run["fed"]),
-        "requests_finished": int(run["finished"]),
-        "requests_in_flight": int(run["in_flight"]),
-        "requests_dropped": int(run["dropped"]),
-        "requests_refused": int(run["refused"]),
-        "requests_queued": int(run["ever_queued"]),
-        "requests_preempted": int(run["preemptions"]),
-        "requests_outside_window": _outside_window(recording, requests) if workload.online else 0,
-        "prompts_waited_for_kv": int(run["kv_waits"]),
-        "input_tokens_mean_accepted": float(accepted.mean()) if len(accepted) else float("nan"),
-        "output_tokens_mean_accepted": float(asked.mean()) if len(asked) else float("nan"),
+        **_window_metrics(recording, iterations),
+        **_request_metrics(recording, requests),
+        **_run_metrics(recording, start_s),
+        **_request_counts(recording, requests, workload),
         "max_flow_tokens_per_s": flow.value_tokens_per_s,
         "upper_bound_tokens_per_s": max(upper_bound(cluster, model), flow.value_tokens_per_s),
-        "events": int(run["events_done"]),
+        "events": int(recording.state.run["events_done"][0]),
         "wall_s": wall_s,
         "peak_rss_mb": peak_rss_mb(),
     }
@@ -137,29 +67,128 @@ def build_result(
     )
 
 
+def _iterations(recording: Recording) -> pd.DataFrame:
+    """Return the iterations that ended, with their latency and, where it was recorded, its parts."""
+    table = _frame(recording.iterations)
+    table["latency_s"] = (table["end_s"] - table["start_s"]).to_numpy()
+    if recording.state.run["keep_breakdown"][0]:
+        parts = np.concatenate(recording.iteration_parts)
+        for column, name in enumerate(PARTS):
+            table[name] = parts[:, column]
+    return table
+
+
+def _requests(recording: Recording) -> pd.DataFrame:
+    """Return the requests that ended; times are NaN where a request did not get that far."""
+    table = _frame(recording.request_logs)
+    table["outcome"] = OUTCOMES[table["outcome"].to_numpy(np.int64)]
+    table["reason"] = REASONS[table["reason"].to_numpy(np.int64)]
+    finished = table["outcome"] == Outcome.FINISHED.text
+    decoding_s = (table["end_s"] - table["prompt_done_s"]).where(finished)
+    table["ttft_s"] = table["prompt_done_s"] - table["arrival_s"]
+    table["tpot_s"] = decoding_s / table["output_tokens"]
+    table["e2e_s"] = (table["end_s"] - table["arrival_s"]).where(finished)
+    return table
+
+
+def _settings(source: dict[str, Any], workload: Workload) -> dict[str, Any]:
+    """Return the columns of the summary that say what ran."""
+    return {
+        "cluster": source["cluster"]["name"],
+        "model": source["model"]["name"],
+        "placement": source["placement"]["name"],
+        "placement_hash": source["placement"]["hash"],
+        "scheduler": source["scheduler"]["name"],
+        "execution": source["execution"]["name"],
+        "mode": workload.mode,
+        "trace": workload.source,
+        "initial_requests": workload.initial_requests,
+        "rate_tokens_per_s": workload.rate_tokens_per_s,
+        "warmup_s": float(workload.warmup_s),
+        "duration_s": float(workload.duration_s),
+        "on_full": source["settings"]["on_full"],
+        "seed": workload.seed,
+        "helixlab": library_in_words(source["versions"]),
+    }
+
+
+def _window_metrics(recording: Recording, iterations: pd.DataFrame) -> dict[str, Any]:
+    """Return throughput and latencies of the iterations that ended in the window."""
+    first_s, last_s = recording.window_s
+    in_window = iterations["end_s"].between(first_s, last_s).to_numpy()
+    is_prompt = (iterations["iteration"] == 0).to_numpy()
+    latency_s = iterations["latency_s"].to_numpy()
+    prompt_latency_s, decode_latency_s = latency_s[in_window & is_prompt], latency_s[in_window & ~is_prompt]
+    # Counted by the engine too, for runs whose iterations are not kept.
+    before, after = (counters[0] for counters in recording.runs_at_window[:2])
+    decodes = int(after["decode_tokens"] - before["decode_tokens"])
+    prompts = int(after["prompts_finished"] - before["prompts_finished"])
+    prompt_tokens = int(after["prompt_tokens"] - before["prompt_tokens"])
+    if len(iterations):
+        decodes, prompts = len(decode_latency_s), len(prompt_latency_s)
+        prompt_tokens = int(iterations["tokens"].to_numpy()[in_window & is_prompt].sum())
+    return {
+        "decode_tokens_per_s": decodes / (last_s - first_s),
+        "prompt_tokens_per_s": prompt_tokens / (last_s - first_s),
+        **latency_metrics(prompt_latency_s, "prompt"),
+        **latency_metrics(decode_latency_s, "decode"),
+        "prompts_finished_in_window": prompts,
+    }
+
+
+def _request_metrics(recording: Recording, requests: pd.DataFrame) -> dict[str, float]:
+    """Return TTFT, TPOT and end-to-end latency of the finished requests that ended in the window."""
+    finished = requests["outcome"] == Outcome.FINISHED.text
+    ended = requests[finished & requests["end_s"].between(*recording.window_s)]
+    metrics: dict[str, float] = {}
+    for name in ("ttft", "tpot", "e2e"):
+        metrics |= distribution(ended[f"{name}_s"].to_numpy(), name, REQUEST_PERCENTILES)
+    return metrics
+
+
+def _run_metrics(recording: Recording, start_s: float) -> dict[str, Any]:
+    """Return tokens and times of the whole run."""
+    run, (first_s, last_s) = recording.state.run[0], recording.window_s
+    total_tokens = int(run["prompt_tokens"] + run["decode_tokens"])
+    return {
+        "total_tokens": total_tokens,
+        "total_tokens_per_s": total_tokens / run["last_finish_s"] if run["last_finish_s"] > 0 else 0.0,
+        "start_s": float(start_s),
+        "window_start_s": float(first_s),
+        "window_end_s": float(last_s),
+        "last_finish_s": float(run["last_finish_s"]),
+    }
+
+
+def _request_counts(recording: Recording, requests: pd.DataFrame, workload: Workload) -> dict[str, Any]:
+    """Return counts of requests, and the mean lengths of those accepted."""
+    run = recording.state.run[0]
+    finished = requests[requests["outcome"] == Outcome.FINISHED.text]
+    inputs, outputs = (
+        np.concatenate([finished[name].to_numpy(), _in_flight(recording)[name]])
+        for name in ("input_tokens", "output_tokens")
+    )
+    return {
+        "requests_fed": int(run["fed"]),
+        "requests_finished": int(run["finished"]),
+        "requests_in_flight": int(run["in_flight"]),
+        "requests_dropped": int(run["dropped"]),
+        "requests_refused": int(run["refused"]),
+        "requests_queued": int(run["ever_queued"]),
+        "requests_preempted": int(run["preemptions"]),
+        "requests_outside_window": _outside_window(recording, requests) if workload.online else 0,
+        "prompts_waited_for_kv": int(run["kv_waits"]),
+        "input_tokens_mean_accepted": float(inputs.mean()) if len(inputs) else float("nan"),
+        "output_tokens_mean_accepted": float(outputs.mean()) if len(outputs) else float("nan"),
+    }
+
+
 def _frame(pieces: list[NDArray[np.void]]) -> pd.DataFrame:
     """Join the pieces of a log to a table, column by column so that no second copy of the whole is made."""
     return pd.DataFrame(
         {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0].dtype.names or ()},
         copy=False,
     )
-
-
-def _add_latencies(requests: pd.DataFrame) -> None:
-    """Add the columns ttft_s, tpot_s and e2e_s, NaN where a request did not get that far."""
-    finished = requests["outcome"] == "finished"
-    decoding_s = (requests["end_s"] - requests["prompt_done_s"]).where(finished)
-    requests["ttft_s"] = requests["prompt_done_s"] - requests["arrival_s"]
-    requests["tpot_s"] = decoding_s / requests["output_tokens"]
-    requests["e2e_s"] = (requests["end_s"] - requests["arrival_s"]).where(finished)
-
-
-def _request_metrics(finished: pd.DataFrame) -> dict[str, float]:
-    """Return mean and percentiles of TTFT, TPOT and end-to-end latency of finished requests."""
-    metrics: dict[str, float] = {}
-    for name in ("ttft", "tpot", "e2e"):
-        metrics |= distribution(finished[f"{name}_s"].to_numpy(), name, REQUEST_PERCENTILES)
-    return metrics
 
 
 def _in_flight(recording: Recording) -> NDArray[np.void]:
@@ -178,13 +207,14 @@ def _outside_window(recording: Recording, requests: pd.DataFrame) -> int:
 def _nodes(
     recording: Recording, cluster: Cluster, model: Model, placement: Placement, flow: Flow
 ) -> pd.DataFrame:
+    """Return the nodes: their layers and maximum flow, KV cache at the end, and work in the window."""
     before, after = recording.nodes_at_window[:2]
     through = flow.nodes.set_index("node")
     throughput = machine_throughput(model, cluster.machine_counts())
     # Without the breakdown it is not known how long requests waited.
     unknown = 0.0 if recording.state.run["keep_breakdown"][0] else np.nan
     first_s, last_s = recording.window_s
-    stored = stored_kv(recording.state, max(last_s, float(recording.state.run["now_s"][0])))
+    stored = compute_stored_kv(recording.state, max(last_s, float(recording.state.run["now_s"][0])))
     rows = []
     for node in cluster.nodes:
         held = placement.layers_of(node.index)
@@ -227,6 +257,7 @@ def _busy_s(node: np.void, now_s: float) -> float:
 
 
 def _links(recording: Recording, flow: Flow) -> pd.DataFrame:
+    """Return the links: their maximum flow, and what was sent in the window."""
     before, after = recording.links_at_window[:2]
     span_s = recording.window_s[1] - recording.window_s[0]
     coordinator = len(recording.state.nodes) - 1

@@ -38,7 +38,7 @@ def models(draw):
             kv_blocks=(100_000,) * LAYERS,
             typical_layers=2,
             typical_layers_when_tight=2,
-            max_prompts=(draw(st.integers(1, 3)),) * LAYERS,
+            max_prompt_requests=(draw(st.integers(1, 3)),) * LAYERS,
             max_decode_tokens=(draw(st.integers(2, 40)),) * LAYERS,
         )
     return replace(model, layers=LAYERS, profiles=profiles)
@@ -144,7 +144,7 @@ def test_offline(system, scheduler, work_items, initial_requests, seed):
         warmup_s=0,
         duration_s=20,
         rng=seed,
-        work_items=pd.DataFrame(work_items, columns=["input_tokens", "output_tokens"]),
+        requests=pd.DataFrame(work_items, columns=["input_tokens", "output_tokens"]),
     )
     check_same(system, scheduler, workload, work_items, seed)
 
@@ -159,4 +159,4 @@ def test_offline(system, scheduler, work_items, initial_requests, seed):
 def test_online(system, scheduler, arrivals, seed):
     work_items = sorted((tenths * 0.1, *pair) for tenths, pair in arrivals)
     table = pd.DataFrame(work_items, columns=["arrival_s", "input_tokens", "output_tokens"])
-    check_same(system, scheduler, hx.online(work_items=table, duration_s=10, rng=seed), work_items, seed)
+    check_same(system, scheduler, hx.online(requests=table, duration_s=10, rng=seed), work_items, seed)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_agreement import SCHEDULERS, lengths, systems
 
 import helixlab as hx
-from helixlab.engine.recording import PARTS
+from helixlab.engine.constants import PARTS
 from helixlab.errors import SimulationError
 from helixlab.execution import EXECUTIONS
 
@@ -29,7 +29,7 @@ def own(input_tokens, output_tokens, arrival_s=0.0):
 
 
 def with_kv(placement, tokens):
-    """The placement with room for so many tokens in every layer, and no more."""
+    """The placement with a KV cache for this number of tokens in every layer."""
     return replace(placement, kv_capacity_token_layers={h.node: h.count * tokens for h in placement.layers})
 
 
@@ -116,7 +116,7 @@ def test_a_lone_request():
         assert part["overhead_s"] == pytest.approx(tokens * activation_bytes * (1 / 4e9 + 1 / 5e9))
         assert part["link_latency_s"] == pytest.approx(2 * 0.01)
         assert part["sending_s"] == pytest.approx(2 * tokens * 2 / 1e6)
-        waits = ("held_s", "lost_s", "link_wait_s", "batch_wait_s", "kv_wait_s")
+        waits = ("queued_s", "lost_s", "link_wait_s", "batch_wait_s", "kv_wait_s")
         assert [part[name] for name in waits] == pytest.approx([0] * 5)
 
 
@@ -138,7 +138,7 @@ def test_two_prompts_wait_for_each_other():
     assert second["batch_wait_s"] == pytest.approx(first["compute_s"], abs=0.01)
 
 
-def test_the_last_chunk_tells_for_its_prompt():
+def test_the_last_chunk_stands_for_its_prompt():
     result = hx.simulate(
         *one_machine(),
         scheduler="swarm",
@@ -153,15 +153,15 @@ def test_the_last_chunk_tells_for_its_prompt():
     assert prompt["link_wait_s"] == pytest.approx(3 * 50 * 2 / 1e6), "while they are sent"
 
 
-def test_what_is_held_waits_for_nothing_else():
+def test_what_is_queued_waits_for_nothing_else():
     system = (*CHAIN[:2], with_kv(CHAIN[2], 8000))
     workload = own([1500] * 30, [20] * 30, np.arange(30) * 0.01)
     result = hx.simulate(*system, workload=workload, keep_breakdown=True)
     check_sums(result)
     prompts = result.iterations[result.iterations["iteration"] == 0]
-    assert result.summary["requests_waited"].item() == (prompts["held_s"] > 0).sum() > 0
+    assert result.summary["requests_queued"].item() == (prompts["queued_s"] > 0).sum() > 0
     assert not result.iterations[["lost_s", "kv_wait_s"]].any(axis=None)
-    assert not result.iterations.loc[result.iterations["iteration"] > 0, "held_s"].any()
+    assert not result.iterations.loc[result.iterations["iteration"] > 0, "queued_s"].any()
 
 
 @pytest.mark.parametrize("scheduler", ["swarm", "random", "shortest-queue"])
@@ -177,10 +177,10 @@ def test_what_is_preempted_loses_time(scheduler):
     check_sums(result)
     assert result.summary["requests_preempted"].item() > 0
     assert (result.iterations["lost_s"] > 0).sum() > 0
-    assert (result.iterations["held_s"] > 0).sum() > 0
+    assert (result.iterations["queued_s"] > 0).sum() > 0
 
 
-def test_prompts_without_room_at_a_node():
+def test_prompts_without_free_kv_cache_at_a_node():
     result = hx.simulate(
         *CHAIN[:2],
         with_kv(CHAIN[2], 550),

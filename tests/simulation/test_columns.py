@@ -3,7 +3,7 @@
 import pytest
 
 import helixlab as hx
-from helixlab.engine.recording import PARTS
+from helixlab.engine.constants import PARTS
 from helixlab.errors import SimulationError
 from helixlab.simulation.columns import COLUMNS, TABLES
 
