@@ -97,6 +97,22 @@ class Options(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class Columns(SphinxDirective):
+    """``{columns} TABLE``: the columns of a table of a Result, made anew with each build."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        lines = ["| column | type | unit | |", "|---|---|---|---|"]
+        for _, name, kind, unit, description in helixlab.Result.describe(self.arguments[0]).itertuples(
+            index=False
+        ):
+            lines.append(f"| `{name}` | {kind} | {unit} | {description} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 def setup(app: Sphinx) -> None:
-    """Make the site's own directive known."""
+    """Register the site's own directives."""
     app.add_directive("options", Options)
+    app.add_directive("columns", Columns)

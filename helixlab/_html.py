@@ -1,37 +1,40 @@
-"""Objects as notebooks show them: a heading, a few figures, a table; everything escaped."""
+"""HTML of objects as notebooks show them: a heading, a few metrics, a table; everything escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
 __all__ = ["card"]
 
 NO_FORMULAS: Final = "tex2jax_ignore mathjax_ignore"
-"""Classes that keep notebooks from reading dollars in names as formulas."""
+"""Classes that keep notebooks from reading dollar signs in names as formulas."""
 MOST_ROWS: Final = 60
-"""As many as the clusters of the paper have nodes, and some."""
+"""Most rows shown of a table: more than the clusters of the paper have nodes."""
 SCROLLS: Final = '<div style="max-height: 24em; overflow-y: auto">'
 
 
 def card(
-    heading: str, figures: Mapping[str, Any] | None = None, table: pd.DataFrame | None = None, note: str = ""
+    heading: str,
+    metrics: Mapping[str, object] | None = None,
+    table: pd.DataFrame | None = None,
+    note: str = "",
 ) -> str:
-    """HTML of an object.
+    """Return the HTML of an object.
 
     Parameters
     ----------
     heading : str
-        What it is.
-    figures : mapping, optional
-        Names, with units, to values.
+        Kind or name of the object.
+    metrics : mapping, optional
+        Values by name, units included in the names.
     table : DataFrame, optional
-        Its first rows are shown; the index is left out.
+        Table of which the first rows are shown, without the index.
     note : str
-        A line below.
+        Line below the table.
 
     Examples
     --------
@@ -39,15 +42,13 @@ def card(
     True
     """
     parts = [f"<strong>{escape(heading)}</strong>"]
-    if figures:
-        rows = (
-            f"<tr><th>{escape(name)}</th><td>{_shown(value)}</td></tr>" for name, value in figures.items()
-        )
+    if metrics:
+        rows = (f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in metrics.items())
         parts.append(f"<table>{''.join(rows)}</table>")
     if table is not None:
         head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{_shown(value)}</td>" for value in row) + "</tr>"
+            "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>"
             for row in table.head(MOST_ROWS).itertuples(index=False, name=None)
         )
         parts.append(f"{SCROLLS}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
@@ -58,5 +59,5 @@ def card(
     return f'<div class="{NO_FORMULAS}">{"".join(parts)}</div>'
 
 
-def _shown(value: Any) -> str:
+def _cell(value: object) -> str:
     return escape(f"{value:.4g}" if isinstance(value, float) else str(value))

@@ -1,4 +1,4 @@
-"""Ctrl-C: heard where what it stops is whole, so that nothing is lost or left half done."""
+"""Ctrl-C, deferred to a point where nothing is lost or left half done."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Final
 
-__all__ = ["CtrlC", "ctrl_c_at_once", "hearing_ctrl_c", "loaded", "whole_imports"]
+__all__ = ["CtrlC", "ctrl_c_at_once", "deferred_ctrl_c", "loaded", "whole_imports"]
 
-ENOUGH: Final = 3
-"""So often pressed it is heard at once, as something may hang."""
+MOST_DEFERRED: Final = 2
+"""Most presses of Ctrl-C that are deferred; the next one raises at once, as something may hang."""
 
 
 class CtrlC:
-    """How often Ctrl-C was pressed."""
+    """A counter of how often Ctrl-C was pressed, which serves as the handler of its signal."""
 
     times = 0
 
     @property
     def pressed(self) -> bool:
-        """Whether it was."""
+        """True once Ctrl-C was pressed."""
         return self.times > 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note it, as the handler of the signal."""
+        """Count a press."""
         self.times += 1
-        if self.times >= ENOUGH:
+        if self.times > MOST_DEFERRED:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def hearing_ctrl_c() -> Iterator[CtrlC]:
-    """Note Ctrl-C instead of raising KeyboardInterrupt; the third one raises it.
+def deferred_ctrl_c() -> Iterator[CtrlC]:
+    """Count Ctrl-C instead of raising KeyboardInterrupt; the third one raises it.
 
-    Only where Python's own handler is in place and this is the main thread: nobody else's is replaced. Inside
-    of another such block it is the same one, so that both hear of it.
+    This works only in the main thread and where Python's own handler is in place, as no other handler is
+    replaced. A block inside another such block shares its counter, so that both notice.
 
     Examples
     --------
-    >>> with hearing_ctrl_c() as ctrl_c:
+    >>> with deferred_ctrl_c() as ctrl_c:
     ...     signal.raise_signal(signal.SIGINT)
     >>> ctrl_c.pressed
     True
@@ -51,13 +51,13 @@ def hearing_ctrl_c() -> Iterator[CtrlC]:
     if type(handler) is CtrlC and threading.current_thread() is threading.main_thread():
         yield handler
         return
-    heard = CtrlC()
-    with _handled(heard, instead_of=signal.default_int_handler):
-        yield heard
+    counter = CtrlC()
+    with _handled(counter, instead_of=signal.default_int_handler):
+        yield counter
 
 
 class _Waiting(CtrlC):
-    """What stands in for the handler while modules load."""
+    """The handler while modules load: it counts and never raises."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.times += 1
@@ -77,7 +77,7 @@ def whole_imports() -> Iterator[None]:
 
 
 def loaded(name: str) -> ModuleType:
-    """Import a module; Ctrl-C waits until it is there.
+    """Import a module, and defer Ctrl-C until it is there.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def loaded(name: str) -> ModuleType:
 
 @contextmanager
 def ctrl_c_at_once() -> Iterator[None]:
-    """Hear Ctrl-C while modules load, too: in what takes long, and can be begun again."""
+    """Raise KeyboardInterrupt at once while modules load, too: for long work that can be started again."""
     waiting = signal.getsignal(signal.SIGINT)
     if isinstance(waiting, _Waiting):
         if waiting.pressed:
@@ -105,7 +105,7 @@ def ctrl_c_at_once() -> Iterator[None]:
 def _handled(
     handler: Callable[[int, FrameType | None], None], *, instead_of: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Let `handler` handle the signal, if the one that it is to replace does so now."""
+    """Let `handler` handle the signal if the one that it is to replace does so now."""
     own = threading.current_thread() is threading.main_thread()
     if not own or signal.getsignal(signal.SIGINT) is not instead_of:
         yield

@@ -1,36 +1,40 @@
-"""Memory: what this process has and had, and what the machine or the container would still give."""
+"""Memory in use by this process, and memory that the machine, container and shell still allow it."""
 
 from __future__ import annotations
 
 import math
-import os
 import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+import psutil
+
 __all__ = ["free_mb", "peak_rss_mb", "rss_mb"]
 
 GROUPS: Final = Path("/sys/fs/cgroup")
-LIMITS: Final = {  # folder, then file with the limit, with what is used, and what of it can be taken back
+LIMITS: Final = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Linux control groups, of version 2 and of version 1."""
+"""Files of Linux control groups, of version 2 and of version 1.
+
+By folder: the file with the limit, the file with the memory in use, and the line of ``memory.stat`` with the
+part of it that the kernel can reclaim.
+"""
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has had, in MB.
-
-    On Linux from the kernel's high-water mark of this program; the usual ``ru_maxrss`` would count
-    the parent's memory at the time it forked.
+    """Return the peak resident memory of this process in MB.
 
     Examples
     --------
     >>> peak_rss_mb() > 10
     True
     """
+    # psutil has no peak on Linux. The usual ru_maxrss would count the parent's memory at the time it forked;
+    # the kernel's high-water mark counts this program alone.
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
@@ -40,47 +44,45 @@ def peak_rss_mb() -> float:
 
 
 def rss_mb() -> float:
-    """The memory this process has at the moment, in MB; where that is not known, the most it has had."""
-    status = Path("/proc/self/statm")
-    if status.is_file():
-        return int(status.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return peak_rss_mb()
+    """Return the resident memory of this process at the moment, in MB.
+
+    Examples
+    --------
+    >>> 10 < rss_mb() < 1e6
+    True
+    """
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def free_mb() -> float:
-    """The memory that machine, container and shell would still give, in MB; NaN if none of them tells.
+    """Return the memory that machine, container and shell still allow, in MB.
 
-    A container has a limit of its own, and a process that exceeds it is killed, however much the machine
-    has left; so may the shell have, by ``ulimit -v``.
+    psutil knows the machine only. A container has a limit of its own, and a process that exceeds it is
+    killed, however much the machine has left. The shell may set a limit, too, by ``ulimit -v``.
+
+    Examples
+    --------
+    >>> free_mb() >= 0
+    True
     """
-    told = [_machine_free_mb(), *_groups_free_mb(), _limit_free_mb()]
-    return min((left for left in told if not math.isnan(left)), default=math.nan)
+    limits = [_machine_free_mb(), *_groups_free_mb(), _limit_free_mb()]
+    return min((free for free in limits if not math.isnan(free)), default=math.nan)
 
 
 def _machine_free_mb() -> float:
-    known = Path("/proc/meminfo")
-    if known.is_file():
-        for line in known.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024 / 1e6
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except (OSError, ValueError, AttributeError):
-        return math.nan
+    return float(psutil.virtual_memory().available) / 1e6
 
 
 def _limit_free_mb() -> float:
-    """What is left of the address space that the process may have."""
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    status = Path("/proc/self/statm")
-    if most == resource.RLIM_INFINITY or not status.is_file():
+    """Return what is left of the address space that the process may have; NaN without such a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
         return math.nan
-    pages = int(status.read_text(encoding="ascii").split()[0])
-    return max(most - pages * os.sysconf("SC_PAGE_SIZE"), 0) / 1e6
+    return max(limit - float(psutil.Process().memory_info().vms), 0) / 1e6
 
 
 def _groups_free_mb(groups: Path = GROUPS, of_process: Path = Path("/proc/self/cgroup")) -> Iterator[float]:
-    """What is left below each limit on this process: of its control group, and of those that it is in."""
+    """Yield what is left below each limit on this process: of its control group, and of those around it."""
     try:
         entries = of_process.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -89,14 +91,14 @@ def _groups_free_mb(groups: Path = GROUPS, of_process: Path = Path("/proc/self/c
         _, controller, path = entry.split(":", 2)
         if controller not in LIMITS:
             continue
-        limit, used, reclaimable = LIMITS[controller]
+        limit_file, used_file, reclaimable = LIMITS[controller]
         inside = PurePosixPath(path.lstrip("/"))
-        for at in [inside, *inside.parents]:
-            folder = groups / controller / at
+        for group in [inside, *inside.parents]:
+            folder = groups / controller / group
             try:
-                most, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+                limit, used = (folder / limit_file).read_text().strip(), int((folder / used_file).read_text())
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                if most != "max":
-                    yield (int(most) - taken + int(stat.get(reclaimable, 0))) / 1e6
-            except (OSError, ValueError):  # not there, as seen from inside of a container
+                if limit != "max":
+                    yield (int(limit) - used + int(stat.get(reclaimable, 0))) / 1e6
+            except (OSError, ValueError):  # the path does not exist as seen from inside a container
                 continue

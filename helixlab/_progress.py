@@ -1,4 +1,4 @@
-"""Progress bars: shown where someone is looking, of what takes a while."""
+"""Progress bars, shown where a person is looking and only for what takes a while."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from tqdm.auto import tqdm
 __all__ = ["bar"]
 
 DELAY_S: Final = 1.0
-"""What is over sooner needs no bar."""
+"""Seconds before a bar appears, as work that ends sooner needs none."""
 
 
-def bar(progress: bool | None, **of: Any) -> tqdm:
-    """A progress bar of tqdm, made with the arguments `of`.
+def bar(progress: bool | None, **options: Any) -> tqdm:
+    """Return a progress bar of tqdm.
 
     Parameters
     ----------
     progress : bool or None
-        Whether to show it. None: in a notebook or on a terminal, after a second; but not where the
-        environment has ``TQDM_DISABLE``, nor into pipes and files.
+        True to show the bar, False to hide it. None: in a notebook or on a terminal, after a second; but not
+        if the environment has ``TQDM_DISABLE``, nor into pipes and files.
+    **options
+        Arguments of tqdm.
 
     Examples
     --------
@@ -29,11 +31,12 @@ def bar(progress: bool | None, **of: Any) -> tqdm:
     ...     for _ in range(3):
     ...         _ = shown.update()
     """
-    shown = _someone_looks() if progress is None else progress
-    return tqdm(disable=not shown or sys.stderr is None, delay=DELAY_S if progress is None else 0, **of)
+    shown = _is_interactive() if progress is None else progress
+    return tqdm(disable=not shown or sys.stderr is None, delay=DELAY_S if progress is None else 0, **options)
 
 
-def _someone_looks() -> bool:
+def _is_interactive() -> bool:
+    """Return True in a notebook and on a terminal."""
     if os.environ.get("TQDM_DISABLE"):
         return False
     in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from helixlab._interrupts import ctrl_c_at_once, hearing_ctrl_c, loaded
+from helixlab._interrupts import ctrl_c_at_once, deferred_ctrl_c, loaded
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def press():
 
 
 def test_the_third_time_it_raises():
-    with hearing_ctrl_c() as ctrl_c:
+    with deferred_ctrl_c() as ctrl_c:
         assert not ctrl_c.pressed
         press()
         assert ctrl_c.pressed
@@ -34,8 +34,8 @@ def test_the_third_time_it_raises():
 
 
 def test_inside_of_another_both_hear_of_it():
-    with hearing_ctrl_c() as outer:
-        with hearing_ctrl_c() as inner:
+    with deferred_ctrl_c() as outer:
+        with deferred_ctrl_c() as inner:
             press()
             assert inner.pressed
         assert outer.pressed
@@ -45,7 +45,7 @@ def test_a_handler_of_ones_own_stays():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *where: heard.append(where))
     try:
-        with hearing_ctrl_c() as ctrl_c:
+        with deferred_ctrl_c() as ctrl_c:
             press()
         assert heard
         assert not ctrl_c.pressed

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from helixlab._code_cache import share
 from helixlab._hashing import digest, globals_read, installed, library_digest, library_name
-from helixlab._interrupts import CtrlC, hearing_ctrl_c
+from helixlab._interrupts import CtrlC, deferred_ctrl_c
 from helixlab._io import json_ready, read_json, write_json
 from helixlab._parents import work_for
 from helixlab._progress import bar
@@ -347,7 +347,7 @@ def _hearing(n_jobs: int) -> AbstractContextManager[CtrlC]:
     Raised wherever it comes, it may come inside of compiled code that drops errors, and be lost. Where others
     make the runs, it is raised while they are waited for.
     """
-    return hearing_ctrl_c() if effective_n_jobs(n_jobs) == 1 else nullcontext(CtrlC())
+    return deferred_ctrl_c() if effective_n_jobs(n_jobs) == 1 else nullcontext(CtrlC())
 
 
 def _carried_out(

@@ -1,4 +1,4 @@
-"""Simulation: the event engine, what it records, and the Result."""
+"""Simulation of a placement that serves a workload: the run, its Result, and an estimate of its cost."""
 
 from helixlab.simulation.estimate import Estimate, estimate
 from helixlab.simulation.io import load_result

@@ -1,11 +1,11 @@
-"""The driver: feeds the engine, empties its logs, enlarges its tables."""
+"""The driver of the engine: it feeds requests, empties logs and enlarges tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,31 +21,32 @@ from helixlab.simulation.progress_table import ProgressTable
 from helixlab.simulation.setup import enlarged, short_of_rows
 from helixlab.workload import Workload
 
-__all__ = ["Recording", "drive"]
+__all__ = ["Recording", "drive", "span_s"]
 
-FEED_DELAY_S = 0.1
-"""From the end of a prompt or request to the next one it lets in."""
-FEED_KV_LIMIT = 0.8
-EVENTS_A_CALL = 1_000_000
-"""The engine comes back after this many events, so that Ctrl-C is heard and progress is shown."""
+FEED_DELAY_S: Final = 0.1
+"""Seconds from the end of a prompt or request to the next request that it lets in."""
+FEED_KV_LIMIT: Final = 0.8
+"""Expected KV use of the fullest layer up to which requests are fed."""
+EVENTS_PER_CALL: Final = 1_000_000
+"""Events after which the engine returns, so that Ctrl-C and progress are handled."""
 
 
 @dataclass
 class Recording:
-    """What a run left behind.
+    """The logs of a run, and its state at the window and at the end.
 
     Parameters
     ----------
     state : State
-        At the end.
+        State at the end.
     window_s : tuple of float
         Start and end of the measured window.
     runs_at_window, nodes_at_window, links_at_window : list of arrays
-        The tables when the window started and ended.
+        Tables when the window started and ended.
     iterations, iteration_parts, request_logs, batches, samples, node_samples : list of arrays
         Pieces of the logs, in order.
     partial : bool
-        It was stopped before its end.
+        True if the run was stopped before its end.
     """
 
     state: State
@@ -62,13 +63,13 @@ class Recording:
     partial: bool = False
 
     def snapshot(self) -> None:
-        """Keep the tables as they are: at the start, and at either end of the window."""
+        """Keep a copy of the tables: at the start, and at both ends of the window."""
         self.runs_at_window.append(self.state.run.copy())
         self.nodes_at_window.append(self.state.nodes.copy())
         self.links_at_window.append(self.state.links.copy())
 
     def stop(self, start_s: float) -> None:
-        """End early: the window is cut short, or, if it has not begun, is the whole run so far."""
+        """End the recording early: cut the window short or, if it has not begun, make it the run so far."""
         now_s = float(self.state.run["now_s"][0])
         self.partial = True
         begun = len(self.runs_at_window) > 1
@@ -79,14 +80,14 @@ class Recording:
         self.end(whole_run=not begun)
 
     def end(self, *, whole_run: bool = False) -> None:
-        """Empty the logs; what was kept at the start counts only where the window begins there."""
+        """End the recording: empty the logs; drop the first snapshot unless the window starts there."""
         self.empty_logs()
         if not whole_run:
             for tables in (self.runs_at_window, self.nodes_at_window, self.links_at_window):
                 del tables[0]
 
     def empty_logs(self) -> None:
-        """Move what the engine logged out of its tables."""
+        """Move the engine's logs out of its tables."""
         state, run = self.state, self.state.run[0]
         self.iterations.append(state.iterations[: run["iterations"]].copy())
         self.iteration_parts.append(state.iteration_parts[: run["iterations"]].copy())
@@ -98,7 +99,7 @@ class Recording:
 
 
 class _Arrivals:
-    """Fills the engine's arrival table batch by batch."""
+    """The arrivals of a workload, which fill the engine's table batch by batch."""
 
     def __init__(self, workload: Workload, start_s: float) -> None:
         self._batches = workload.batches()
@@ -120,6 +121,11 @@ class _Arrivals:
         return state._replace(arrivals=arrivals)
 
 
+def span_s(workload: Workload) -> float:
+    """Return the seconds from the start to the end of the window; an online duration includes the warm-up."""
+    return workload.duration_s + (0.0 if workload.online else workload.warmup_s)
+
+
 def drive(
     state: State,
     workload: Workload,
@@ -134,16 +140,16 @@ def drive(
     progress_table: ProgressTable | None = None,
     ctrl_c: CtrlC,
 ) -> Recording:
-    """Run a fresh state to the end of the workload, or until Ctrl-C is heard.
+    """Run a fresh state to the end of the workload, or until Ctrl-C is pressed.
 
-    Offline that is the end of the window; online, when all requests have ended.
+    Offline, the end is that of the window; online, it comes when all requests have ended.
 
     Raises
     ------
     SchedulingError
-        The scheduler chose a link that is not the sender's.
+        The scheduler chose a link that does not leave the sender.
     SimulationError
-        A batch was larger than the profile covers.
+        A batch was larger than its profile covers.
     """
     run = state.run[0]
     end_s = start_s + workload.warmup_s + workload.duration_s
@@ -175,8 +181,7 @@ def drive(
     recording = Recording(state, window_s)
     hooks = (*scheduler.compiled_hooks(), execution.compiled_admits())
     if progress_table is not None:
-        span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
-        progress_table.start(state, start_s, span_s, workload.online)
+        progress_table.start(state, start_s, span_s(workload), workload.online)
     recording.snapshot()
     reached_s, last_s = start_s, math.inf
     for end_of_part_s in (*window_s, math.inf if workload.online else end_s):
@@ -211,11 +216,11 @@ def drive(
 def _advanced(
     recording: Recording, until_s: float, hooks: tuple[object, ...], arrivals: _Arrivals
 ) -> Iterator[int]:
-    """Call the engine until it has nothing left to do before `until_s`; give each status it returns."""
+    """Call the engine until it has nothing left to do before `until_s`; yield each status that it returns."""
     while True:
         try:
-            status = advance(recording.state, until_s, EVENTS_A_CALL, *hooks)
-        except (MemoryError, RecursionError, OSError):  # of the process, whatever runs in it
+            status = advance(recording.state, until_s, EVENTS_PER_CALL, *hooks)
+        except (MemoryError, RecursionError, OSError):  # errors of the process, whatever runs in it
             raise
         except Exception as error:  # the engine raises nothing, so it comes from a function of the user's
             raise SchedulingError(

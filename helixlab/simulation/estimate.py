@@ -1,4 +1,4 @@
-"""What a simulation will take, before it is run."""
+"""Estimate of the wall time and memory that a simulation will take, from a short pilot of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from helixlab._memory import free_mb, rss_mb
 from helixlab.cluster import Cluster
 from helixlab.model import Model
 from helixlab.placement import Placement
+from helixlab.simulation.driver import span_s
 from helixlab.simulation.result import Result
 from helixlab.simulation.simulate import LEAST_STEP_S, check_step, check_workload, simulate
 from helixlab.workload import Workload, trace_lengths
@@ -22,48 +23,54 @@ from helixlab.workload import offline as offline_workload
 __all__ = ["Estimate", "estimate"]
 
 PILOT_S: Final = 30.0
+"""Simulated seconds of the first pilot."""
 PILOT_ITERATIONS: Final = 500_000.0
-PILOT_GROWS: Final = 4.0
+"""Iterations requested in the first pilot, if these are fewer."""
+PILOT_GROWTH: Final = 4.0
+"""Factor by which the next pilot is longer."""
+QUEUE_GROWTH: Final = 2.0
+"""The same factor where far more arrives than is served, as pilots take long there."""
 PILOT_EVENTS: Final = 1_500_000
+"""Events after which a pilot is long enough, if the system has filled up.
+
+Events rather than seconds, as seconds say little on a busy machine.
+"""
 MOST_PILOT_EVENTS: Final = 12_000_000
-"""The pilot starts with so many simulated seconds, or iterations asked for, if these are sooner, and grows
-until it has so many events and has filled up, or has so many that this must do, or is the whole run. Events,
-as on a busy machine seconds tell little."""
+"""Events after which a pilot is long enough even if the system has not filled up."""
 MOST_DRAWN: Final = 1_000_000
-"""Requests from which on they are reckoned by their mean rather than drawn."""
-QUEUE_GROWS: Final = 2.0
-"""The same where far more comes than is served, and pilots are long."""
-BYTES_AN_ITERATION: Final = 130
-BYTES_AN_ITERATION_BREAKDOWN: Final = 150
-BYTES_A_NODE_SAMPLE: Final = 130
-SECONDS_A_NODE_SAMPLE: Final = 5e-7
-BYTES_A_BATCH: Final = 100
-BATCHES_AN_ITERATION: Final = 4.0
-BYTES_A_REQUEST: Final = 300
-BYTES_A_REQUEST_IN_SYSTEM: Final = 2500
-BYTES_A_REQUEST_IN_SYSTEM_BREAKDOWN: Final = 700
-SECONDS_A_REQUEST: Final = 3e-6
-SAMPLES_AN_EVENT: Final = 3
-"""What the tables and the work on them take at the most, measured."""
+"""Requests up to which they are drawn; more are estimated from their mean."""
+
+# The most that tables, and the work on them, were measured to take.
+BYTES_PER_ITERATION: Final = 130
+BYTES_PER_ITERATION_BREAKDOWN: Final = 150
+BYTES_PER_NODE_SAMPLE: Final = 130
+SECONDS_PER_NODE_SAMPLE: Final = 5e-7
+BYTES_PER_BATCH: Final = 100
+BATCHES_PER_ITERATION: Final = 4.0
+BYTES_PER_REQUEST: Final = 300
+BYTES_PER_REQUEST_IN_SYSTEM: Final = 2500
+BYTES_PER_REQUEST_IN_SYSTEM_BREAKDOWN: Final = 700
+SECONDS_PER_REQUEST: Final = 3e-6
+SAMPLES_PER_EVENT: Final = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate(ByContent):
-    """What a simulation will take.
+    """An estimate of what a simulation will take.
 
     Parameters
     ----------
     wall_s : float
-        Seconds, on this machine, compiling left aside.
+        Wall time in seconds on this machine, without compiling.
     memory_mb : float
-        The most memory that the process will have.
+        Peak memory of the process.
     iterations : float
-        Prompts and decodes that will be simulated.
+        Number of prompts and decodes that will be simulated.
     free_memory_mb : float
-        What the machine or the container has left, with what the process has already; NaN if it does not
-        tell.
+        Memory that the machine or the container has left, together with what the process has already; NaN
+        if unknown.
     fits : bool
-        Whether the memory is there; True where that is not known.
+        True if the memory is there, or if that is not known.
 
     Examples
     --------
@@ -88,7 +95,9 @@ class Estimate(ByContent):
 
 @dataclass(frozen=True)
 class _Pilot:
-    taken_s: float
+    """Wall time and iterations of a pilot."""
+
+    wall_s: float
     iterations: float
 
 
@@ -102,20 +111,20 @@ def estimate(
     keep_iterations: bool = True,
     keep_batches: bool = False,
     keep_breakdown: bool = False,
-    **how: Any,
+    **options: Any,
 ) -> Estimate:
-    """Wall time and memory of `simulate` with the same arguments, from a short simulation.
+    """Estimate wall time and memory of `simulate` with the same arguments, from a short simulation.
 
-    Both are meant to be right within a factor of two. Online the iterations to come are known, and all are
-    counted, also those that come after the window; offline they go on as in the second half of the pilot, as
-    far as there are requests. Short runs are simulated as a whole.
+    Both are meant to be right within a factor of two. Online, the iterations to come are known, and all are
+    counted, also those after the window. Offline, they go on as in the second half of the pilot for as long
+    as there are requests. Short runs are simulated as a whole.
 
     Parameters
     ----------
     cluster, model, placement, workload, sample_step_s, keep_iterations, keep_batches, keep_breakdown
-        As for `simulate`.
-    **how
-        Its other arguments.
+        Arguments of `simulate`.
+    **options
+        Other arguments of `simulate`.
 
     Returns
     -------
@@ -124,7 +133,7 @@ def estimate(
     Raises
     ------
     PlacementError, SchedulingError, SimulationError, UnknownNameError
-        As `simulate` would.
+        The same errors that `simulate` would raise.
 
     Examples
     --------
@@ -137,126 +146,121 @@ def estimate(
     workload = offline_workload() if workload is None else workload
     check_workload(workload)
     check_step("sample_step_s", sample_step_s, "timeline")
-    how = {
-        name: value
-        for name, value in how.items()
-        if name not in ("progress", "progress_table_step_s", "partial")
-    }
+    shown = ("progress", "progress_table_step_s", "partial")
+    options = {name: value for name, value in options.items() if name not in shown}
     size, pilots = _first_size(workload), [_Pilot(0.0, 0.0)]
     part = _first(workload, size)
     while True:
-        part_s = _came_s(part)
+        part_s = _arrivals_s(part)
         started = time.perf_counter()
         result = simulate(
             cluster,
             model,
             placement,
             workload=part,
-            sample_step_s=0.0 if workload.online else max(_span_s(part) / 20, LEAST_STEP_S),
+            sample_step_s=0.0 if workload.online else max(span_s(part) / 20, LEAST_STEP_S),
             keep_iterations=keep_iterations,
             keep_batches=keep_batches,
             keep_breakdown=keep_breakdown,
             progress=False,
             partial=False,
-            **how,
+            **options,
         )
-        taken_s = time.perf_counter() - started
-        pilots.append(_Pilot(taken_s, _iterations(result, 0.0)))
-        queues = workload.online and _late_s(result, part_s) > part_s
-        if part is workload or (len(pilots) > 2 and _tells(result, part_s)):
+        pilot_wall_s = time.perf_counter() - started
+        pilots.append(_Pilot(pilot_wall_s, _iterations(result, 0.0)))
+        queue_grows = workload.online and _lateness_s(result, part_s) > part_s
+        if part is workload or (len(pilots) > 2 and _is_long_enough(result, part_s)):
             break
         before = part
         while part is not workload and _requests(part) == _requests(before):
-            size = size.times(PILOT_GROWS if len(pilots) == 2 or not queues else QUEUE_GROWS)
+            size = size.times(PILOT_GROWTH if len(pilots) == 2 or not queue_grows else QUEUE_GROWTH)
             part = _first(workload, size)
             if not workload.online or workload.requests is None:
                 break
-    done, asked = pilots[-1].iterations, _asked(workload)
+    done, demand = pilots[-1].iterations, _demand(workload)
     if part is workload:
         whole = done
     elif workload.online:
-        turned_away = result.summary[["requests_dropped", "requests_refused"]].iloc[0].sum()
-        asked_of_part = _asked(part).iterations
-        whole = asked.iterations * (min(done / asked_of_part, 1.0) if turned_away else 1.0)
+        turned_away = result.metrics[["requests_dropped", "requests_refused"]].sum()
+        demand_of_part = _demand(part).iterations
+        whole = demand.iterations * (min(done / demand_of_part, 1.0) if turned_away else 1.0)
     else:
-        pilot_s = _span_s(part)
-        to_come_s = _span_s(workload) - pilot_s
+        pilot_s = span_s(part)
+        to_come_s = span_s(workload) - pilot_s
         whole = done + (done - _iterations(result, 0.5)) / (pilot_s / 2) * to_come_s
-        whole = min(whole, asked.iterations)
-    wall_s = taken_s + max(whole - done, 0.0) * (_each_s(pilots) + _more_each_s(pilots, whole) * queues)
+        whole = min(whole, demand.iterations)
+    each_s = _seconds_per_iteration(pilots) + _extra_seconds_per_iteration(pilots, whole) * queue_grows
+    wall_s = pilot_wall_s + max(whole - done, 0.0) * each_s
     longer = max(whole / done, 1.0) if done else 1.0
     samples = 0.0
     if sample_step_s > 0:
-        # Behind the last request to come those that queue are served; where nothing happens there are none.
-        late_s = _late_s(result, part_s) * (longer if queues else 1.0)
-        steps = max(_span_s(workload), _came_s(workload) + late_s) / sample_step_s + 1
-        samples = min(steps, SAMPLES_AN_EVENT * (result.summary["events"].item() * longer + 2))
+        # Queued requests are served after the last arrival; where nothing happens there are no samples.
+        late_s = _lateness_s(result, part_s) * (longer if queue_grows else 1.0)
+        steps = max(span_s(workload), _arrivals_s(workload) + late_s) / sample_step_s + 1
+        samples = min(steps, SAMPLES_PER_EVENT * (result.metrics["events"] * longer + 2))
     samples *= len(cluster.nodes)
-    wall_s += samples * SECONDS_A_NODE_SAMPLE
-    bytes_ = samples * BYTES_A_NODE_SAMPLE
+    wall_s += samples * SECONDS_PER_NODE_SAMPLE
+    bytes_ = samples * BYTES_PER_NODE_SAMPLE
     if workload.online or workload.requests is not None:
-        wall_s += (asked.requests - _asked(part).requests) * SECONDS_A_REQUEST
-        bytes_ += asked.requests * BYTES_A_REQUEST
-    in_system = _most_in_system(result) * (longer if queues else 1.0)
-    bytes_ += in_system * (BYTES_A_REQUEST_IN_SYSTEM + BYTES_A_REQUEST_IN_SYSTEM_BREAKDOWN * keep_breakdown)
+        wall_s += (demand.requests - _demand(part).requests) * SECONDS_PER_REQUEST
+        bytes_ += demand.requests * BYTES_PER_REQUEST
+    in_system = _most_in_system(result) * (longer if queue_grows else 1.0)
+    bytes_ += in_system * (
+        BYTES_PER_REQUEST_IN_SYSTEM + BYTES_PER_REQUEST_IN_SYSTEM_BREAKDOWN * keep_breakdown
+    )
     if keep_iterations:
-        bytes_ += whole * (BYTES_AN_ITERATION + BYTES_AN_ITERATION_BREAKDOWN * keep_breakdown)
+        bytes_ += whole * (BYTES_PER_ITERATION + BYTES_PER_ITERATION_BREAKDOWN * keep_breakdown)
     if keep_batches:
-        bytes_ += whole * BATCHES_AN_ITERATION * BYTES_A_BATCH
-    memory_mb, has_mb = rss_mb() + bytes_ / 1e6, free_mb() + rss_mb()
-    return Estimate(wall_s, memory_mb, whole, has_mb, fits=not memory_mb > has_mb)
+        bytes_ += whole * BATCHES_PER_ITERATION * BYTES_PER_BATCH
+    memory_mb, free_memory_mb = rss_mb() + bytes_ / 1e6, free_mb() + rss_mb()
+    return Estimate(wall_s, memory_mb, whole, free_memory_mb, fits=not memory_mb > free_memory_mb)
 
 
-def _tells(pilot: Result, part_s: float) -> bool:
-    """Whether it is long enough to go by; while a system fills up, fewer iterations end than later."""
-    row = pilot.summary.iloc[0]
-    filled = row["requests_finished"] >= row["requests_in_flight"] and _late_s(pilot, part_s) <= part_s
+def _is_long_enough(pilot: Result, part_s: float) -> bool:
+    """Return True if the pilot can be extrapolated; while a system fills up, fewer iterations end."""
+    row = pilot.metrics
+    filled = row["requests_finished"] >= row["requests_in_flight"] and _lateness_s(pilot, part_s) <= part_s
     return bool(row["events"] >= (PILOT_EVENTS if filled else MOST_PILOT_EVENTS))
 
 
-def _late_s(pilot: Result, part_s: float) -> float:
-    """How long after the last arrival the last request ends."""
-    row = pilot.summary.iloc[0]
+def _lateness_s(pilot: Result, part_s: float) -> float:
+    """Return the seconds from the last arrival to the end of the last request."""
+    row = pilot.metrics
     return max(float(row["last_finish_s"] - row["start_s"]) - part_s, 0.0)
 
 
-def _each_s(pilots: list[_Pilot]) -> float:
-    """Seconds an iteration takes: what the last pilot took more than the one before, which had fewer."""
+def _seconds_per_iteration(pilots: list[_Pilot]) -> float:
+    """Return the wall time of one more iteration, from the last pilot and the shorter one before it."""
     before, last = pilots[-2:]
     if last.iterations <= before.iterations:
         return 0.0
-    each_s = (last.taken_s - before.taken_s) / (last.iterations - before.iterations)
+    each_s = (last.wall_s - before.wall_s) / (last.iterations - before.iterations)
     # Short runs are noisy; never below a quarter of the mean.
-    return max(each_s, 0.25 * last.taken_s / last.iterations)
+    return max(each_s, 0.25 * last.wall_s / last.iterations)
 
 
-def _more_each_s(pilots: list[_Pilot], whole: float) -> float:
-    """What an iteration to come takes longer, on the mean, where a queue grows for as long as requests come.
+def _extra_seconds_per_iteration(pilots: list[_Pilot], whole: float) -> float:
+    """Return the extra wall time of an iteration to come, on average, where a queue keeps growing.
 
-    Its cost grows with the queue, that of a run with the square of its iterations.
+    The cost of an iteration grows with the queue, that of a run with the square of its iterations.
     """
     before, last = pilots[-2:]
     if not whole > last.iterations > before.iterations > 0:
         return 0.0
-    each = last.taken_s / last.iterations - before.taken_s / before.iterations
+    each = last.wall_s / last.iterations - before.wall_s / before.iterations
     return max(each, 0.0) / (last.iterations - before.iterations) * (whole - before.iterations)
 
 
-def _span_s(workload: Workload) -> float:
-    """From the start to the end of the window."""
-    return workload.duration_s + (0.0 if workload.online else workload.warmup_s)
-
-
-def _came_s(workload: Workload) -> float:
-    """From the start to the last arrival: given requests all arrive, whatever the window is."""
+def _arrivals_s(workload: Workload) -> float:
+    """Return the seconds from the start to the last arrival; given requests may arrive after the window."""
     if workload.online and workload.requests is not None:
         return float(workload.requests["arrival_s"].iloc[-1])
-    return _span_s(workload)
+    return span_s(workload)
 
 
 @dataclass(frozen=True)
 class _Size:
-    """Of a pilot: it is as short as both say, but has a request if there is one."""
+    """The size of a pilot: the shorter of both limits, but at least one request if there is one."""
 
     span_s: float
     iterations: float
@@ -266,69 +270,69 @@ class _Size:
 
 
 def _first_size(workload: Workload) -> _Size:
-    span_s = PILOT_S
+    size_s = PILOT_S
     if workload.online and workload.requests is not None:
-        # Where the first request comes late there is nothing to learn from what is before it.
-        span_s += float(workload.requests["arrival_s"].iloc[0])
+        # Where the first request comes late, the time before it teaches nothing.
+        size_s += float(workload.requests["arrival_s"].iloc[0])
     elif workload.online:
-        span_s = min(PILOT_S, PILOT_ITERATIONS / workload.rate_tokens_per_s)
-    return _Size(span_s, PILOT_ITERATIONS)
+        size_s = min(PILOT_S, PILOT_ITERATIONS / workload.rate_tokens_per_s)
+    return _Size(size_s, PILOT_ITERATIONS)
 
 
 def _first(workload: Workload, size: _Size) -> Workload:
-    """The beginning of it, or all of it where that is as short."""
+    """Return the beginning of a workload; the workload itself if it is no longer than that."""
     if workload.online and workload.requests is not None:
         requests = workload.requests
         in_time = int((requests["arrival_s"] < size.span_s).sum())
         iterations = (requests["output_tokens"] + 1).cumsum()
-        few = max(min(in_time, int((iterations <= size.iterations).sum())), 1)
-        if few == len(requests):
+        count = max(min(in_time, int((iterations <= size.iterations).sum())), 1)
+        if count == len(requests):
             return workload
-        requests = requests.iloc[:few]
+        requests = requests.iloc[:count]
         duration_s = max(float(requests["arrival_s"].iloc[-1]), PILOT_S)
         return replace(workload, warmup_s=0.0, duration_s=duration_s, requests=requests)
-    if size.span_s >= _span_s(workload):
+    if size.span_s >= span_s(workload):
         return workload
     return replace(workload, warmup_s=0.0, duration_s=size.span_s)
 
 
 def _requests(workload: Workload) -> int:
-    """How many were given."""
+    """Return the number of given requests."""
     return 0 if workload.requests is None else len(workload.requests)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """How many requests will come, and iterations of theirs; infinite where there is no end to them."""
+class _Demand:
+    """The number of requests that will arrive, and of their iterations; infinite if they never end."""
 
     requests: float
     iterations: float
 
 
-def _asked(workload: Workload) -> _Asked:
+def _demand(workload: Workload) -> _Demand:
     if workload.requests is not None:
-        return _Asked(len(workload.requests), float((workload.requests["output_tokens"] + 1).sum()))
+        return _Demand(len(workload.requests), float((workload.requests["output_tokens"] + 1).sum()))
     if not workload.online:
-        return _Asked(math.inf, math.inf)
+        return _Demand(math.inf, math.inf)
     lengths = trace_lengths(workload.trace)
     requests = workload.rate_tokens_per_s * workload.duration_s / lengths.sum(axis=1).mean()
     if requests > MOST_DRAWN:
-        return _Asked(requests, requests * float(lengths["output_tokens"].mean() + 1))
+        return _Demand(requests, requests * float(lengths["output_tokens"].mean() + 1))
     drawn = next(workload.batches())
-    return _Asked(len(drawn), float((drawn[:, 2] + 1).sum()))
+    return _Demand(len(drawn), float((drawn[:, 2] + 1).sum()))
 
 
 def _most_in_system(pilot: Result) -> float:
-    """The most requests at a time, those held included."""
+    """Return the most requests at a time, those queued included."""
     requests = pilot.requests
     moves = pd.concat([pd.Series(1, requests["arrival_s"]), pd.Series(-1, requests["end_s"])]).sort_index()
     ended = float(moves.cumsum().max()) if len(moves) else 0.0
-    return ended + float(pilot.summary["requests_in_flight"].item())
+    return ended + float(pilot.metrics["requests_in_flight"])
 
 
 def _iterations(result: Result, back: float) -> float:
-    """Iterations that had ended that part of the span before its end, by the timeline; all of them for 0."""
-    row, timeline = result.summary.iloc[0], result.timeline
+    """Return the iterations that had ended when a part `back` of the span was left; all of them for 0."""
+    row, timeline = result.metrics, result.timeline
     if back == 0.0 and len(result.iterations):
         return float(len(result.iterations))
     if back == 0.0 and row["mode"] == "online":

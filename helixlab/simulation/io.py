@@ -1,24 +1,48 @@
-"""Reading a saved result, and whether it still is what was saved."""
+"""Reading of a saved result, with checks that it is what was saved."""
 
 from __future__ import annotations
 
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from helixlab._io import content_hash, read_json
 from helixlab.errors import FileFormatError, memory_for
-from helixlab.simulation.result import FORMAT, TABLES, VERSION, Result, bytes_hash
+from helixlab.simulation.columns import TABLES
+from helixlab.simulation.result import FORMAT, VERSION, Result, bytes_hash
 
 __all__ = ["load_result"]
+
+_STATED_TWICE: Final = (
+    ("cluster", "cluster", "name"),
+    ("model", "model", "name"),
+    ("scheduler", "scheduler", "name"),
+    ("execution", "execution", "name"),
+    ("mode", "workload", "mode"),
+    ("initial_requests", "workload", "initial_requests"),
+    ("warmup_s", "workload", "warmup_s"),
+    ("duration_s", "workload", "duration_s"),
+    ("on_full", "settings", "on_full"),
+    ("seed", "workload", "seed"),
+)
+"""Columns of the summary, and the part and key of the provenance that state the same."""
 
 
 @memory_for("reading a result", "save it with keep_iterations=False, or of a shorter duration_s")
 def load_result(path: str | os.PathLike[str]) -> Result:
-    """Load what `Result.save` wrote.
+    """Load a result that `Result.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        Path of its folder.
+
+    Returns
+    -------
+    Result
 
     Raises
     ------
@@ -49,7 +73,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         name: _table(folder, name, written.get(name) if isinstance(written, dict) else None)
         for name in TABLES
     }
-    _check_hash(tables["summary"], content["provenance"], folder)
+    _check_agreement(tables["summary"], content["provenance"], folder)
     if content_hash(content["provenance"]) != content.get("provenance_hash"):
         raise FileFormatError(
             f"{folder} was changed after it was written: its provenance is another one; simulate again"
@@ -58,7 +82,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
 
 
 def _table(folder: Path, name: str, written: Any) -> pd.DataFrame:
-    """A table of a result. Nothing that might stumble over them is given bytes of another hash."""
+    """Read a table of a result. Bytes with another hash are refused before anything parses them."""
     try:
         content = (folder / f"{name}.parquet").read_bytes()
         if bytes_hash(content) != written:
@@ -81,36 +105,21 @@ def _restored(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-_STATED_TWICE = (
-    ("cluster", "cluster", "name"),
-    ("model", "model", "name"),
-    ("scheduler", "scheduler", "name"),
-    ("execution", "execution", "name"),
-    ("mode", "workload", "mode"),
-    ("initial_requests", "workload", "initial_requests"),
-    ("warmup_s", "workload", "warmup_s"),
-    ("duration_s", "workload", "duration_s"),
-    ("on_full", "settings", "on_full"),
-    ("seed", "workload", "seed"),
-)
-"""Column of the summary, and where in the provenance the same is said."""
+def _check_agreement(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
+    """Check that summary and provenance agree: on the placement by content, on the rest by name."""
 
-
-def _check_hash(summary: pd.DataFrame, provenance: dict[str, Any], folder: Path) -> None:
-    """What it names must be what it states: its placement by content, the rest by name."""
-
-    def said(what: str) -> list[Any]:
-        return list(summary[what].tolist()) if what in summary else []
+    def stated(column: str) -> list[Any]:
+        return list(summary[column].tolist()) if column in summary else []
 
     parts = {name: part if isinstance(part, dict) else {} for name, part in provenance.items()}
     placement = parts.get("placement", {})
     keys = ("layers", "links", "kv_capacity_token_layers")
     own, name = content_hash({key: placement.get(key) for key in keys}), placement.get("name")
-    same = all(each == own for each in (placement.get("hash"), *said("placement_hash")))
-    differing = [] if same and all(each == name for each in said("placement")) else ["placement"]
-    for what, part, key in _STATED_TWICE:
-        if any(value != parts.get(part, {}).get(key) for value in said(what)):
-            differing.append(what)
+    same = all(each == own for each in (placement.get("hash"), *stated("placement_hash")))
+    differing = [] if same and all(each == name for each in stated("placement")) else ["placement"]
+    for column, part, key in _STATED_TWICE:
+        if any(value != parts.get(part, {}).get(key) for value in stated(column)):
+            differing.append(column)
     if differing:
         raise FileFormatError(
             f"{folder} was changed after it was written: its {differing[0]} is not the one it says it"

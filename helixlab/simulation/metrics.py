@@ -1,19 +1,22 @@
-"""Figures of a run, from its logs."""
+"""Metrics of a run: means and percentiles of latencies."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PERCENTILES", "latency_metrics", "percentile"]
+__all__ = ["PERCENTILES", "REQUEST_PERCENTILES", "distribution", "latency_metrics", "percentile"]
 
 PERCENTILES = (5, 25, 50, 75, 95)
+"""Percentiles of prompt and decode latency, those that the reference prints."""
+REQUEST_PERCENTILES = (50, 90, 95, 99)
+"""Percentiles of the latencies of whole requests: TTFT, TPOT and end-to-end latency."""
 
 
 def percentile(ordered: NDArray[np.float64], percent: float) -> float:
-    """The value behind `percent` of the sorted values, without interpolation; NaN of none.
+    """Return the value at `percent` of the sorted values, without interpolation; NaN if there are none.
 
-    The definition of the reference simulator: ``ordered[int(n * percent / 100)]``.
+    The definition is that of the reference simulator: ``ordered[int(n * percent / 100)]``.
 
     Examples
     --------
@@ -25,14 +28,25 @@ def percentile(ordered: NDArray[np.float64], percent: float) -> float:
     return float(ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)])
 
 
-def latency_metrics(latency_s: NDArray[np.float64], what: str) -> dict[str, float]:
-    """Mean and percentiles as ``{what}_latency_mean_s``, ``{what}_latency_p5_s`` ...
+def distribution(values_s: NDArray[np.float64], name: str, percents: tuple[int, ...]) -> dict[str, float]:
+    """Return the mean and percentiles of seconds as ``{name}_mean_s``, ``{name}_p50_s`` ...
+
+    Examples
+    --------
+    >>> distribution(np.array([0.5, 1.5]), "ttft", (50, 99))
+    {'ttft_mean_s': 1.0, 'ttft_p50_s': 1.5, 'ttft_p99_s': 1.5}
+    """
+    ordered = np.sort(values_s)
+    mean = {f"{name}_mean_s": float(ordered.mean()) if len(ordered) else float("nan")}
+    return mean | {f"{name}_p{percent}_s": percentile(ordered, percent) for percent in percents}
+
+
+def latency_metrics(latency_s: NDArray[np.float64], phase: str) -> dict[str, float]:
+    """Return mean and percentiles of the latency of prompts or decodes, as the summary names them.
 
     Examples
     --------
     >>> latency_metrics(np.array([0.2, 0.4]), "decode")["decode_latency_p95_s"]
     0.4
     """
-    ordered = np.sort(latency_s)
-    figures = {f"{what}_latency_mean_s": float(ordered.mean()) if len(ordered) else float("nan")}
-    return figures | {f"{what}_latency_p{p}_s": percentile(ordered, p) for p in PERCENTILES}
+    return distribution(latency_s, f"{phase}_latency", PERCENTILES)

@@ -1,4 +1,4 @@
-"""What ran: names, content hashes, settings, versions."""
+"""The provenance of a result: names, content hashes, settings, versions."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from helixlab.workload import Workload
 
 __all__ = ["KV_RULES", "hash_of", "library_in_words", "provenance", "shown_name", "unusual_in_words"]
 
-
 KV_RULES: Final = {"offline": (0.85, 1.0), "online": (0.9, 0.6)}
-"""The paper's part of a KV cache that may fill, and part of the mean output that is expected."""
+"""The paper's high-water mark of a KV cache, and expected part of the mean output, by mode."""
+_RULES: Final = ("plans_ahead", "picks_free_links", "follows_flow", "feeds_by_kv")
+"""Fields of a scheduler by which the engine treats it."""
 
 
 def unusual_in_words(workload: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Settings that change results and are not the usual ones, each in a few words.
+    """List the settings that change results and are not the usual ones, each in a few words.
 
     Parameters
     ----------
     workload, settings : mapping
-        As the provenance of a result has them.
+        Parts of these names of the provenance of a result.
 
     Examples
     --------
@@ -64,7 +65,7 @@ def unusual_in_words(workload: Mapping[str, Any], settings: Mapping[str, Any]) -
 
 
 def hash_of(thing: Cluster | Model | Placement | Scheduler | Execution) -> str | None:
-    """A hash of all that decides what it does; None if functions of it use what has no hash.
+    """Return a hash of all that decides the behaviour; None if a function uses something that has no hash.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def hash_of(thing: Cluster | Model | Placement | Scheduler | Execution) -> str |
 
 
 def shown_name(thing: Cluster | Model | Placement | Scheduler | Execution) -> str:
-    """Its name, followed by the hash of its content where that is not what is bundled under the name.
+    """Return the name, followed by a hash if the content is not the one bundled under that name.
 
     Examples
     --------
@@ -127,7 +128,7 @@ def _requests_hash(requests: pd.DataFrame | None) -> str | None:
 
 
 def library_in_words(versions: Mapping[str, Any]) -> str:
-    """Which helixlab ran: its version, and its code, as two of one version can differ in that.
+    """Return the version of helixlab that ran, with a hash of its code, which may differ within a version.
 
     Examples
     --------
@@ -135,9 +136,6 @@ def library_in_words(versions: Mapping[str, Any]) -> str:
     '0.1.0 (01234567)'
     """
     return f"{versions.get('helixlab')} ({str(versions.get('helixlab_code'))[:8]})"
-
-
-_RULES = ("plans_ahead", "picks_free_links", "follows_flow", "feeds_by_kv")
 
 
 def provenance(
@@ -149,7 +147,7 @@ def provenance(
     workload: Workload,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Everything needed to run it again, with hashes of the contents that stand behind the names."""
+    """Return everything needed to repeat a run, with hashes of the contents behind the names."""
     return {
         "cluster": {"name": shown_name(cluster), "hash": hash_of(cluster)},
         "model": {"name": shown_name(model), "hash": hash_of(model)},

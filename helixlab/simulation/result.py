@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -17,85 +17,77 @@ from helixlab._equality import ByContent
 from helixlab._html import card
 from helixlab._interrupts import loaded
 from helixlab._io import content_hash, json_ready, write_text
+from helixlab._validation import shown
 from helixlab.errors import SimulationError, memory_for
+from helixlab.simulation.columns import COLUMNS, TABLES
 from helixlab.simulation.provenance import library_in_words, unusual_in_words
 
-__all__ = ["FORMAT", "TABLES", "VERSION", "Result", "bytes_hash"]
+__all__ = ["FORMAT", "VERSION", "Result", "bytes_hash"]
 
-FORMAT, VERSION = "helixlab-result", 6
-TABLES = (
-    "summary",
-    "iterations",
-    "requests",
-    "batches",
-    "nodes",
-    "links",
-    "bottlenecks",
-    "timeline",
-    "node_timeline",
-)
+FORMAT: Final = "helixlab-result"
+VERSION: Final = 7
+"""Version of the saved format; results of other versions are refused."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result(ByContent):
-    """What a simulation gave.
+    """The result of a simulation.
+
+    `Result.describe` lists the columns of every table with type, unit and meaning.
 
     Parameters
     ----------
     summary : DataFrame
-        One row: what ran, throughput, latencies, counts. Figures are of the measured window.
+        One row: what ran, throughput, latencies, counts. Throughput and latencies are those of the measured
+        window.
     iterations : DataFrame
-        One row a finished iteration: request, iteration (0 is the prompt), tokens, start_s, end_s, latency_s.
-        Empty if they were not kept. With ``keep_breakdown`` also where the latency went, in parts that add
-        up to it: see Notes.
+        One row per finished iteration: the prompt of a request, or one of its decodes. Empty if the
+        iterations were not kept. With ``keep_breakdown`` also the parts of the latency, which add up to it.
     requests : DataFrame
-        One row a request that ended: request, input_tokens, output_tokens, arrival_s, prompt_done_s, end_s,
-        outcome (``"finished"``, ``"dropped"``, ``"refused"``), reason (why it was refused).
+        One row per request that ended: lengths, times, latencies, outcome.
     batches : DataFrame
-        One row a batch from one layer where requests may enter to the next: node, first_layer, layers,
-        prompts, prompt_tokens, decodes, start_s, end_s. Empty unless they were kept.
+        One row per batch and stretch of layers, from one layer where requests may enter to the next. Empty
+        unless the batches were kept.
     nodes : DataFrame
-        One row a node: node, machine, first_layer, end_layer, potential_tokens_per_s (what it could add with
-        the layers that suit it best), capacity and maximum flow in tokens/s, KV capacity and use at the end,
-        and of the window: busy_fraction, batches, tokens, and with ``keep_breakdown`` the seconds that
-        requests together waited there (batch_wait_s, kv_wait_s).
+        One row per node: layers, maximum flow, KV cache at the end; batches, tokens and busy time of the
+        window.
     links : DataFrame
-        One row a link: sender, receiver, flow_tokens_per_s, capacity_tokens_per_s, of the window
-        tokens_per_s, busy_fraction and wait_s (as for nodes), how often the helix scheduler considered to
-        send a prompt by it (considered), and left it out because the receiver's KV cache was expected to be
-        too full (kv_masked) or the prompt does not fit in one batch there (batch_masked).
+        One row per link: maximum flow, and what was sent in the window.
     bottlenecks : DataFrame
-        What binds the maximum flow, see `Flow`.
+        The bottlenecks of the maximum flow, see `Flow`.
     timeline : DataFrame
-        One row a sample: time_s, requests in flight, held and finished, prompt and decode tokens so
-        far, prompt and decode tokens/s since the last sample, expected KV use of the bottleneck layer.
-        Samples in whose step nothing happened are left out, see Notes.
+        One row per sample: requests, tokens, expected KV use.
     node_timeline : DataFrame
-        One row a sample and node: time_s, node, kv_used_fraction, kv_expected_fraction, busy_fraction since
-        the last sample.
+        One row per sample and node: KV use and busy time.
     provenance : dict
         Cluster, model, placement, scheduler, workload, versions, with content hashes.
 
     Notes
     -----
-    Times are simulated seconds; the window starts when the models are loaded and the warm-up is over.
-    ``total_tokens_per_s`` of the summary is of the whole run, as the reference prints it: all tokens, those
-    of the warm-up included, over the time from loading the models to the last iteration.
-    Samples are taken every ``sample_step_s`` from the start to the end of the window, or of the run, if that
-    is later. Of a stretch in which nothing happens three rows are kept: the first sample in it, the next, and
-    the last. All that are left out equal the row before, so weigh rows by the time to the next one for means
-    over time. ``requests_outside_window`` of the summary counts requests that came, online, before or after
-    the measured window; in the warm-up, for instance.
-    Every table has `origin` in its ``attrs``, which goes with what is made of that table alone.
-    The summary of a run that was stopped says ``partial``: its window ends where it was stopped, and begins
-    with the run if that was during the warm-up.
+    Times are simulated seconds. The window starts when the models are loaded and the warm-up is over.
+    ``total_tokens_per_s`` of the summary covers the whole run, as the reference prints it: all tokens, those
+    of the warm-up included, over the time of the last iteration.
 
-    The parts of an iteration's latency: ``held_s`` (at the coordinator, without room in the KV caches),
-    ``lost_s`` (to a preemption: work thrown away, and computed again), ``link_wait_s``, ``sending_s``,
-    ``link_latency_s``, ``batch_wait_s`` (at nodes, for its turn), ``kv_wait_s`` (at nodes, from the moment
-    there was no room in the KV cache), ``overhead_s`` (of bringing activations together, at a node's first
-    layer), ``compute_s``. A prompt in chunks has the parts of its last chunk to come back, which waits
-    at the coordinator's links while those before it are sent.
+    The summary has latencies of two kinds. The paper's prompt and decode latency are those of the iterations
+    that ended in the window: ``prompt_latency_{mean,p5,p25,p50,p75,p95}_s``, ``decode_latency_...``. TTFT,
+    TPOT and end-to-end latency are those of the finished requests that ended in the window:
+    ``ttft_{mean,p50,p90,p95,p99}_s``, ``tpot_...``, ``e2e_...``. All percentiles are values that occur, see
+    `helixlab.simulation.metrics.percentile`.
+
+    Each request has its time to first token ``ttft_s``, from arrival to the end of the prompt, its time per
+    output token ``tpot_s`` after that, and its end-to-end latency ``e2e_s``, from arrival to end. A value is
+    NaN where the request did not get that far.
+
+    Samples are taken every ``sample_step_s`` from the start to the end of the window or of the run, whichever
+    is later. Where nothing happens, three rows are kept: the first sample, the next, and the last. Those left
+    out equal the row before, so weight rows by the time to the next one for means over time.
+
+    Every table has `origin` in its ``attrs``, which stays with whatever is made of that table alone.
+    The summary of a run that was stopped says ``partial``: its window ends where the run was stopped, and
+    starts with the run if that was during the warm-up.
+
+    The parts of the latency of a prompt in chunks are those of its last chunk to come back, which waits at
+    the coordinator's links while those before it are sent.
     """
 
     summary: pd.DataFrame
@@ -112,13 +104,13 @@ class Result(ByContent):
     def __post_init__(self) -> None:
         origin = self.origin
         for name in TABLES:
-            table = getattr(self, name).copy(deep=False)  # whoever else has the table has it as it was
+            table = getattr(self, name).copy(deep=False)  # the caller's table keeps its own attrs
             table.attrs["origin"] = origin
             object.__setattr__(self, name, table)
 
     def _repr_html_(self) -> str:
-        row = self.summary.iloc[0]
-        shown = (
+        metrics = self.metrics
+        names = (
             "placement", "placement_hash", "cluster", "model", "scheduler", "execution", "mode", "on_full",
             "seed", "partial",
             "decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s", "requests_finished",
@@ -126,28 +118,28 @@ class Result(ByContent):
             "upper_bound_tokens_per_s",
         )  # fmt: skip
         columns = ["node", "machine", "busy_fraction", "kv_used_fraction", "tokens"]
-        heading = "Partial result" if row["partial"] else "Result"
-        return card(heading, {name: row[name] for name in shown}, self.nodes[columns], self.origin)
+        heading = "Partial result" if metrics["partial"] else "Result"
+        return card(heading, {name: metrics[name] for name in names}, self.nodes[columns], self.origin)
 
     def __repr__(self) -> str:
-        row = self.summary.iloc[0]
-        what = "Partial result" if row["partial"] else "Result"
+        row = self.metrics
+        heading = "Partial result" if row["partial"] else "Result"
         dropped = ", requests dropped on full" if row["on_full"] == "drop" else ""
         left_out = ""
         if self.provenance["workload"]["requests_hash"] and row["requests_outside_window"]:
             outside, fed = row["requests_outside_window"], row["requests_fed"]
             left_out = f"; {outside} of {fed} requests outside the window"
-        # The names of cluster and model are part of most placements' names, but not that they are marked.
+        # Most names of placements contain those of cluster and model, but not their marks (an @ and a hash).
         on = "".join(f" on {row[part]}" for part in ("cluster", "model") if "@" in row[part])
         return (
-            f"{what}({row['placement']}{on} with {row['scheduler']}, {row['mode']}{dropped}:"
+            f"{heading}({row['placement']}{on} with {row['scheduler']}, {row['mode']}{dropped}:"
             f" {row['decode_tokens_per_s']:.1f} decode tokens/s, prompt {row['prompt_latency_mean_s']:.3f} s,"
             f" decode {row['decode_latency_mean_s']:.3f} s{left_out})"
         )
 
     @property
     def metrics(self) -> pd.Series:
-        """Numbers and names of the run, by name: the one row of `summary`.
+        """The metrics and settings of the run by name: the one row of `summary`.
 
         Examples
         --------
@@ -162,18 +154,19 @@ class Result(ByContent):
 
     @property
     def window_s(self) -> tuple[float, float]:
-        """Start and end of the measured window, in simulated seconds."""
+        """The start and end of the measured window, in simulated seconds."""
         return float(self.metrics["window_start_s"]), float(self.metrics["window_end_s"])
 
     def in_window(self, table: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
-        """Rows of a table of this result that fall into the measured window, its ends included.
+        """Return the rows of a table that fall into the measured window, its ends included.
 
         Parameters
         ----------
         table : DataFrame
-            For instance `iterations`, `requests` or `timeline`.
+            Table of this result, for instance `iterations`, `requests` or `timeline`.
         by : str, optional
-            Column with the time that counts; by default ``time_s`` where there is one, else ``end_s``.
+            Name of the column with the time that counts; by default ``time_s`` if the table has it, else
+            ``end_s``.
 
         Returns
         -------
@@ -193,14 +186,15 @@ class Result(ByContent):
 
     @property
     def serving_nodes(self) -> pd.DataFrame:
-        """Rows of `nodes` that hold layers."""
+        """The rows of `nodes` that hold layers."""
         return self.nodes[self.nodes["end_layer"] > self.nodes["first_layer"]]
 
     @property
     def origin(self) -> str:
-        """What ran, in one line: whether it is partial, names with content hashes, workload, seed, versions.
+        """One line that says what ran: names with content hashes, workload, seed, versions.
 
-        Settings that change results are told where they are not the usual ones.
+        It begins with ``partial`` if the run was stopped. Settings that change results are named where they
+        are not the usual ones.
 
         Examples
         --------
@@ -212,10 +206,10 @@ class Result(ByContent):
         'placement small10/llama-1-30b/helix (d65a6af2)'
         """
         source = self.provenance
-        parts = ["partial"] if self.summary["partial"].item() else []
-        for what in ("placement", "cluster", "model", "scheduler", "execution"):
-            part = source[what]
-            parts.append(f"{what} {part['name']} ({(part['hash'] or 'content unknown')[:8]})")
+        parts = ["partial"] if self.metrics["partial"] else []
+        for name in ("placement", "cluster", "model", "scheduler", "execution"):
+            part = source[name]
+            parts.append(f"{name} {part['name']} ({(part['hash'] or 'content unknown')[:8]})")
         workload, versions = source["workload"], source["versions"]
         requests = workload["requests_hash"]
         parts.append(f"{workload['mode']}, {f'requests {requests[:8]}' if requests else workload['trace']}")
@@ -226,9 +220,41 @@ class Result(ByContent):
             f"{workload['duration_s']:g} s after {workload['warmup_s']:g} s",
             f"seed {workload['seed']}",
             *unusual_in_words(workload, source["settings"]),
+            f"helixlab {library_in_words(versions)}",
         ]
-        parts.append(f"helixlab {library_in_words(versions)}")
         return "; ".join(parts)
+
+    @staticmethod
+    def describe(table: str | None = None) -> pd.DataFrame:
+        """Describe the columns of a table, or of all tables.
+
+        Parameters
+        ----------
+        table : str, optional
+            Name of the table, for instance ``"requests"``; all tables by default.
+
+        Returns
+        -------
+        DataFrame
+            One row per column: table, column, type, unit, description. Columns that are empty or missing
+            without ``keep_breakdown`` say so.
+
+        Raises
+        ------
+        SimulationError
+            A result has no such table.
+
+        Examples
+        --------
+        >>> Result.describe("requests").set_index("column").loc["tpot_s", "unit"]
+        's'
+        """
+        if table is not None and table not in TABLES:
+            raise SimulationError(f"table is {shown(table)}; give one of {', '.join(TABLES)}")
+        rows = [
+            (name, *column) for name in ([table] if table is not None else TABLES) for column in COLUMNS[name]
+        ]
+        return pd.DataFrame(rows, columns=["table", "column", "type", "unit", "description"])
 
     def plot_timeline(self, *, step_s: float | None = None) -> Any:
         """Draw the run over time: requests, tokens/s, KV caches and busy nodes, with what ran below.
@@ -236,11 +262,12 @@ class Result(ByContent):
         Parameters
         ----------
         step_s : float, optional
-            A multiple of the step at which the run was recorded, which is the default.
+            Step of the drawing, a multiple of the step at which the run was recorded; that step by default.
 
         Returns
         -------
-        matplotlib.figure.Figure
+        object
+            Picture, as `helixlab.plotting.plot_timeline` returns it.
 
         Raises
         ------
@@ -250,22 +277,27 @@ class Result(ByContent):
         return loaded("helixlab.plotting").plot_timeline(self, step_s=step_s)
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary as plain data with the nodes' KV use and busy fraction: the command line's JSON."""
-        plain = json.loads(self.summary.to_json(orient="records", double_precision=15))[0]
-        exact = {
-            key: value.item() if hasattr(value, "item") else value
-            for key, value in self.summary.iloc[0].items()
+        """Return the metrics as plain data, with provenance and each node's KV use and busy fraction.
+
+        This is what ``helixlab simulate --json`` prints.
+        """
+        plain: dict[str, Any] = {
+            str(name): value.item() if hasattr(value, "item") else value
+            for name, value in self.metrics.items()
         }
-        plain |= exact
-        plain["nodes"] = self.nodes[["node", "machine", "kv_used_fraction", "busy_fraction"]].to_dict(
-            "records"
-        )
+        columns = ["node", "machine", "kv_used_fraction", "busy_fraction"]
+        plain["nodes"] = self.nodes[columns].to_dict("records")
         plain["provenance"] = self.provenance
         return dict(json_ready(plain))
 
     @staticmethod
     def check_target(folder: str | os.PathLike[str]) -> None:
-        """Whether a result may be saved there: nothing, an empty folder, or an earlier result.
+        """Check that a result may be saved there: to no folder yet, an empty one, or over an earlier result.
+
+        Parameters
+        ----------
+        folder : path
+            Path of the folder.
 
         Raises
         ------
@@ -281,14 +313,23 @@ class Result(ByContent):
         inside = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
         if not target.is_dir() or (inside and "result.json" not in inside):
             raise SimulationError(f"{target} exists and is not a result folder; give another path")
-        strangers = sorted(set(inside) - {"result.json", *(f"{name}.parquet" for name in TABLES)})
-        if strangers:
+        others = sorted(set(inside) - {"result.json", *(f"{name}.parquet" for name in TABLES)})
+        if others:
             raise SimulationError(
-                f"{target} holds other files too ({strangers[0]}); move them or give another path"
+                f"{target} holds other files too ({others[0]}); move them or give another path"
             )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the tables as parquet and the provenance as JSON into folder `path`, at once.
+        """Write the tables as parquet and the provenance as JSON into a folder, all or nothing.
+
+        Parameters
+        ----------
+        path : path
+            Path of the folder.
+
+        Returns
+        -------
+        Path
 
         Raises
         ------
@@ -333,11 +374,11 @@ class Result(ByContent):
 
 
 def _storable(table: pd.DataFrame) -> pd.DataFrame:
-    """Ends of links are numbers or the coordinator; as text they fit one column."""
+    """Write the ends of links as text, as a parquet column cannot mix numbers and names."""
     ends = [name for name in ("sender", "receiver") if name in table]
     return table.assign(**{name: table[name].astype(str) for name in ends})
 
 
 def bytes_hash(content: bytes) -> str:
-    """What the file of a table consists of."""
+    """Return the hash of the content of a file."""
     return hashlib.sha256(content).hexdigest()

@@ -1,10 +1,10 @@
-"""The State at the start of a run: tables of nodes, links and queues from cluster, model and placement."""
+"""The State at the start of a run: the engine's tables, filled from cluster, model and placement."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,15 +45,20 @@ __all__ = [
     "short_of_rows",
 ]
 
-
 End = int | str
-
-FIRST_PRIORITY = 0.05
+"""An end of a link: the number of a node, or source or sink."""
+FIRST_PRIORITY: Final = 0.05
 """Start value of the swarm scheduler's priorities and moving averages."""
+LOG_ROWS: Final = 1 << 16
+"""Rows of the engine's logs at the start."""
+MOST_CHUNK_TOKENS: Final = 2**62
+"""Tokens of the largest chunk: more than any prompt has, and few enough for the engine's integers."""
+CHUNKS_PER_REQUEST: Final = 4
+"""Work items per request, under way at a time, for which the tables have rows at the start."""
 
 
 def longest_pipeline(placement: Placement) -> int:
-    """The most links that a request can take from the source to the sink; every link leads on by a layer."""
+    """Return the most links on a path from source to sink; every link leads on by at least a layer."""
     reached: dict[End, int] = {held.node: held.end_layer for held in placement.layers}
     longest: dict[End, int] = {SOURCE: 0}
     for sender, receiver in sorted(placement.links, key=lambda link: reached.get(link[0], 0)):
@@ -70,7 +75,7 @@ def link_table(
     flow: Mapping[tuple[End, End], float] | None,
     left_out: Set[tuple[End, End]],
 ) -> NDArray[np.void]:
-    """The links by sender, in the order of the placement; the nodes learn which are theirs."""
+    """Return the links by sender, in the order of the placement, and set each node's range of links."""
     coordinator = len(nodes) - 1
     row_of: dict[End, End] = {SOURCE: coordinator, SINK: coordinator}
     ordered = sorted(placement.links, key=lambda link: row_of.get(link[0], link[0]))
@@ -94,7 +99,7 @@ def link_table(
 
 
 def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
-    """Each link gets its share, by the bytes of the flow, of both network cards, up to its bandwidth."""
+    """Give each link its share of both network cards, by the bytes of the flow, up to its bandwidth."""
     tokens_per_s = links["flow_tokens_per_s"]
     nodes["outbound_flow_tokens_per_s"] = np.bincount(
         links["sender"], weights=tokens_per_s, minlength=len(nodes)
@@ -114,7 +119,7 @@ def _fix_rates(nodes: NDArray[np.void], links: NDArray[np.void]) -> None:
 
 
 def queue_table(placement: Placement, nodes: NDArray[np.void], links: NDArray[np.void]) -> NDArray[np.void]:
-    """One queue for every layer where work items may enter a node; nodes and links learn which are theirs."""
+    """Return a queue per layer where work items may enter a node, and set each node's and link's queues."""
     coordinator = len(nodes) - 1
     rows: list[tuple[int, int, int, bool, bool]] = []
     for held in placement.layers:
@@ -149,15 +154,8 @@ def queue_table(placement: Placement, nodes: NDArray[np.void], links: NDArray[np
     return queues
 
 
-LOG_ROWS = 1 << 16
-MOST_CHUNK_TOKENS = 2**62
-"""Longer than any prompt, as the engine can count it."""
-CHUNKS_A_REQUEST = 4
-"""Work items under way that tables have room for at first, for each request."""
-
-
 def loading_time_s(cluster: Cluster, model: Model, placement: Placement) -> float:
-    """When the run starts: the slowest node has read its layers from disk, rounded up, and one second."""
+    """Return the start of the run: when the slowest node has loaded its layers, rounded up, plus 1 s."""
     seconds = [
         held.count * model.layer_bytes / cluster.machine_of(held.node).disk_bytes_per_s
         for held in placement.layers
@@ -177,16 +175,16 @@ def new_state(
     request_rows: int,
     keep_breakdown: bool = False,
 ) -> State:
-    """Tables of an idle system with room for `request_rows` requests at first.
+    """Return the tables of an idle system, with rows for `request_rows` requests at the start.
 
     Parameters
     ----------
     cluster, model, placement
-        Checked to fit each other.
+        Cluster, model and placement, checked to fit each other.
     scheduler : Scheduler
-        Decides how links share the network cards.
+        Scheduler, which also decides how links share the network cards.
     execution : Execution
-        How nodes form batches.
+        Policy by which nodes form batches.
     flow : mapping, optional
         Flow on each link of the placement, for schedulers that follow it.
     left_out : set of (sender, receiver)
@@ -194,7 +192,7 @@ def new_state(
     request_rows : int
         Rows of the request tables to start with.
     keep_breakdown : bool
-        Make room to note where the time of each iteration goes.
+        Add the tables that record where the time of each iteration goes.
     """
     nodes, profiles = _nodes(cluster, model, placement, execution)
     links = link_table(cluster, model, placement, nodes, flow, left_out)
@@ -243,7 +241,7 @@ def new_state(
 
 
 def enlarged(state: State, request_rows: int) -> State:
-    """The same state with more rows for requests, their work items, and what these cause."""
+    """Return the same state with more rows for requests, their work items, and what these cause."""
     run = state.run[0]
 
     def longer(table: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -260,7 +258,7 @@ def enlarged(state: State, request_rows: int) -> State:
             run[first_free] = before
         return result
 
-    work_item_rows = request_rows * min(int(run["most_chunks"]), CHUNKS_A_REQUEST) + int(run["most_chunks"])
+    work_item_rows = request_rows * min(int(run["most_chunks"]), CHUNKS_PER_REQUEST) + int(run["most_chunks"])
     run["free_work_items"] += max(work_item_rows - len(state.work_items), 0)
     return state._replace(
         requests=with_free_rows(state.requests, request_rows, "free_request"),
@@ -275,7 +273,7 @@ def enlarged(state: State, request_rows: int) -> State:
 
 
 def short_of_rows(state: State) -> bool:
-    """Whether emptied logs are not enough for the engine to go on."""
+    """Return True if the engine needs more rows to go on, so that emptying its logs is not enough."""
     run = state.run[0]
     return bool(
         run["free_request"] == NONE
@@ -310,8 +308,7 @@ def _nodes(
             raise SimulationError(
                 f"batches of {limits.prompt_tokens} prompt and {limits.decode_tokens} decode tokens are"
                 f" allowed on {machine.name}, but its layer times are measured to {most[0]} and {most[1]}"
-                " only;"
-                " measure further or lower the limits of the profile"
+                " only; measure further or lower the limits of the profile"
             )
         row["first_layer"], row["layers"] = held.first_layer, held.count
         row["kv_capacity_token_layers"] = placement.kv_capacity(cluster, model, held.node)
@@ -339,7 +336,7 @@ def _nodes(
 
 
 def _padded(tables: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Time tables of different lengths as rows of one array, NaN behind their ends."""
+    """Return time tables of different lengths as rows of one array, with NaN after their ends."""
     padded = np.full((len(tables), max(map(len, tables))), np.nan)
     for row, table in zip(padded, tables, strict=True):
         row[: len(table)] = table

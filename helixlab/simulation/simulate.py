@@ -1,12 +1,12 @@
-"""`simulate`: a placement serves a workload."""
+"""The function `simulate`: a placement serves a workload."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from typing import Final
+from typing import Final, Literal
 
-from helixlab._interrupts import hearing_ctrl_c
+from helixlab._interrupts import deferred_ctrl_c
 from helixlab._progress import bar
 from helixlab._validation import as_flag, as_number
 from helixlab.cluster import SOURCE, Cluster
@@ -18,7 +18,7 @@ from helixlab.model import Model
 from helixlab.placement import Placement, check_placement
 from helixlab.placement.placement import End
 from helixlab.scheduling import Scheduler, get_scheduler
-from helixlab.simulation.driver import drive
+from helixlab.simulation.driver import drive, span_s
 from helixlab.simulation.progress_table import ProgressTable
 from helixlab.simulation.provenance import KV_RULES, provenance
 from helixlab.simulation.result import Result
@@ -29,66 +29,15 @@ from helixlab.workload import offline as offline_workload
 
 __all__ = ["KV_RULES", "check_step", "check_workload", "leave_links_out", "simulate", "warn_of_lost_flow"]
 
-
-MUCH: Final = 0.1
-"""Part of the maximum flow that has to be lost with the links left out for a warning."""
-
-
-def leave_links_out(flow: Flow, rule: str) -> set[tuple[End, End]]:
-    """The links that a scheduler that follows this flow does not use.
-
-    Raises
-    ------
-    SchedulingError
-        Without them no way leads from the source to the sink, so that every request would be turned away.
-    """
-    left_out = links_left_out(flow.on_link, rule)
-    starts = [link for link in flow.on_link if link[0] == SOURCE]
-    if left_out.issuperset(starts):
-        shares = flow.left_out(rule)["share"]
-        most = shares[shares < PAPER_SHARE].max()
-        raise SchedulingError(
-            f"nothing can be served through placement {flow.placement!r} with small_links={rule!r}, which"
-            f" leaves out links with {rule_in_words(rule)} (here up to {100 * most:.3g} %), as no way from"
-            f" source to sink is left; use {_mend(rule)}"
-        )
-    return left_out
-
-
-def warn_of_lost_flow(
-    cluster: Cluster,
-    model: Model,
-    placement: Placement,
-    flow: Flow,
-    left_out: set[tuple[End, End]],
-    rule: str,
-) -> None:
-    """Warn where more than a tenth of the maximum flow cannot get through without these links."""
-    most = flow.value_tokens_per_s
-    if sum(flow.on_link[link] for link in left_out) <= MUCH * most:
-        return  # no more is lost than they carry
-    passing = max_flow(cluster, model, placement, small_links=rule).value_tokens_per_s
-    if passing < (1 - MUCH) * most:
-        count = len(flow.left_out(rule))
-        warnings.warn(
-            f"at most {passing:.1f} of {most:.1f} tokens/s get through placement {flow.placement!r}:"
-            f" small_links={rule!r} leaves out {count} link{'s' if count > 1 else ''} with"
-            f" {rule_in_words(rule)}, or from which none leads on; use {_mend(rule)}",
-            stacklevel=3,
-        )
-
-
-def _mend(rule: str) -> str:
-    other = "" if rule == RELATIVE else f"small_links={RELATIVE!r}, "
-    return f"{other}another scheduler, or a placement with fewer nodes side by side"
-
-
-NEED_LESS: Final = (
-    "a shorter duration_s, keep_iterations=False or a longer sample_step_s need less, and hx.estimate tells"
-    " how much a run will need"
-)
+MOST_LOST_FLOW: Final = 0.1
+"""Part of the maximum flow that may be lost with the links left out; more gives a warning."""
 LEAST_STEP_S: Final = 1e-4
-"""Of samples and of rows that are watched: finer than anything that happens in a system of GPUs."""
+"""Least step of samples and of the progress table: finer than anything that happens in a system of GPUs."""
+NEED_LESS: Final = (
+    "a shorter duration_s, keep_iterations=False or a longer sample_step_s need less, and hx.estimate"
+    " predicts how much a run will need"
+)
+"""Remedies where memory ran out."""
 
 
 def simulate(
@@ -99,7 +48,7 @@ def simulate(
     scheduler: str | Scheduler = "helix",
     workload: Workload | None = None,
     execution: str | Execution = "greedy",
-    on_full: str = "wait",
+    on_full: Literal["wait", "drop"] = "wait",
     kv_high_water_mark: float | None = None,
     expected_output_ratio: float | None = None,
     small_links: str = RELATIVE,
@@ -116,25 +65,26 @@ def simulate(
     Parameters
     ----------
     cluster, model, placement
-        The placement must be for this cluster (or part of it) and this model.
+        Cluster, model and placement; the placement must be for this cluster (or part of it) and this model.
     scheduler : str or Scheduler
-        ``"helix"``, ``"swarm"``, ``"random"``, ``"shortest-queue"``, or one of your own.
+        Name of the scheduler, ``"helix"``, ``"swarm"``, ``"random"`` or ``"shortest-queue"``, or a scheduler
+        of your own.
     workload : Workload, optional
-        Made by `offline` or `online`; the paper's offline run by default.
+        Workload made by `offline` or `online`; the paper's offline run by default.
     execution : str or Execution
-        How nodes form batches.
+        Policy by which nodes form batches, or its name.
     on_full : str
-        What happens to a request for which a scheduler that plans ahead finds no room: ``"wait"`` at
+        Treatment of a request for which a scheduler that plans ahead finds no free KV cache: ``"wait"`` at
         the coordinator, in order of arrival, or ``"drop"``, as the reference simulator does. Dropping
-        favours short requests. With a scheduler that chooses hop by hop it decides nothing.
+        favours short requests. It has no effect with a scheduler that chooses hop by hop.
     kv_high_water_mark : float, optional
         Part of a node's KV cache that the helix scheduler may expect to fill; the paper's by default
         (0.85 offline, 0.9 online).
     expected_output_ratio : float, optional
-        Part of the mean output of 240 tokens it expects of a request; the paper's by default (1 offline,
-        0.6 online). Like the mark, it decides nothing with schedulers that do not look at it.
+        Part of the mean output of 240 tokens that it expects of a request; the paper's by default (1 offline,
+        0.6 online). Like the mark, it has no effect with schedulers that do not look at it.
     small_links : str
-        Which links the helix scheduler does not use because they carry too little: ``"relative"`` to the
+        Rule by which the helix scheduler leaves out links that carry too little: ``"relative"`` to the
         other links of their sender, and never more than 5 % of its flow; or ``"paper"``: all with less than
         5 % of their sender's flow, which is all of them where more than 20 equal links leave it. For all
         placements that come with helixlab both are the same; see `helixlab.flow.links_left_out`.
@@ -142,18 +92,18 @@ def simulate(
         Step of the timelines in simulated seconds, at least 0.0001; 0 for none. Steps in which nothing
         happens are left out, see `Result`.
     keep_iterations : bool
-        Keep one row for every iteration. Without them latencies are not known.
+        Keep one row for every iteration. Without them, prompt and decode latencies are not known.
     keep_batches : bool
-        Keep one row for every batch, of which there are many: for pictures of short spans.
+        Keep one row for every batch, of which there are many: for plots of short spans.
     keep_breakdown : bool
-        Note for every iteration where its time went, see `Result`; that takes longer, and memory.
+        Record where the time of every iteration went, see `Result`; this takes time and memory.
     progress_table_step_s : float
-        Print a table while it runs, with a row every so many simulated seconds, at least 0.0001; 0 for
-        none. Where nothing happens for more than ten rows, only the last of them is printed.
+        Step of a table printed during the run in simulated seconds, at least 0.0001; 0 for no table. Where
+        nothing happens for more than ten rows, only the last of them is printed.
     progress : bool, optional
         Show a progress bar; by default in notebooks and on terminals, if it takes more than a second.
     partial : bool
-        Ctrl-C gives a Result of what there is so far, marked as partial; False: it raises
+        Return a Result of the part simulated so far on Ctrl-C, marked as partial; False: raise
         KeyboardInterrupt.
 
     Returns
@@ -163,9 +113,9 @@ def simulate(
     Raises
     ------
     PlacementError, SchedulingError, SimulationError, UnknownNameError
-        Something does not fit; the message says what and how to mend it.
+        An argument does not fit; the message says which, and how to correct it.
     OutOfMemoryError
-        The run needs more memory than there is; `estimate` tells before.
+        The run needs more memory than there is; `estimate` predicts how much it needs.
 
     Warns
     -----
@@ -178,35 +128,23 @@ def simulate(
     >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
     >>> placement = hx.load_placement("small10/llama-1-30b/helix")
     >>> result = hx.simulate(cluster, model, placement, workload=hx.offline(duration_s=60, rng=0))
-    >>> bool(result.summary["decode_tokens_per_s"].item() > 10)
+    >>> bool(result.metrics["decode_tokens_per_s"] > 10)
     True
     """
     started = time.perf_counter()
     scheduler, execution = get_scheduler(scheduler), get_execution(execution)
     workload = offline_workload() if workload is None else workload
     check_workload(workload)
-    for thing, kind, loader in ((cluster, Cluster, "load_cluster"), (model, Model, "load_model")):
-        if not isinstance(thing, kind):
-            what = kind.__name__
-            raise SimulationError(f"{what.lower()} must be a {what}, got {thing!r}; load it with {loader}")
-    if not isinstance(placement, Placement):
-        raise SimulationError(
-            f"placement must be a Placement, got {placement!r}; load it with load_placement"
-        )
+    _check_kinds(cluster, model, placement)
     if on_full not in ("wait", "drop"):
         raise SimulationError(f"on_full must be 'wait' or 'drop', got {on_full!r}")
-    steps_s = {}
-    for name, step_s, none in (
-        ("sample_step_s", sample_step_s, "timeline"),
-        ("progress_table_step_s", progress_table_step_s, "table"),
-    ):
-        steps_s[name] = check_step(name, step_s, none)
+    sample_step_s = check_step("sample_step_s", sample_step_s, "timeline")
+    progress_table_step_s = check_step("progress_table_step_s", progress_table_step_s, "table")
     keeps = {"iterations": keep_iterations, "batches": keep_batches, "breakdown": keep_breakdown}
     keep_iterations, keep_batches, keep_breakdown = (
         as_flag(value, f"keep_{name}", error=SimulationError) for name, value in keeps.items()
     )
     partial = as_flag(partial, "partial", error=SimulationError)
-    sample_step_s, progress_table_step_s = steps_s["sample_step_s"], steps_s["progress_table_step_s"]
     if keep_breakdown and not keep_iterations:
         raise SimulationError("keep_breakdown adds to the iterations; leave keep_iterations on")
     check_rule(small_links)
@@ -243,7 +181,6 @@ def simulate(
     run["scheduler_kv_high_water_mark"], run["scheduler_output_ratio"] = mark, ratio
     run["drop_on_full"] = on_full == "drop"
     start_s = loading_time_s(cluster, model, placement)
-    span_s = workload.duration_s + (0 if workload.online else workload.warmup_s)
     settings = {
         "on_full": on_full,
         "kv_high_water_mark": mark,
@@ -253,8 +190,8 @@ def simulate(
     }
     source = provenance(cluster, model, placement, scheduler, execution, workload, settings)
     progress = False if progress_table_step_s else progress  # the table shows it
-    with memory_for("simulating", NEED_LESS), hearing_ctrl_c() as ctrl_c:
-        with bar(progress, total=round(span_s), unit="s", desc="simulating", leave=False) as shown:
+    with memory_for("simulating", NEED_LESS), deferred_ctrl_c() as ctrl_c:
+        with bar(progress, total=round(span_s(workload)), unit="s", desc="simulating", leave=False) as shown:
             recording = drive(
                 state,
                 workload,
@@ -277,27 +214,96 @@ def simulate(
     return result
 
 
+def leave_links_out(flow: Flow, rule: str) -> set[tuple[End, End]]:
+    """Return the links that a scheduler does not use if it follows this flow.
+
+    Raises
+    ------
+    SchedulingError
+        Without them no path leads from the source to the sink, so that every request would be turned away.
+    """
+    left_out = links_left_out(flow.on_link, rule)
+    starts = [link for link in flow.on_link if link[0] == SOURCE]
+    if left_out.issuperset(starts):
+        shares = flow.left_out(rule)["share"]
+        most = shares[shares < PAPER_SHARE].max()
+        raise SchedulingError(
+            f"nothing can be served through placement {flow.placement!r} with small_links={rule!r}, which"
+            f" leaves out links with {rule_in_words(rule)} (here up to {100 * most:.3g} %), as no path from"
+            f" source to sink is left; use {_remedy(rule)}"
+        )
+    return left_out
+
+
+def warn_of_lost_flow(
+    cluster: Cluster,
+    model: Model,
+    placement: Placement,
+    flow: Flow,
+    left_out: set[tuple[End, End]],
+    rule: str,
+) -> None:
+    """Warn if more than a tenth of the maximum flow cannot get through without these links."""
+    most = flow.value_tokens_per_s
+    if sum(flow.on_link[link] for link in left_out) <= MOST_LOST_FLOW * most:
+        return  # no more is lost than they carry
+    passing = max_flow(cluster, model, placement, small_links=rule).value_tokens_per_s
+    if passing < (1 - MOST_LOST_FLOW) * most:
+        count = len(flow.left_out(rule))
+        warnings.warn(
+            f"at most {passing:.1f} of {most:.1f} tokens/s get through placement {flow.placement!r}:"
+            f" small_links={rule!r} leaves out {count} link{'s' if count > 1 else ''} with"
+            f" {rule_in_words(rule)}, or from which none leads on; use {_remedy(rule)}",
+            stacklevel=3,
+        )
+
+
+def _remedy(rule: str) -> str:
+    """Return what to use instead of a rule that leaves out too many links."""
+    other = "" if rule == RELATIVE else f"small_links={RELATIVE!r}, "
+    return f"{other}another scheduler, or a placement with fewer nodes side by side"
+
+
+def _check_kinds(cluster: object, model: object, placement: object) -> None:
+    """Check that the three are what their names say, and not, for instance, their names."""
+    for value, kind in ((cluster, Cluster), (model, Model), (placement, Placement)):
+        if not isinstance(value, kind):
+            name = kind.__name__.lower()
+            raise SimulationError(
+                f"{name} must be a {kind.__name__}, got {value!r}; load it with load_{name}"
+            )
+
+
 def check_workload(workload: Workload) -> None:
-    """Whether it is one.
+    """Check that a value is a Workload.
 
     Raises
     ------
     SimulationError
-        It is not.
+        The value is no Workload.
     """
     if not isinstance(workload, Workload):
         raise SimulationError(f"workload must come from offline(...) or online(...), got {workload!r}")
 
 
-def check_step(name: str, step_s: float, none: str) -> float:
-    """The step called `name`, which is 0 for none, or at least `LEAST_STEP_S`.
+def check_step(name: str, step_s: float, purpose: str) -> float:
+    """Return a step if it is 0, or at least `LEAST_STEP_S`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument.
+    step_s : float
+        Value of the argument.
+    purpose : str
+        Noun for what a step of 0 turns off.
 
     Raises
     ------
     SimulationError
-        It is not.
+        The step is another number, or none.
     """
-    mend = f"0 (no {none}) or at least {LEAST_STEP_S:g} seconds"
+    mend = f"0 (no {purpose}) or at least {LEAST_STEP_S:g} seconds"
     step_s = as_number(step_s, name, least=0, mend=mend, error=SimulationError)
     if 0 < step_s < LEAST_STEP_S:
         raise SimulationError(f"{name} is {step_s!r}; give {mend}")

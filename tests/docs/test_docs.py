@@ -114,8 +114,15 @@ def test_the_commands_do_as_the_page_says(root, tmp_path, monkeypatch, capsys):
             assert line == "..." or re.sub(figures, "", line) in printed, f"{arguments}: {line}"
 
 
-def test_the_columns_of_a_watched_run_are_explained(root):
+def test_the_columns_of_the_progress_table_are_explained(root):
     assert all(re.search(rf"^\|.*\b{name}", page(root, "how-to"), re.M) for name, _ in COLUMNS.values())
+
+
+def test_every_column_of_a_result_is_described(site):
+    shown = html.unescape(re.sub(r"<[^>]+>", "", (site / "result.html").read_text(encoding="utf-8")))
+    for _, name, *_, description in hx.Result.describe().itertuples(index=False):
+        assert name in shown
+        assert description.replace("`", "") in shown.replace("`", "")
 
 
 def test_all_that_is_public_is_in_the_api(root):

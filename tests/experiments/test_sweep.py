@@ -42,7 +42,7 @@ def first_free(state, sender, request):
 
 @numba.njit
 def _room(node, most):
-    return node.batch_prompt_requests + node.batch_decode_tokens < most
+    return node.batch_prompts + node.batch_decode_tokens < most
 
 
 def few_at_a_time(most):

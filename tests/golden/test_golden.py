@@ -1,4 +1,4 @@
-"""Figures of the reference simulator, for the same requests."""
+"""Metrics of the reference simulator, for the same requests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from helixlab._data import read_table
 from helixlab.simulation.metrics import latency_metrics, percentile
 
 HERE = Path(__file__).parent
-REFERENCE = pd.read_csv(HERE / "reference.csv").set_index(["case", "figure"])["value"]
+REFERENCE = pd.read_csv(HERE / "reference.csv").set_index(["case", "metric"])["value"]
 OFFLINE = HERE / "offline-lengths-seed0.csv.gz"
 ONLINE = HERE / "online-requests-rate700-seed0.csv.gz"
 PLACEMENT = "single24/llama-2-70b/example-"
@@ -29,16 +29,16 @@ def model():
     return hx.load_model("llama-2-70b")
 
 
-def check_every_figure(result, case):
-    """Each figure of the case to 1e-6, the KV cache of every node to the token."""
+def check_every_metric(result, case):
+    """Compare each metric of the case to 1e-6, and the KV cache of every node to the token."""
     stored = result.nodes.set_index("node")["kv_used_token_layers"]
     compared = 0
-    for figure, value in REFERENCE[case].items():
-        if figure.startswith("kv_used_token_layers["):
-            ours = stored[int(figure[len("kv_used_token_layers[") : -1])]
-            assert ours == value, figure
+    for metric, value in REFERENCE[case].items():
+        if metric.startswith("kv_used_token_layers["):
+            ours = stored[int(metric[len("kv_used_token_layers[") : -1])]
+            assert ours == value, metric
         else:
-            assert result.summary[figure].item() == pytest.approx(value, rel=1e-6), figure
+            assert result.metrics[metric] == pytest.approx(value, rel=1e-6), metric
         compared += 1
     assert compared >= 40
 
@@ -53,7 +53,7 @@ def test_swarm_offline(cluster, model, case, placement):
         workload=hx.offline(initial_requests=50, requests=OFFLINE),
         on_full="drop",
     )
-    check_every_figure(result, f"offline-swarm-50-on-{case}")
+    check_every_metric(result, f"offline-swarm-50-on-{case}")
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_helix(cluster, model, case, workload):
         workload=workload,
         on_full="drop",
     )
-    check_every_figure(result, case)
+    check_every_metric(result, case)
 
 
 @pytest.mark.parametrize("scheduler", ["random", "shortest-queue"])
 def test_schedulers_that_draw(cluster, model, scheduler):
     """Within 3 % on the mean over five seeds."""
-    figures = ["decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s"]
+    metrics = ["decode_tokens_per_s", "prompt_latency_mean_s", "decode_latency_mean_s"]
     runs = [
         hx.simulate(
             cluster,
@@ -86,13 +86,13 @@ def test_schedulers_that_draw(cluster, model, scheduler):
             hx.load_placement(PLACEMENT + "ilp"),
             scheduler=scheduler,
             workload=hx.offline(initial_requests=240, requests=OFFLINE, rng=seed),
-        ).summary[figures]
+        ).summary[metrics]
         for seed in range(5)
     ]
     mean = pd.concat(runs).mean()
-    for figure in figures:
-        expected = REFERENCE[f"offline-{scheduler}-240-on-helix"][figure]
-        assert mean[figure] == pytest.approx(expected, rel=0.03), figure
+    for metric in metrics:
+        expected = REFERENCE[f"offline-{scheduler}-240-on-helix"][metric]
+        assert mean[metric] == pytest.approx(expected, rel=0.03), metric
 
 
 SCENARIOS = read_table("published/scenarios.csv")
@@ -100,11 +100,11 @@ RESULTS = read_table("published/results.csv").query("platform == 'simulation'")
 RUN = ["figure", "cluster", "model", "method", "mode"]
 EXACT = SCENARIOS[SCENARIOS["scheduler"].isin(["helix", "swarm"])]
 PRINTED = {"decode_tokens_per_s": 0.1, "prompt_latency": 0.01, "decode_latency": 0.01}
-"""Steps in which figures are printed."""
+"""Steps in which metrics are printed."""
 
 
 def published_run(row):
-    """The published scenario, with the requests that its seed means."""
+    """Run the published scenario, with the requests that its seed draws."""
     if row["mode"] == "offline":
         workload = hx.offline(initial_requests=int(row["requests_in_flight_or_initial"]), rng=0)
     else:
@@ -120,12 +120,6 @@ def published_run(row):
     )
 
 
-def ended(result):
-    """Iterations that ended in the window."""
-    window = result.summary[["window_start_s", "window_end_s"]].iloc[0]
-    return result.iterations[result.iterations["end_s"].between(*window)]
-
-
 @pytest.mark.parametrize(
     "run", [pytest.param(run, id=" ".join(run)) for run in EXACT.groupby(RUN, sort=False).groups]
 )
@@ -137,8 +131,8 @@ def test_published(run):
     result varies from run to run (637 and 645 tokens/s are on record).
     """
     results = [published_run(row) for _, row in EXACT.set_index(RUN).loc[[run]].reset_index().iterrows()]
-    ours = {"decode_tokens_per_s": sum(r.summary["decode_tokens_per_s"].item() for r in results)}
-    measured = pd.concat([ended(result) for result in results])
+    ours = {"decode_tokens_per_s": sum(r.metrics["decode_tokens_per_s"] for r in results)}
+    measured = pd.concat([result.in_window(result.iterations) for result in results])
     for phase, rows in (("prompt", measured["iteration"] == 0), ("decode", measured["iteration"] > 0)):
         ours |= latency_metrics(measured.loc[rows, "latency_s"].to_numpy(), phase)
     expected = RESULTS.set_index(RUN).loc[[run]].set_index("metric")["value"]
@@ -163,7 +157,7 @@ def test_a_seed_means_the_same_requests(rate, requests):
 
 
 def latencies_published(*figures, **run):
-    """Percentiles of one published run, by metric."""
+    """Return the percentiles of one published run, by metric."""
     rows = RESULTS[RESULTS["figure"].isin(figures) & (RESULTS[list(run)] == pd.Series(run)).all(axis=1)]
     assert len(rows) == 10
     return rows.set_index("metric")["value"]
@@ -189,9 +183,9 @@ def test_another_maximum_flow_gives_the_published_percentiles(monkeypatch):
     other = hx.max_flow(*system)
     assert other.value_tokens_per_s == pytest.approx(ours.value_tokens_per_s, rel=1e-9)
     assert other.on_link != ours.on_link
-    summary = published_run(row).summary
+    result = published_run(row)
     for metric, value in latencies_published("8b", "8c", method="helix", mode="online").items():
-        assert round(summary[metric].item(), 2) == value, metric
+        assert round(result.metrics[metric], 2) == value, metric
 
 
 def test_a_percentile_that_hangs_on_one_request():
@@ -199,7 +193,9 @@ def test_a_percentile_that_hangs_on_one_request():
     rows = SCENARIOS.query(
         "figure == '5b' and model == 'llama-1-30b' and method == 'helix' and mode == 'online'"
     )
-    prompts = pd.concat([ended(published_run(row)).query("iteration == 0") for _, row in rows.iterrows()])
+    runs = [published_run(row) for _, row in rows.iterrows()]
+    iterations = pd.concat([run.in_window(run.iterations) for run in runs])
+    prompts = iterations[iterations["iteration"] == 0]
     ordered = np.sort(prompts["latency_s"].to_numpy())
     published = latencies_published("5e", "5f", model="llama-1-30b", method="helix")["prompt_latency_p95_s"]
     assert len(rows) == 3
@@ -222,4 +218,4 @@ def test_a_run_that_turns_on_ties():
         on_full="drop",
     )
     for metric, value in latencies_published("7c", "7d", model="llama-1-30b", method="swarm").items():
-        assert round(result.summary[metric].item(), 2) == value, metric
+        assert round(result.metrics[metric], 2) == value, metric

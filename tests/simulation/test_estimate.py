@@ -1,4 +1,4 @@
-"""What a simulation will take, foretold. Wall times are compared in the benchmarks."""
+"""Estimates of iterations and memory of a simulation. Wall times are compared in the benchmarks."""
 
 import subprocess
 import sys
@@ -55,9 +55,9 @@ sys.path.insert(0, {folder!r})
 from test_estimate import SETTINGS, loaded
 from helixlab._memory import peak_rss_mb
 names, how = SETTINGS[{name!r}]
-foretold = hx.estimate(*loaded(names), **how)
+estimated = hx.estimate(*loaded(names), **how)
 iterations = len(hx.simulate(*loaded(names), **how).iterations)
-print(foretold.memory_mb, peak_rss_mb(), foretold.iterations, iterations)
+print(estimated.memory_mb, peak_rss_mb(), estimated.iterations, iterations)
 """
 
 
@@ -68,21 +68,21 @@ def loaded(names):
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "a day"])
 def test_iterations(name):
     names, how = SETTINGS[name]
-    foretold = hx.estimate(*loaded(names), **how)
+    estimated = hx.estimate(*loaded(names), **how)
     iterations = len(hx.simulate(*loaded(names), **how).iterations)
-    assert foretold.iterations / 2 <= iterations <= foretold.iterations * 2
-    assert foretold.wall_s > 0
-    assert foretold.memory_mb > 0
-    assert foretold.fits == (foretold.memory_mb <= foretold.free_memory_mb)
+    assert estimated.iterations / 2 <= iterations <= estimated.iterations * 2
+    assert estimated.wall_s > 0
+    assert estimated.memory_mb > 0
+    assert estimated.fits == (estimated.memory_mb <= estimated.free_memory_mb)
 
 
 @pytest.mark.parametrize("name", ["breakdown", "a day"])
 def test_memory(name, root):
     code = IN_A_PROCESS.format(folder=str(root / "tests" / "simulation"), name=name)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    foretold_mb, peak_mb, foretold, iterations = map(float, done.stdout.split())
-    assert foretold_mb / 2 <= peak_mb <= foretold_mb * 2
-    assert foretold / 2 <= iterations <= foretold * 2
+    estimated_mb, peak_mb, estimated, iterations = map(float, done.stdout.split())
+    assert estimated_mb / 2 <= peak_mb <= estimated_mb * 2
+    assert estimated / 2 <= iterations <= estimated * 2
 
 
 def test_a_busy_machine_changes_nothing_that_is_counted():
@@ -136,14 +136,14 @@ def test_on_the_command_line(capsys):
 def test_the_first_request_comes_late():
     table = REQUESTS.assign(arrival_s=REQUESTS["arrival_s"] + 3000.0)
     workload = hx.online(requests=table, duration_s=4000)
-    foretold = hx.estimate(*loaded(SMALL10), workload=workload)
-    assert foretold.iterations == pytest.approx(400 * 121, rel=0.02)
+    estimated = hx.estimate(*loaded(SMALL10), workload=workload)
+    assert estimated.iterations == pytest.approx(400 * 121, rel=0.02)
 
 
 def test_given_requests_have_an_end():
     table = REQUESTS.drop(columns="arrival_s")
-    foretold = hx.estimate(*loaded(SMALL10), workload=hx.offline(requests=table, duration_s=86_400))
-    assert foretold.iterations <= 400 * 121
+    estimated = hx.estimate(*loaded(SMALL10), workload=hx.offline(requests=table, duration_s=86_400))
+    assert estimated.iterations <= 400 * 121
 
 
 def test_requests_that_end_before_the_first_sample():
@@ -174,28 +174,28 @@ def any_online(draw):
 def test_it_covers_what_comes(workload, keep_iterations, step_s):
     how = {"workload": workload, "sample_step_s": step_s, "keep_iterations": keep_iterations}
     had_mb = rss_mb()
-    foretold = hx.estimate(*loaded(SMALL10), **how)
+    estimated = hx.estimate(*loaded(SMALL10), **how)
     result = hx.simulate(*loaded(SMALL10), **how)
     finished = result.requests[result.requests["outcome"] == "finished"]
-    assert foretold.iterations == (finished["output_tokens"] + 1).sum()
+    assert estimated.iterations == (finished["output_tokens"] + 1).sum()
     if keep_iterations:
-        assert foretold.iterations == len(result.iterations)
+        assert estimated.iterations == len(result.iterations)
     tables = (result.iterations, result.requests, result.timeline, result.node_timeline)
     has_mb = sum(table.memory_usage(index=False, deep=False).sum() for table in tables) / 1e6
-    assert foretold.memory_mb >= had_mb + has_mb - 0.1
-    assert foretold.fits
+    assert estimated.memory_mb >= had_mb + has_mb - 0.1
+    assert estimated.fits
 
 
 def test_a_rate_at_which_nothing_comes():
-    foretold = hx.estimate(*loaded(SMALL10), workload=hx.online(rate_tokens_per_s=0.5, duration_s=60))
-    assert foretold.iterations == 0
+    estimated = hx.estimate(*loaded(SMALL10), workload=hx.online(rate_tokens_per_s=0.5, duration_s=60))
+    assert estimated.iterations == 0
 
 
 def test_what_comes_after_the_window_counts():
     """And the pilot does not take all of it."""
     table = pd.DataFrame({"arrival_s": np.arange(9000) * 20.0, "input_tokens": 50, "output_tokens": 100})
-    foretold = hx.estimate(*loaded(SMALL10), workload=hx.online(requests=table, duration_s=100))
-    assert foretold.iterations == 9000 * 101
+    estimated = hx.estimate(*loaded(SMALL10), workload=hx.online(requests=table, duration_s=100))
+    assert estimated.iterations == 9000 * 101
 
 
 def test_a_rate_far_beyond_what_can_be_drawn(monkeypatch):
@@ -206,9 +206,9 @@ def test_a_rate_far_beyond_what_can_be_drawn(monkeypatch):
 
 def test_free_memory_that_is_not_known(monkeypatch):
     monkeypatch.setattr(sys.modules["helixlab.simulation.estimate"], "free_mb", lambda: float("nan"))
-    foretold = hx.estimate(*loaded(SMALL10), workload=hx.offline(warmup_s=0, duration_s=5))
-    assert foretold.fits
-    assert str(foretold).endswith("iterations; how much is free is not known")
+    estimated = hx.estimate(*loaded(SMALL10), workload=hx.offline(warmup_s=0, duration_s=5))
+    assert estimated.fits
+    assert str(estimated).endswith("iterations; how much is free is not known")
 
 
 def test_samples_take_their_time():
@@ -220,13 +220,13 @@ def test_samples_take_their_time():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"workload": "x"}, "workload must come from offline"),
         ({"sample_step_s": -1}, "sample_step_s is .*; give 0"),
         ({"sample_step_s": "5"}, "sample_step_s is .*; give 0"),
     ],
 )
-def test_what_simulate_refuses(wrong, told):
-    with pytest.raises(SimulationError, match=told):
+def test_what_simulate_refuses(wrong, message):
+    with pytest.raises(SimulationError, match=message):
         hx.estimate(*loaded(SMALL10), **wrong)

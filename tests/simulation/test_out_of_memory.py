@@ -1,5 +1,6 @@
 """Memory that runs out, and other errors of the process, are said as what they are."""
 
+import importlib
 import subprocess
 import sys
 
@@ -11,10 +12,14 @@ import helixlab as hx
 from helixlab import cli
 from helixlab.errors import HelixlabError, OutOfMemoryError
 from helixlab.planning import METHODS
-from helixlab.simulation import drive, run
+from helixlab.simulation import driver
 
+simulate = importlib.import_module(
+    "helixlab.simulation.simulate"
+)  # the package has the function by that name
 NAMES = ["small10", "llama-1-30b", "small10/llama-1-30b/helix"]
 SYSTEM = hx.load_cluster(NAMES[0]), hx.load_model(NAMES[1]), hx.load_placement(NAMES[2])
+MODULES = {"driver": driver, "simulate": simulate}
 SHORT = hx.offline(warmup_s=5, duration_s=20)
 
 
@@ -22,11 +27,11 @@ def too_much(*arguments, **options):
     np.zeros(10**15)
 
 
-@pytest.fixture(params=["drive.advance", "drive.enlarged", "run.build_result", "run.new_state"])
+@pytest.fixture(params=["driver.advance", "driver.enlarged", "simulate.build_result", "simulate.new_state"])
 def without_memory(request, monkeypatch):
     """Memory runs out somewhere in a run."""
     module, _, name = request.param.partition(".")
-    monkeypatch.setattr({"drive": drive, "run": run}[module], name, too_much)
+    monkeypatch.setattr(MODULES[module], name, too_much)
 
 
 @pytest.mark.usefixtures("without_memory")
@@ -41,10 +46,10 @@ def test_a_run_that_has_not_enough():
     )
 
 
-@pytest.mark.parametrize("where", ["drive.advance", "run.build_result"])
+@pytest.mark.parametrize("where", ["driver.advance", "simulate.build_result"])
 def test_on_the_command_line(monkeypatch, capsys, tmp_path, where):
     module, _, name = where.partition(".")
-    monkeypatch.setattr({"drive": drive, "run": run}[module], name, too_much)
+    monkeypatch.setattr(MODULES[module], name, too_much)
     asked = ["--cluster", NAMES[0], "--model", NAMES[1], "--placement", NAMES[2], "--duration", "20"]
     assert cli.main(["simulate", *asked, "-o", str(tmp_path / "result"), "--json"]) == 2
     out, said = capsys.readouterr()
@@ -62,7 +67,7 @@ def test_nobody_s_function_is_blamed_for_errors_of_the_process(monkeypatch, erro
     def fails(*arguments):
         raise error
 
-    monkeypatch.setattr(drive, "advance", fails)
+    monkeypatch.setattr(driver, "advance", fails)
     with pytest.raises(type(error)) as raised:
         hx.simulate(*SYSTEM, workload=SHORT)
     assert raised.value is error

@@ -9,7 +9,7 @@ import pytest
 import helixlab as hx
 from helixlab.errors import FileFormatError
 from helixlab.scheduling import Scheduler
-from helixlab.simulation.result import TABLES
+from helixlab.simulation.columns import TABLES
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -39,8 +39,8 @@ def test_a_changed_placement_is_not_shown_as_the_published_one():
     other = replace(SYSTEM[2], kv_capacity_token_layers={0: 200_000})
     result = hx.simulate(*SYSTEM[:2], other, workload=SHORT)
     shown = f"small10/llama-1-30b/helix@{other.content_hash[:8]}"
-    assert result.summary["placement"].item() == result.provenance["placement"]["name"] == shown
-    assert result.summary["placement_hash"].item() == other.content_hash
+    assert result.metrics["placement"] == result.provenance["placement"]["name"] == shown
+    assert result.metrics["placement_hash"] == other.content_hash
     assert shown in repr(result)
 
 
@@ -56,7 +56,7 @@ def test_own_functions_have_hashes():
 
 def test_own_policies_have_hashes():
     def alone(node, request):
-        return node.batch_prompt_requests + node.batch_decode_tokens == 0
+        return node.batch_prompts + node.batch_decode_tokens == 0
 
     def everything(node, request):
         return True
@@ -84,11 +84,11 @@ def test_the_origin_tells_settings_that_are_not_the_usual_ones():
         kv_high_water_mark=0.85,
         expected_output_ratio=1.0,
     )
-    told = "; arrivals poisson; requests dropped on full; kv_high_water_mark 0.85; expected_output_ratio 1; "
-    assert told in other.origin
+    named = "; arrivals poisson; requests dropped on full; kv_high_water_mark 0.85; expected_output_ratio 1; "
+    assert named in other.origin
 
 
-def test_dropping_is_told_wherever_a_result_is_shown():
+def test_dropping_is_named_wherever_a_result_is_shown():
     waits, drops = (hx.simulate(*SYSTEM, workload=SHORT, on_full=what) for what in ("wait", "drop"))
     assert "drop" not in repr(waits)
     assert "offline, requests dropped on full: " in repr(drops)
@@ -117,10 +117,10 @@ def test_a_summary_changed_by_hand_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("table", "column"), [("summary", "decode_tokens_per_s"), ("nodes", "tokens")])
-def test_figures_changed_by_hand_are_refused(tmp_path, table, column):
+def test_metrics_changed_by_hand_are_refused(tmp_path, table, column):
     folder = hx.simulate(*SYSTEM, workload=SHORT).save(tmp_path / "run")
-    figures = pd.read_parquet(folder / f"{table}.parquet")
-    figures.assign(**{column: 999}).to_parquet(folder / f"{table}.parquet", index=False)
+    content = pd.read_parquet(folder / f"{table}.parquet")
+    content.assign(**{column: 999}).to_parquet(folder / f"{table}.parquet", index=False)
     with pytest.raises(
         FileFormatError, match=f"changed after it was written: table {table!r} is another one"
     ):

@@ -44,7 +44,7 @@ def test_no_sample_that_is_left_out_is_missed(table, step_s, duration_s):
         sample_step_s=step_s,
         keep_breakdown=True,
     )
-    row, timeline = result.summary.iloc[0], result.timeline
+    row, timeline = result.metrics, result.timeline
     end_s = max(row["window_end_s"], row["last_finish_s"])
     times = row["start_s"] + np.arange(0, (end_s - row["start_s"]) // step_s + 1) * step_s
     times = times[times <= end_s - 1e-6]
@@ -68,7 +68,7 @@ def test_it_covers_the_window(table, duration_s):
     result = hx.simulate(
         *SYSTEM, workload=hx.online(requests=table, duration_s=duration_s), sample_step_s=1.0
     )
-    times, row = result.timeline["time_s"], result.summary.iloc[0]
+    times, row = result.timeline["time_s"], result.metrics
     assert times.iloc[0] == row["start_s"]
     assert times.iloc[-1] > row["window_end_s"] - 1.0 - 1e-6
     steps = times.diff().dropna()
@@ -94,14 +94,14 @@ def test_it_covers_the_window(table, duration_s):
 )
 def test_idle_stretches_cost_nothing(workload, step_s):
     result = hx.simulate(*SYSTEM, workload=workload, sample_step_s=step_s)
-    assert len(result.timeline) <= 3 * (result.summary["events"].item() + 2)
+    assert len(result.timeline) <= 3 * (result.metrics["events"] + 2)
     assert result.timeline["time_s"].is_monotonic_increasing
     assert hx.diagnose(result)
     figure = result.plot_timeline()
     assert len(figure.axes) == 5
 
 
-def test_rows_that_are_watched_are_bounded(capsys):
+def test_rows_of_the_progress_table_are_bounded(capsys):
     hx.simulate(*SYSTEM, workload=online([0, 5e8, 1e9]), progress_table_step_s=0.5)
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) < 200
@@ -119,10 +119,10 @@ def test_steps_too_small_for_anything(name, step_s):
 
 
 def test_a_queue_that_came_at_once():
-    """The time does not grow with the square of those that are held."""
+    """The time does not grow with the square of those that are queued."""
     count = 20_000
     table = pd.DataFrame({"arrival_s": np.zeros(count), "input_tokens": 40, "output_tokens": 1})
     result = hx.simulate(*SYSTEM, workload=hx.online(requests=table))
-    assert result.summary["requests_finished"].item() == count
+    assert result.metrics["requests_finished"] == count
     begun = result.iterations[result.iterations["iteration"] == 0].sort_values("end_s")["request"]
     assert (begun.diff().dropna() > -200).all(), "in order of arrival"

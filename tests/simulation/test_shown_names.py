@@ -29,7 +29,7 @@ def first(state, sender, request):
 
 
 def alone(node, request):
-    return node.batch_prompt_requests + node.batch_decode_tokens == 0
+    return node.batch_prompts + node.batch_decode_tokens == 0
 
 
 def test_bundled_things_keep_their_names():
@@ -69,7 +69,7 @@ def test_results_and_sweeps_mark_what_is_not_the_bundled_thing(what, thing):
     result = hx.simulate(**SUBJECT | {what: thing}, workload=SHORT)
     shown = result.provenance[what]["name"]
     assert shown == f"{thing.name}@{result.provenance[what]['hash'][:8]}"
-    assert result.summary[what].item() == shown
+    assert result.metrics[what] == shown
     assert f"{what} {shown} (" in result.origin
     assert shown in result._repr_html_()
     if what != "execution":

@@ -47,17 +47,13 @@ def own(input_tokens, output_tokens, arrival_s=None, duration_s=30):
 
 
 def with_kv(placement, tokens):
-    """The placement with room for so many tokens in every layer, and no more."""
+    """The placement with KV caches of so many tokens in every layer."""
     return replace(placement, kv_capacity_token_layers={h.node: h.count * tokens for h in placement.layers})
-
-
-def figures(result):
-    return result.summary.iloc[0]
 
 
 def check_accounts(result):
     """Nothing is lost, nothing is counted twice, no cache holds more than it can."""
-    row, requests, iterations = figures(result), result.requests, result.iterations
+    row, requests, iterations = result.metrics, result.requests, result.iterations
     ended = requests["outcome"].value_counts()
     assert row["requests_fed"] == len(requests) + row["requests_in_flight"]
     for outcome in ("finished", "dropped", "refused"):
@@ -88,7 +84,7 @@ def check_accounts(result):
 
 def check_all_done(result):
     check_accounts(result)
-    assert figures(result)["requests_in_flight"] == 0
+    assert result.metrics["requests_in_flight"] == 0
     assert (result.nodes["kv_used_token_layers"] == 0).all()
 
 
@@ -100,7 +96,7 @@ def check_all_done(result):
 def test_offline(system, scheduler):
     result = hx.simulate(*system, scheduler=scheduler, workload=short())
     check_accounts(result)
-    row = figures(result)
+    row = result.metrics
     assert row["decode_tokens_per_s"] > 0
     if scheduler != "helix":
         assert row["requests_fed"] - len(result.requests) == row["requests_in_flight"] <= 20
@@ -113,11 +109,11 @@ def test_online_ends_when_all_is_served(system, scheduler):
     result = hx.simulate(*system, scheduler=scheduler, workload=workload)
     check_all_done(result)
     asked = next(workload.batches())
-    assert figures(result)["requests_finished"] == len(asked)
+    assert result.metrics["requests_finished"] == len(asked)
     served = result.requests.sort_values("request")
     np.testing.assert_array_equal(served[["input_tokens", "output_tokens"]], asked[:, 1:])
-    np.testing.assert_allclose(served["arrival_s"] - figures(result)["start_s"], asked[:, 0])
-    assert figures(result)["total_tokens"] == asked[:, 1:].sum()
+    np.testing.assert_allclose(served["arrival_s"] - result.metrics["start_s"], asked[:, 0])
+    assert result.metrics["total_tokens"] == asked[:, 1:].sum()
 
 
 def test_each_iteration_starts_when_the_one_before_ends():
@@ -130,9 +126,9 @@ def test_each_iteration_starts_when_the_one_before_ends():
 def test_an_online_run_without_any_request():
     result = hx.simulate(*CHAIN, workload=hx.online(rate_tokens_per_s=1e-6, duration_s=10))
     check_all_done(result)
-    assert figures(result)["requests_fed"] == 0
-    assert np.isnan(figures(result)["prompt_latency_mean_s"])
-    assert figures(result)["decode_tokens_per_s"] == 0
+    assert result.metrics["requests_fed"] == 0
+    assert np.isnan(result.metrics["prompt_latency_mean_s"])
+    assert result.metrics["decode_tokens_per_s"] == 0
     assert result.to_dict()["prompt_latency_mean_s"] is None
 
 
@@ -141,7 +137,7 @@ def test_without_iterations_and_samples():
     whole = hx.simulate(*CHAIN, workload=short())
     assert len(result.iterations) == len(result.timeline) == len(result.node_timeline) == 0
     same = ["requests_fed", "requests_in_flight", "total_tokens", "total_tokens_per_s"]
-    assert figures(result)[same].tolist() == figures(whole)[same].tolist()
+    assert result.metrics[same].tolist() == whole.metrics[same].tolist()
 
 
 # The same again
@@ -175,13 +171,13 @@ def test_the_seed_draws_for_schedulers_too(scheduler):
     assert not one.iterations.equals(other.iterations)
 
 
-# Figures
+# Metrics
 
 
 @every_scheduler
-def test_window_figures_are_those_of_the_iterations(scheduler):
+def test_window_metrics_are_those_of_the_iterations(scheduler):
     result = hx.simulate(*CHAIN, scheduler=scheduler, workload=short())
-    row = figures(result)
+    row = result.metrics
     assert row["window_start_s"] == row["start_s"] + 5
     assert row["window_end_s"] == row["window_start_s"] + 20
     inside = result.iterations["end_s"].between(row["window_start_s"], row["window_end_s"])
@@ -203,7 +199,7 @@ def test_timeline_is_that_of_the_iterations(scheduler):
     result = hx.simulate(*CHAIN, scheduler=scheduler, workload=short(), sample_step_s=1.0)
     timeline, iterations = result.timeline, result.iterations
     np.testing.assert_allclose(timeline["time_s"].diff().dropna(), 1)
-    assert timeline["time_s"].iloc[0] == figures(result)["start_s"]
+    assert timeline["time_s"].iloc[0] == result.metrics["start_s"]
     for column, rows in (
         ("prompt_tokens", iterations[iterations["iteration"] == 0]),
         ("decode_tokens", iterations[iterations["iteration"] > 0]),
@@ -231,7 +227,7 @@ def test_flow_and_links():
 def test_links_carry_every_token_once():
     result = hx.simulate(*CHAIN, workload=own([200] * 8, [30] * 8, [0.5] * 8, duration_s=100))
     check_all_done(result)
-    assert figures(result)["last_finish_s"] < figures(result)["window_end_s"]
+    assert result.metrics["last_finish_s"] < result.metrics["window_end_s"]
     np.testing.assert_allclose(result.links["tokens_per_s"], 8 * (200 + 30) / 100)
     assert (result.nodes["tokens"] == 8 * (200 + 30)).all()
 
@@ -242,27 +238,27 @@ def test_loading_the_layers_comes_first():
         held.count * CHAIN[1].layer_bytes / CHAIN[0].machine_of(held.node).disk_bytes_per_s
         for held in CHAIN[2].layers
     )
-    assert figures(result)["start_s"] == np.ceil(slowest) + 1
-    assert result.iterations["start_s"].min() == figures(result)["start_s"]
+    assert result.metrics["start_s"] == np.ceil(slowest) + 1
+    assert result.iterations["start_s"].min() == result.metrics["start_s"]
 
 
-# Little room
+# Little KV cache
 
 
-def test_without_room_requests_wait_or_are_dropped():
+def test_without_free_kv_cache_requests_wait_or_are_dropped():
     system = (*CHAIN[:2], with_kv(CHAIN[2], 8000))
     workload = short(duration_s=120)
     waited, dropped = (hx.simulate(*system, workload=workload, on_full=rule) for rule in ("wait", "drop"))
     for result in (waited, dropped):
         check_accounts(result)
-        assert figures(result)["decode_tokens_per_s"] > 0
-    assert figures(waited)["requests_queued"] > 0
-    assert figures(waited)["requests_dropped"] == 0
-    assert figures(dropped)["requests_dropped"] > 0
-    assert figures(dropped)["requests_queued"] == 0
-    means = [figures(result)["input_tokens_mean_accepted"] for result in (dropped, waited)]
+        assert result.metrics["decode_tokens_per_s"] > 0
+    assert waited.metrics["requests_queued"] > 0
+    assert waited.metrics["requests_dropped"] == 0
+    assert dropped.metrics["requests_dropped"] > 0
+    assert dropped.metrics["requests_queued"] == 0
+    means = [result.metrics["input_tokens_mean_accepted"] for result in (dropped, waited)]
     assert means[0] < means[1], "dropping favours short requests"
-    assert (dropped.requests["outcome"] == "dropped").sum() == figures(dropped)["requests_dropped"]
+    assert (dropped.requests["outcome"] == "dropped").sum() == dropped.metrics["requests_dropped"]
 
 
 def test_those_who_wait_keep_their_order():
@@ -271,8 +267,8 @@ def test_those_who_wait_keep_their_order():
     workload = own(rng.integers(100, 2000, 30), rng.integers(5, 30, 30), np.arange(30) * 0.01)
     result = hx.simulate(*system, workload=workload)
     check_all_done(result)
-    assert figures(result)["requests_queued"] > 0
-    assert figures(result)["requests_finished"] == 30
+    assert result.metrics["requests_queued"] > 0
+    assert result.metrics["requests_finished"] == 30
     prompts = result.iterations[result.iterations["iteration"] == 0].sort_values("request")
     assert (prompts["start_s"] == result.requests.sort_values("request")["arrival_s"].to_numpy()).all(), (
         "latency counts from arrival"
@@ -285,18 +281,18 @@ def test_a_tiny_cache_slows_down_but_serves_all(system, scheduler):
     rng = np.random.default_rng(1)
     workload = own(rng.integers(20, 400, 80), rng.integers(1, 120, 80), np.sort(rng.uniform(0, 20, 80)))
     tight = hx.simulate(*system[:2], with_kv(system[2], 550), scheduler=scheduler, workload=workload)
-    roomy = hx.simulate(*system, scheduler=scheduler, workload=workload)
-    for result in (tight, roomy):
+    ample = hx.simulate(*system, scheduler=scheduler, workload=workload)
+    for result in (tight, ample):
         check_all_done(result)
-        assert figures(result)["requests_finished"] == 80
-    assert figures(tight)["prompts_waited_for_kv"] > 0
-    assert figures(roomy)["prompts_waited_for_kv"] == figures(roomy)["requests_preempted"] == 0
-    assert figures(tight)["last_finish_s"] > figures(roomy)["last_finish_s"]
+        assert result.metrics["requests_finished"] == 80
+    assert tight.metrics["prompts_waited_for_kv"] > 0
+    assert ample.metrics["prompts_waited_for_kv"] == ample.metrics["requests_preempted"] == 0
+    assert tight.metrics["last_finish_s"] > ample.metrics["last_finish_s"]
     assert tight.node_timeline["kv_used_fraction"].max() > 0.5
 
 
 @pytest.mark.parametrize("scheduler", ["swarm", "random", "shortest-queue"])
-def test_decodes_that_find_no_room_preempt_the_youngest(scheduler):
+def test_decodes_that_find_no_free_kv_cache_preempt_the_youngest(scheduler):
     # All prompts fit together, what they generate does not.
     result = hx.simulate(
         *CHAIN[:2],
@@ -305,8 +301,8 @@ def test_decodes_that_find_no_room_preempt_the_youngest(scheduler):
         workload=own([60] * 8, [150] * 8, np.arange(8) / 10),
     )
     check_all_done(result)
-    assert figures(result)["requests_finished"] == 8
-    assert figures(result)["requests_preempted"] > 0
+    assert result.metrics["requests_finished"] == 8
+    assert result.metrics["requests_preempted"] > 0
     assert result.requests["request"].iloc[0] == 0, "the oldest gets on"
 
 
@@ -319,7 +315,7 @@ def test_a_request_that_can_never_fit_is_refused(scheduler):
     check_all_done(result)
     outcomes = result.requests.set_index("request")["outcome"]
     assert outcomes.to_dict() == {0: "finished", 1: "refused", 2: "finished"}
-    assert figures(result)["requests_refused"] == 1
+    assert result.metrics["requests_refused"] == 1
 
 
 @every_scheduler
@@ -340,14 +336,14 @@ def test_only_requests_that_can_never_fit(scheduler):
     system = (*CHAIN[:2], with_kv(CHAIN[2], 8000))
     result = hx.simulate(*system, scheduler=scheduler, workload=short(requests=requests))
     check_accounts(result)
-    assert figures(result)["requests_refused"] == len(result.requests) > 0
+    assert result.metrics["requests_refused"] == len(result.requests) > 0
 
 
 @every_scheduler
 def test_requests_of_one_token(scheduler):
     result = hx.simulate(*WIDE, scheduler=scheduler, workload=own([1] * 50, [1] * 50))
     check_all_done(result)
-    assert figures(result)["total_tokens"] == 100
+    assert result.metrics["total_tokens"] == 100
 
 
 # Schedulers and execution policies of one's own
@@ -360,7 +356,7 @@ def first_link(state, sender, request):
 def test_a_scheduler_of_ones_own():
     result = hx.simulate(*WIDE, scheduler=hx.Scheduler("first", first_link), workload=own([50] * 5, [3] * 5))
     check_all_done(result)
-    assert figures(result)["scheduler"] == "first"
+    assert result.metrics["scheduler"] == "first"
     used = result.links[result.links["tokens_per_s"] > 0]
     assert used["sender"].is_unique
     assert len(used) == len(hx.Placement.to_frame(WIDE[2], WIDE[0])["first_layer"].unique()) + 1
@@ -418,7 +414,7 @@ def test_functions_that_do_not_compile():
 
 def test_an_execution_policy_of_ones_own():
     def alone(node, request):
-        return node.batch_prompt_requests + node.batch_decode_tokens == 0
+        return node.batch_prompts + node.batch_decode_tokens == 0
 
     workload = own([200] * 40, [30] * 40)
     results = [
@@ -426,10 +422,10 @@ def test_an_execution_policy_of_ones_own():
     ]
     for result in results:
         check_all_done(result)
-    assert figures(results[0])["execution"] == "alone"
+    assert results[0].metrics["execution"] == "alone"
     batches = [result.nodes["batches"].sum() for result in results]
     assert batches[0] > batches[1]
-    assert figures(results[0])["last_finish_s"] > figures(results[1])["last_finish_s"]
+    assert results[0].metrics["last_finish_s"] > results[1].metrics["last_finish_s"]
 
 
 # What makes no sense
@@ -478,7 +474,7 @@ def test_a_result_comes_back(tmp_path):
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(loaded, name), getattr(result, name), check_exact=True)
     assert loaded.provenance == result.provenance
-    assert loaded.to_dict() == result.figures()
+    assert loaded.to_dict() == result.to_dict()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
 
 
@@ -582,12 +578,12 @@ def test_everything_is_served_or_refused_on_any_cluster(system, scheduler, reque
     workload = own(input_tokens, output_tokens, arrival_s)
     result = hx.simulate(*system, scheduler=scheduler, workload=workload, on_full=on_full, sample_step_s=0.5)
     check_all_done(result)
-    assert figures(result)["requests_fed"] == len(requests)
+    assert result.metrics["requests_fed"] == len(requests)
     if not system[2].kv_capacity_token_layers:
-        assert figures(result)["requests_finished"] == len(requests)
+        assert result.metrics["requests_finished"] == len(requests)
     finished = result.requests[result.requests["outcome"] == "finished"]
     tokens = finished["input_tokens"].sum() + finished["output_tokens"].sum()
-    assert figures(result)["total_tokens"] == tokens
+    assert result.metrics["total_tokens"] == tokens
 
 
 # Where things go wrong
@@ -616,29 +612,29 @@ def test_hundreds_of_requests_lose_their_cache_at_one_instant():
         cluster, model, placement, scheduler="swarm", workload=own([1] * 400, [10] * 400, duration_s=600)
     )
     check_all_done(result)
-    assert figures(result)["requests_preempted"] > 100
-    assert figures(result)["requests_finished"] == 400
+    assert result.metrics["requests_preempted"] > 100
+    assert result.metrics["requests_finished"] == 400
 
 
 @pytest.mark.parametrize("initial", [1, 20])
-def test_refused_requests_make_room_for_others(initial):
+def test_refused_requests_let_others_in(initial):
     """Offline, a request that can never be served does not take its place in flight with it."""
     requests = pd.DataFrame({"input_tokens": [7000] * 20 + [100] * 30, "output_tokens": [3] * 50})
     for scheduler in SCHEDULERS:
         workload = short(initial_requests=initial, requests=requests, duration_s=60)
         result = hx.simulate(*CHAIN, scheduler=scheduler, workload=workload)
         check_accounts(result)
-        assert figures(result)["requests_refused"] == 20, scheduler
-        assert figures(result)["requests_finished"] == 30, scheduler
+        assert result.metrics["requests_refused"] == 20, scheduler
+        assert result.metrics["requests_finished"] == 30, scheduler
         refused = result.requests[result.requests["outcome"] == "refused"]
         assert refused["reason"].str.len().min() > 10
         assert refused["prompt_done_s"].isna().all()
         assert (result.requests.loc[result.requests["outcome"] == "finished", "reason"] == "").all()
-        assert figures(result)["input_tokens_mean_accepted"] == 100
+        assert result.metrics["input_tokens_mean_accepted"] == 100
 
 
 @pytest.mark.parametrize("scheduler", ["swarm", "random"])
-def test_as_many_in_flight_as_asked_though_some_are_held(scheduler):
+def test_as_many_in_flight_as_asked_though_some_are_queued(scheduler):
     cluster, model, placement = CHAIN
     result = hx.simulate(
         cluster,
@@ -648,17 +644,15 @@ def test_as_many_in_flight_as_asked_though_some_are_held(scheduler):
         workload=short(initial_requests=20, duration_s=200),
     )
     check_accounts(result)
-    assert figures(result)["requests_preempted"] > 0
-    in_flight = result.timeline.loc[
-        result.timeline["time_s"] > figures(result)["window_start_s"], "in_flight"
-    ]
-    # A finished request is replaced 0.1 s later; what waits meanwhile for a held one to start is few.
+    assert result.metrics["requests_preempted"] > 0
+    in_flight = result.timeline.loc[result.timeline["time_s"] > result.metrics["window_start_s"], "in_flight"]
+    # A finished request is replaced 0.1 s later; what waits meanwhile for a queued one to start is few.
     assert in_flight.min() >= 15
 
 
 def test_throughput_without_iterations():
     whole, bare = (
-        figures(hx.simulate(*CHAIN, workload=short(), keep_iterations=keep)) for keep in (True, False)
+        hx.simulate(*CHAIN, workload=short(), keep_iterations=keep).metrics for keep in (True, False)
     )
     for figure in ("decode_tokens_per_s", "prompts_finished_in_window"):
         assert bare[figure] == whole[figure] > 0

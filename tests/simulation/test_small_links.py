@@ -40,7 +40,7 @@ def served(system, **how):
 
 
 def decode_tokens_per_s(result):
-    return result.summary["decode_tokens_per_s"].item()
+    return result.metrics["decode_tokens_per_s"]
 
 
 def test_a_node_more_does_not_empty_the_cluster():
@@ -90,14 +90,14 @@ def test_a_sender_in_the_middle_without_links_is_not_sent_to():
     sent = paper.links.set_index(["sender", "receiver"])["tokens_per_s"]
     assert sent["source", first] == 0
     assert sum(sent["source", node] for node in others[wide:-3]) > 0
-    assert paper.summary["requests_refused"].item() == paper.timeline["queued"].iloc[-1] == 0
+    assert paper.metrics["requests_refused"] == paper.timeline["queued"].iloc[-1] == 0
     assert decode_tokens_per_s(hx.simulate(*system, workload=workload)) > 1.5 * decode_tokens_per_s(paper)
 
 
-def test_a_run_that_loses_much_of_the_flow_warns_and_is_told():
+def test_a_run_that_loses_much_of_the_flow_warns_and_says_so():
     system = uneven()
-    told = r"at most 1688\.0 of 7433\.9 tokens/s get through .* leaves out \d+ links with less than 5 %"
-    with pytest.warns(UserWarning, match=told):
+    message = r"at most 1688\.0 of 7433\.9 tokens/s get through .* leaves out \d+ links with less than 5 %"
+    with pytest.warns(UserWarning, match=message):
         result = served(system, small_links="paper")
     (finding,) = [each for each in hx.diagnose(result) if each.cause == "below the share"]
     assert "at most 1690 of the 7430 tokens per second of the maximum flow get through" in finding.text
@@ -110,7 +110,7 @@ def test_a_run_that_loses_much_of_the_flow_warns_and_is_told():
     assert hx.diagnose(result)[0] == finding
 
     whole = served(system)
-    assert passing_tokens_per_s(whole) == whole.summary["max_flow_tokens_per_s"].item()
+    assert passing_tokens_per_s(whole) == whole.metrics["max_flow_tokens_per_s"]
     assert not [each for each in hx.diagnose(whole) if each.cause == "below the share"]
     predicted = {rule: hx.predict(*system, small_links=rule).decode_tokens_per_s for rule in RULES}
     assert predicted["relative"] > 2 * predicted["paper"]
