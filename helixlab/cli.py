@@ -215,7 +215,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
     """One finding a paragraph, numbered: its cause and cost, what is the case, what could be done."""
     for at, finding in enumerate(findings, 1):
         print(f"{at}. {finding.cause} (cost {finding.cost:.1%})")
-        for text in (finding.text, finding.suggestion):
+        for text in (finding.text, finding.advice):
             print_paragraph(text, "   ")
 
 

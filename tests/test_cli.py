@@ -674,7 +674,7 @@ def test_explain(tmp_path, capsys):
     for at, finding in enumerate(findings, 1):
         assert f"{at}. {finding.cause} (cost {finding.cost:.1%})" in printed
     told = " ".join(printed.split())
-    assert all(finding.text in told and finding.suggestion in told for finding in findings)
+    assert all(finding.text in told and finding.advice in told for finding in findings)
     assert "keep_breakdown" not in told, "what is kept can be explained"
     assert max(map(len, printed.splitlines())) <= 120
 

@@ -25,7 +25,7 @@ __all__ = [
     "TRENDS",
     "Drift",
     "Load",
-    "asked_span",
+    "arrival_span",
     "drift",
     "load",
     "load_of",
@@ -249,7 +249,7 @@ def _growth(
     return float(slope), bool(gained > by_chance and slope > GROWING * arrivals_per_s)
 
 
-def asked_span(result: Result) -> tuple[float, float]:
+def arrival_span(result: Result) -> tuple[float, float]:
     """From when to when requests came, online: what a queue is judged by, whatever window is measured.
 
     Drawn requests come from the start of a run to the end of its window, requests of one's own from the
@@ -291,7 +291,7 @@ def load_of(result: Result) -> Load:
         raise SimulationError(f"{result!r} is not online: its queue is what it was set to be")
     if summary["partial"]:
         raise SimulationError(f"{result!r} was stopped; run it to its end to see what its queue does")
-    start_s, end_s = asked_span(result)
+    start_s, end_s = arrival_span(result)
     span_s, points = end_s - start_s, _points(start_s, end_s)
     if span_s <= 0:
         return Load("stable" if len(requests) == 1 else "filling", 0.0, 0.0)
