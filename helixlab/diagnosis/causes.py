@@ -567,7 +567,7 @@ def _free_kv_cache(case: Case) -> str:
 
 
 def _raise_the_mark(case: Case) -> str:
-    """Write, to end a sentence, whether more of each KV cache could be filled, and what to expect of that."""
+    """Advise, to end a sentence, to fill more of each KV cache where that is possible."""
     mark = float(case.result.provenance["settings"]["kv_high_water_mark"])
     if mark >= 1 or not case.result.provenance["scheduler"].get("plans_ahead"):
         return ""

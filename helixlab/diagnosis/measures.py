@@ -287,7 +287,7 @@ def _tokens_per_s_with_decodes(result: Result) -> float:
     """Return the decode tokens/s, and those of the prompts that belong to them.
 
     By the mean lengths of all requests, or by those that finished in the window, if that is more: where
-    lengths change on the way, the means are of other requests than those that are served.
+    lengths change during a run, the means are of other requests than those that are served.
     """
     row = result.metrics
     first_s, last_s = result.window_s

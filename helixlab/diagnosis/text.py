@@ -53,7 +53,7 @@ def share_of(some: int, whole: int) -> str:
 
 
 def factor(value: float) -> str:
-    """Write how many times as much, with two significant digits, or more near 1.
+    """Write a ratio with two significant digits, or more near 1.
 
     Examples
     --------
