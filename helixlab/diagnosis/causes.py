@@ -214,7 +214,7 @@ def _no_layers(case: Case) -> Explanation:
 def _no_path(case: Case) -> Explanation:
     """Nodes hold layers off any path from source to sink."""
     return Explanation(
-        f"{case.nodes}. Layers are assigned there, but no path of links from source to sink leads through.",
+        f"{case.nodes}. Layers are assigned there, but no path of links from source to sink goes through.",
         "Add links from nodes that end where these layers begin, and to nodes that begin where these end.",
         _rows(case),
     )

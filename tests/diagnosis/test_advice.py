@@ -26,7 +26,7 @@ def add_up(result):
 @pytest.mark.parametrize("keep_breakdown", [True, False])
 def test_requests_that_are_all_refused(number, keep_breakdown):
     result = small10(given((number, 20_000)), keep_breakdown=keep_breakdown)
-    refused = result.summary["requests_refused"].item()
+    refused = result.metrics["requests_refused"]
     first = hx.diagnose(result)[0]
     assert first.cause == "rejected"
     assert first.text.startswith(f"Requests rejected: {refused} of {refused} (100 %), for good, because ")
@@ -37,7 +37,7 @@ def test_requests_that_are_all_refused(number, keep_breakdown):
 def test_requests_that_are_refused_last():
     """They run out with the last one, whether it is served or not."""
     result = small10(given((20, 100), (5000, 20_000)))
-    assert result.summary["requests_finished"].item() == 20
+    assert result.metrics["requests_finished"] == 20
     assert "requests ran out" not in found(result)
     assert "rejected" in found(result)
     assert add_up(result)
@@ -92,7 +92,7 @@ def test_a_low_rate_is():
 def test_queued_requests_are_named_where_little_is_asked_for():
     result = small10(hx.online(rate_tokens_per_s=199, duration_s=3600, rng=0))
     finding = found(result)["little asked for"]
-    row = result.summary.iloc[0]
+    row = result.metrics
     assert f"for want of free KV cache: {row['requests_queued']} of {row['requests_fed']} (" in finding.text
     seconds = float(re.search(r"([\d.]+) s on average over all requests", finding.text)[1])
     prompts = result.iterations[result.iterations["iteration"] == 0]
@@ -103,7 +103,7 @@ def test_queued_requests_are_named_where_little_is_asked_for():
 def test_preemptions_are_found_whatever_is_lost():
     workload = hx.offline(initial_requests=500, warmup_s=10, duration_s=120, rng=0)
     result = small10(workload, scheduler="swarm")
-    assert result.summary["requests_preempted"].item() > 0
+    assert result.metrics["requests_preempted"] > 0
     assert found(result)["preemption"].evidence["requests_preempted"] > 0
 
 
@@ -134,7 +134,7 @@ def test_lengths_that_change_are_no_filling_up():
     workload = hx.offline(requests=pd.DataFrame(kinds), initial_requests=10, warmup_s=700, duration_s=400)
     result = small10(workload, scheduler="swarm")
     facts = facts_of(result)
-    assert result.summary["requests_in_flight"].item() == 10
+    assert result.metrics["requests_in_flight"] == 10
     assert facts.served_tokens_per_s == pytest.approx(facts.processed_tokens_per_s, rel=0.02)
     assert "filling up" not in found(result)
     assert add_up(result)
@@ -146,11 +146,11 @@ def test_lengths_that_change_are_no_filling_up():
 def test_a_single_preemption_turns_no_advice_round():
     result = two_requests()
     once = replace(result, summary=result.summary.assign(requests_preempted=1))
-    assert once.summary["requests_fed"].item() > 10
+    assert once.metrics["requests_fed"] > 10
     assert "a larger initial_requests" in found(once)["few requests"].advice
     assert "rare enough" in found(once)["preemption"].advice
     assert found(once)["preemption"].cost < found(once)["few requests"].cost
-    fed = once.summary["requests_fed"].item()
+    fed = once.metrics["requests_fed"]
     often = replace(result, summary=result.summary.assign(requests_preempted=fed))
     assert "keep fewer requests in flight" in found(often)["preemption"].advice
     assert "initial_requests" not in found(often)["few requests"].advice

@@ -58,7 +58,7 @@ def test_the_causes_add_up_to_the_difference():
     for at, result in enumerate(runs, 1):
         lost = losses(result)["tokens_per_s"].sum()
         assert comparison.causes[str(at)].sum() == pytest.approx(lost)
-        assert served[str(at)] + lost == pytest.approx(result.summary["upper_bound_tokens_per_s"].item())
+        assert served[str(at)] + lost == pytest.approx(result.metrics["upper_bound_tokens_per_s"])
     assert comparison.causes.index[0] in ("few requests", "costly batches", "bubbles")
     assert f"Run 2 serves {served['2']:.0f} tokens/s" in comparison.text
     assert "Main reasons: " in comparison.text

@@ -53,7 +53,7 @@ def overlap_s(begin_s, end_s, first_s, last_s):
 @settings(max_examples=15, deadline=None)
 @given(runs())
 def test_numbers_agree_with_the_iterations(result):
-    row, requests, iterations = result.summary.iloc[0], result.requests, result.iterations
+    row, requests, iterations = result.metrics, result.requests, result.iterations
     first_s, last_s = row["window_start_s"], row["window_end_s"]
     span_s, count = last_s - first_s, len(requests)
     # Every request comes and goes, and is queued and let in: so often a sample may be a step late.
@@ -104,7 +104,7 @@ def _without_samples(result):
 @given(runs())
 def test_kv_use_is_of_the_whole_window(result):
     """With every sample put in again, the plain mean is the same."""
-    row = result.summary.iloc[0]
+    row = result.metrics
     times = row["start_s"] + np.arange(0, (row["window_end_s"] - row["start_s"]) // STEP_S + 1) * STEP_S
     times = times[(times >= row["window_start_s"]) & (times <= row["window_end_s"])]
     wide = result.node_timeline.pivot(index="time_s", columns="node", values="kv_used_fraction")
