@@ -469,7 +469,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
     """Print each finding as a numbered paragraph: its cause and cost, its explanation, its advice."""
     for at, finding in enumerate(findings, 1):
         print(f"{at}. {finding.cause} (cost {finding.cost:.1%})")
-        for text in (finding.text, finding.suggestion):
+        for text in (finding.text, finding.advice):
             print_paragraph(text, "   ")
 
 

@@ -603,7 +603,7 @@ def test_explain(tmp_path, capsys):
     for at, finding in enumerate(findings, 1):
         assert f"{at}. {finding.cause} (cost {finding.cost:.1%})" in printed
     words = " ".join(printed.split())
-    assert all(finding.text in words and finding.suggestion in words for finding in findings)
+    assert all(finding.text in words and finding.advice in words for finding in findings)
     assert "keep_breakdown" not in words, "what is kept can be explained"
     assert max(map(len, printed.splitlines())) <= 120
 

@@ -64,7 +64,7 @@ def test_what_they_show(study):
     assert "(cost " in texts(finding)[0]
     assert texts(finding)[0].endswith("%)")
     bound = next(each for each in hx.diagnose(result) if each.cause == "placement")
-    assert "1 row, in evidence['bottlenecks']" in texts(bound)
+    assert "see evidence['bottlenecks'] (rows: 1)" in texts(bound)
     assert {"kind", "sender", "capacity_tokens_per_s"} <= set(texts(bound)), "its rows"
 
 

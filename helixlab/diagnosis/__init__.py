@@ -1,9 +1,8 @@
-"""Diagnosis: what a result means, in plain words with the numbers behind them."""
+"""Diagnosis of results: findings in words, with the numbers behind them."""
 
 from helixlab.diagnosis.compare import Comparison, compare, differing_settings
 from helixlab.diagnosis.diagnose import CAUSES, Finding, diagnose
-from helixlab.diagnosis.idle import idle_nodes
-from helixlab.diagnosis.losses import losses
+from helixlab.diagnosis.losses import idle_nodes, losses
 from helixlab.diagnosis.measures import binding_cut, time_breakdown
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""Whether a run had settled in its window, and whether it could have gone on like that.
+"""Steadiness of a run: its drift over the window, and the trend of the queue that its load leaves.
 
-Both are read off the requests in flight and the tokens decoded in blocks of equal length, so that runs side
-by side, such as separate pipelines, are judged by their sums.
+Both are computed from the requests in flight and the tokens decoded in blocks of equal length, so that runs
+side by side, such as separate pipelines, are judged by their sums.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "TRENDS",
     "Drift",
     "Load",
-    "asked_span",
+    "arrival_span",
     "drift",
     "load",
     "load_of",
@@ -33,49 +33,49 @@ __all__ = [
 ]
 
 BLOCKS: Final = 12
-"""Into so many a window is cut."""
+"""Number of blocks that a window is cut into."""
 POINTS: Final = 20
-"""In each of them, at which the requests in flight are looked up."""
+"""Number of times in each block at which the requests in flight are looked up."""
 TOLERATED: Final = 0.05
-"""Part of its mean by which a settled value may differ between the halves of a window ..."""
+"""Fraction of its mean by which a settled value may differ between the halves of a window."""
 VAGUE: Final = 0.10
-"""... and the largest margin with which that can be said."""
+"""Largest margin of a drift with which a value can be called settled."""
 TRENDS: Final = ("settled", "undecided", "moving")
-"""Of a window, from best to worst."""
+"""Trends of a window, from best to worst."""
 STUDENT_T: Final = 2.23
 """The 97.5th percentile of Student's t with `BLOCKS` - 2 degrees of freedom."""
 FILLING: Final = 1 / 3
-"""Part of an online run that is left out, as the system fills up then ..."""
+"""Fraction of an online run that is left out, as the system fills up during it."""
 LIVES: Final = 3.0
-"""... or as long as so many requests take one after the other, where their number still grows after that."""
+"""Mean request times that are left out as well, where the requests in flight still grow after that."""
 FEWEST: Final = 4
-"""Blocks that must be left after that, to say anything."""
+"""Number of blocks that must be left then, to judge the run by its requests in flight."""
 GROWING: Final = 0.02
-"""Part of the arriving requests that stays, from which on the queue grows."""
+"""Fraction of the arriving requests that stays in the queue, from which on the queue grows."""
 OVERLOADED: Final = 0.10
-"""The same, from which on it runs away."""
+"""Fraction of the arriving requests that stays in the queue, from which on the run is overloaded."""
 CHANCE: Final = 3.0
 """Standard deviations by which the requests in flight may have grown by chance."""
 STANDING: Final = 0.25
-"""Part of the requests in flight that wait for their first token, from which on a queue stands."""
+"""Fraction of the requests in flight that wait for their first token, from which on there is a queue."""
 NEARLY: Final = 0.01
-"""Part of the time from the first arrival to the last by which a window may miss either and still be that."""
+"""Fraction of the time between arrivals by which the ends of a window may miss the first and the last."""
 LABELS: Final = ("stable", "filling", "backlogged", "overloaded")
-"""Of a run, from best to worst."""
+"""Labels of the load of a run, from best to worst."""
 GROWS: Final = LABELS[2:]
 """Labels of runs whose queue grows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Drift(ByContent):
-    """How a value moved from the first half of a window to the second.
+    """Drift of a value from the first half of a window to the second.
 
     Parameters
     ----------
     relative : float
-        Difference of the two halves as a part of the mean; 0 where there is nothing.
+        Difference of the two halves as a fraction of the mean; 0 where there is nothing.
     margin : float
-        Half the width of its 95 % interval; infinite where one sample says nothing of it.
+        Half the width of the 95 % interval of `relative`; infinite where a single sample does not show it.
 
     Examples
     --------
@@ -88,7 +88,11 @@ class Drift(ByContent):
 
     @property
     def trend(self) -> str:
-        """``"moving"``, by more than 5 % and than chance; else ``"settled"``, if 10 % would have shown."""
+        """Trend of the value, one of `TRENDS`.
+
+        ``"moving"`` for a drift of more than 5 % that exceeds chance; else ``"settled"`` where a drift of
+        10 % would have shown; else ``"undecided"``.
+        """
         if abs(self.relative) > max(TOLERATED, self.margin):
             return "moving"
         return "settled" if self.margin <= VAGUE else "undecided"
@@ -96,15 +100,16 @@ class Drift(ByContent):
 
 @dataclass(frozen=True, eq=False)
 class Load(ByContent):
-    """What the queue of an online run did.
+    """Load of an online run: the trend of its queue.
 
     Parameters
     ----------
     label : str
-        ``"stable"``; ``"filling"``: more and more requests are in flight, and the run is too short to say
-        whether that would end: they do not wait longer to begin, or chance may be why; ``"backlogged"``: the
-        queue grows; or ``"overloaded"``: of ten requests that arrive, one or more is left to the queue, so
-        that latencies say how long the run was and not how the system is.
+        One of `LABELS`. ``"stable"``: the queue does not grow. ``"filling"``: more and more requests are in
+        flight, and the run is too short to say whether that would end, as they do not wait longer to begin,
+        or chance may be the reason. ``"backlogged"``: the queue grows. ``"overloaded"``: one or more of ten
+        requests that arrive stay in the queue, so that latencies show the length of the run rather than the
+        system.
     growth_per_s : float
         Requests in flight gained per second, once the system has filled up.
     arrivals_per_s : float
@@ -117,22 +122,22 @@ class Load(ByContent):
 
     @property
     def grows(self) -> bool:
-        """Whether the queue grows for as long as requests come."""
+        """True where the queue grows for as long as requests arrive."""
         return self.label in GROWS
 
 
 def drift(blocks: ArrayLike) -> Drift:
-    """Drift of a value over a window that is cut into blocks of equal length.
+    """Compute the drift of a value over a window that is cut into blocks of equal length.
 
     Parameters
     ----------
     blocks : array, shape (blocks,)
-        Mean of each block, four or more.
+        Mean of each block; four blocks or more.
 
     Raises
     ------
     SimulationError
-        There are too few of them.
+        There are too few blocks.
 
     Examples
     --------
@@ -165,13 +170,13 @@ def load(
 ) -> Load:
     """Label a run by the trend of its requests in flight.
 
-    The first third is left out, in which the system fills up. What is left grows if a straight line through
+    The first third is left out, as the system fills up during it. The rest grows if a straight line through
     it gains more than 2 % of the arriving requests, and more than chance explains: in a stable system that
     requests enter at random, their number varies like a Poisson count, by the square root of its mean.
 
-    A system fills up for as long as a few requests take. So where it seems to grow, the time of three is left
-    out; and if little remains, the requests that wait for their first token decide: they begin to pile up at
-    once where more come than can be served. Growth that chance may explain is still not stable where a
+    A system fills up for as long as a few requests take. So where the queue seems to grow, the time of three
+    requests is left out. If little remains, the requests that wait for their first token decide: they pile up
+    at once where more arrive than can be served. Growth that chance may explain is still not stable where a
     quarter of the requests wait for their first token.
 
     Parameters
@@ -207,28 +212,28 @@ def load(
     >>> load(200 + np.arange(12) * 4, [150] * 12, span_s=1800, arrivals_per_s=1).label
     'filling'
     """
-    flying, held = np.asarray(in_flight, dtype=float), np.asarray(waiting, dtype=float)
+    flying, queued = np.asarray(in_flight, dtype=float), np.asarray(waiting, dtype=float)
     numbers = {"arrivals_per_s": arrivals_per_s, "life_s": life_s, "dispersion": dispersion}
     for name, value in numbers.items():
         if not 0 <= value < np.inf:
             raise SimulationError(f"{name} is {value!r}; give a number of at least 0")
-    if flying.shape != held.shape:
+    if flying.shape != queued.shape:
         raise SimulationError(
-            f"in_flight has {flying.size} blocks and waiting {held.size}; give as many of both"
+            f"in_flight has {flying.size} blocks and waiting {queued.size}; give as many of both"
         )
-    for means in (flying, held):
+    for means in (flying, queued):
         if means.ndim != 1 or len(means) < 6 or not np.isfinite(means).all() or not span_s > 0:
             raise SimulationError(
                 f"in_flight and waiting must be six or more numbers over some time, got {means!r:.80}"
             )
     block_s, filled = span_s / len(flying), round(FILLING * len(flying))
     growth_per_s, grows = _growth(flying[filled:], block_s, arrivals_per_s, dispersion)
-    stands = held[filled:].mean() > STANDING * flying[filled:].mean()
+    stands = queued[filled:].mean() > STANDING * flying[filled:].mean()
     label = "filling" if stands and growth_per_s > GROWING * arrivals_per_s else "stable"
     if grows:
         lived = max(filled, int(np.ceil(LIVES * life_s / block_s)))
         short = len(flying) - lived < FEWEST
-        judged = held[filled:] if short else flying[lived:]
+        judged = queued[filled:] if short else flying[lived:]
         growth_per_s, grows = _growth(judged, block_s, arrivals_per_s, dispersion)
         if grows:
             label = "overloaded" if growth_per_s > OVERLOADED * arrivals_per_s else "backlogged"
@@ -242,20 +247,20 @@ def load(
 def _growth(
     means: NDArray[np.float64], block_s: float, arrivals_per_s: float, dispersion: float
 ) -> tuple[float, bool]:
-    """Requests gained per second, and whether these are many, and more than chance explains."""
+    """Return the requests gained per second, and True if that is much and more than chance explains."""
     slope, _ = np.polyfit(np.arange(len(means)) * block_s, means, 1)
     gained = slope * block_s * (len(means) - 1)
     by_chance = CHANCE * np.sqrt(dispersion * max(float(means[: len(means) // 2].mean()), 1.0))
     return float(slope), bool(gained > by_chance and slope > GROWING * arrivals_per_s)
 
 
-def asked_span(result: Result) -> tuple[float, float]:
-    """From when to when requests came, online: what a queue is judged by, whatever window is measured.
+def arrival_span(result: Result) -> tuple[float, float]:
+    """Return the span in which requests arrived, online, by which a queue is judged whatever is measured.
 
-    Drawn requests come from the start of a run to the end of its window, requests of one's own from the
-    first of them to the last. Where these are nearly the start and the end, it is those.
+    Drawn requests arrive from the start of a run to the end of its window, given requests from the first of
+    them to the last. Where these nearly are the start and the end, the span is that of drawn requests.
     """
-    start_s, end_s = (float(result.summary[name].item()) for name in ("start_s", "window_end_s"))
+    start_s, (_, end_s) = float(result.metrics["start_s"]), result.window_s
     came = result.requests["arrival_s"]
     if came.empty or not result.provenance["workload"]["requests_hash"]:
         return start_s, end_s
@@ -267,9 +272,10 @@ def asked_span(result: Result) -> tuple[float, float]:
 
 
 def load_of(result: Result) -> Load:
-    """Load of an online run, see `load`: of the time in which requests came, whatever was measured of it.
+    """Label an online run, see `load`, by the time in which requests arrived, whatever was measured of it.
 
-    Where several requests came, all at one instant, that time is too short to say anything: ``"filling"``.
+    Where several requests arrived, all at one instant, that time is too short to say anything:
+    ``"filling"``.
 
     Raises
     ------
@@ -286,12 +292,12 @@ def load_of(result: Result) -> Load:
     >>> load_of(hx.simulate(*system, workload=hx.online(rate_tokens_per_s=900, duration_s=300))).label
     'overloaded'
     """
-    summary, requests = result.summary.iloc[0], result.requests
+    summary, requests = result.metrics, result.requests
     if summary["mode"] != "online":
         raise SimulationError(f"{result!r} is not online: its queue is what it was set to be")
     if summary["partial"]:
         raise SimulationError(f"{result!r} was stopped; run it to its end to see what its queue does")
-    start_s, end_s = asked_span(result)
+    start_s, end_s = arrival_span(result)
     span_s, points = end_s - start_s, _points(start_s, end_s)
     if span_s <= 0:
         return Load("stable" if len(requests) == 1 else "filling", 0.0, 0.0)
@@ -312,12 +318,12 @@ def load_of(result: Result) -> Load:
 
 
 def window_blocks(result: Result) -> pd.DataFrame:
-    """The measured window of a run in blocks of equal length.
+    """Cut the measured window of a run into blocks of equal length.
 
     Returns
     -------
     DataFrame
-        One row a block: in_flight (mean number of requests), decode_tokens_per_s.
+        One row per block: in_flight (mean number of requests), decode_tokens_per_s.
 
     Raises
     ------
@@ -333,7 +339,7 @@ def window_blocks(result: Result) -> pd.DataFrame:
     >>> len(blocks), drift(blocks["decode_tokens_per_s"]).trend
     (12, 'settled')
     """
-    start_s, end_s = (float(result.summary[f"window_{end}_s"].item()) for end in ("start", "end"))
+    start_s, end_s = result.window_s
     timeline, block_s = result.timeline, (end_s - start_s) / BLOCKS
     time_s = timeline["time_s"].to_numpy(float)
     step_s = float(result.provenance["settings"]["sample_step_s"])
@@ -360,10 +366,10 @@ def window_blocks(result: Result) -> pd.DataFrame:
 
 
 def _summed(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums up to each of them, from 0 on."""
+    """Return the sums up to each amount, from 0 on."""
     return np.append(0.0, np.cumsum(amounts))
 
 
 def _points(start_s: float, end_s: float) -> NDArray[np.float64]:
-    """Times, evenly spread, at which the requests in flight are looked up."""
+    """Return times, evenly spread, at which the requests in flight are looked up."""
     return start_s + (end_s - start_s) * (np.arange(BLOCKS * POINTS) + 0.5) / (BLOCKS * POINTS)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from helixlab._hashing import digest, library_digest
 from helixlab._io import json_ready
-from helixlab.diagnosis.measures import STEPS, in_window, mean_of, node_samples
+from helixlab.diagnosis.measures import STEPS, node_samples, time_mean
 from helixlab.errors import SimulationError
 from helixlab.experiments.runner import Outcome, Run, Store, carried_out, described, finished
 from helixlab.experiments.statistics import load_figures, trend_figures
@@ -158,7 +158,7 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
             for inside, step_s in zip(map(node_samples, results), steps_s, strict=True)
         ]
     )
-    figures["kv_used_fraction_mean"] = mean_of(used, used["kv_used_fraction"])
+    figures["kv_used_fraction_mean"] = time_mean(used, used["kv_used_fraction"])
     return figures | trend_figures(results) | load_figures(results)
 
 
@@ -187,7 +187,7 @@ def later(result: Result, from_s: float) -> Result:
             f" {step_s:g}, from {row['window_start_s'] - row['start_s']:g} on"
         )
     moved = result.summary.assign(window_start_s=start_s)
-    ended = in_window(replace(result, summary=moved))
+    ended = replace(result, summary=moved).in_window(result.iterations)
     decoded = int((ended["iteration"] > 0).sum())
     # A sample is of the time since the one before it, mostly a step.
     times = pd.Series(result.timeline["time_s"].to_numpy(float))
@@ -220,7 +220,7 @@ def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray
     """Latencies of the prompts and of the decodes that ended in the windows."""
     prompts, decodes = [], []
     for result in results:
-        ended = in_window(result)
+        ended = result.in_window(result.iterations)
         is_prompt, latency_s = (ended["iteration"] == 0).to_numpy(), ended["latency_s"].to_numpy()
         prompts.append(latency_s[is_prompt])
         decodes.append(latency_s[~is_prompt])

@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from helixlab.diagnosis.measures import in_window
 from helixlab.errors import SimulationError
 from helixlab.experiments.statistics import NOT_RUN
 from helixlab.plotting.style import in_order
@@ -56,7 +55,7 @@ def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series
             raise SimulationError(
                 f"{run!r} kept no iterations and so no latencies; simulate with keep_iterations=True"
             )
-        ended = in_window(run)
+        ended = run.in_window(run.iterations)
         pieces.append(ended.loc[(ended["iteration"] == 0) == (phase == "prompt"), "latency_s"])
     return pd.concat(pieces, ignore_index=True)
 

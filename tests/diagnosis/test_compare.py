@@ -44,7 +44,7 @@ def test_one_setting():
 def test_two_settings_warn():
     runs = [run(), run(PETALS, "random")]
     with pytest.warns(
-        UserWarning, match="These runs differ in placement AND scheduler, so that neither alone"
+        UserWarning, match="These runs differ in placement AND scheduler, so that no single one"
     ):
         comparison = hx.compare(runs)
     assert list(comparison.settings.index) == ["placement", "scheduler"]
@@ -54,14 +54,14 @@ def test_the_causes_add_up_to_the_difference():
     runs = [run(requests=3), run(requests=40), run(requests=40, execution="chunked")]
     with pytest.warns(UserWarning, match="initial requests|execution"):
         comparison = hx.compare(runs)
-    served = comparison.figures["served_tokens_per_s"]
+    served = comparison.metrics["served_tokens_per_s"]
     for at, result in enumerate(runs, 1):
         lost = losses(result)["tokens_per_s"].sum()
         assert comparison.causes[str(at)].sum() == pytest.approx(lost)
-        assert served[str(at)] + lost == pytest.approx(result.summary["upper_bound_tokens_per_s"].item())
+        assert served[str(at)] + lost == pytest.approx(result.metrics["upper_bound_tokens_per_s"])
     assert comparison.causes.index[0] in ("few requests", "costly batches", "bubbles")
-    assert f"Run 2 serves {served['2']:.0f} tokens per second" in comparison.text
-    assert "What explains it most: " in comparison.text
+    assert f"Run 2 serves {served['2']:.0f} tokens/s" in comparison.text
+    assert "Main reasons: " in comparison.text
 
 
 def test_the_same_name_is_not_the_same_thing():
@@ -85,7 +85,7 @@ def test_the_step_of_the_timeline_is_no_setting():
 def test_waiting_is_told_alike_of_all():
     few, many = run(requests=3), run(requests=12, keep_breakdown=False)
     comparison = hx.compare([few, many])
-    assert "Run 2 was simulated without keep_breakdown, so that for none of the runs it is" in comparison.text
+    assert "Simulated without keep_breakdown: run 2." in comparison.text
     assert not {"bubbles", "few requests"} & set(comparison.causes.index)
     lost = comparison.causes.sum()
     assert lost["1"] == pytest.approx(losses(few)["tokens_per_s"].sum())
@@ -102,7 +102,7 @@ def test_what_follows_from_the_mode_is_not_named():
     rates = [hx.online(rate_tokens_per_s=rate, duration_s=40, rng=0) for rate in (300, 400)]
     with pytest.warns(UserWarning, match="differ in mode AND rate"):
         text = hx.compare([run(workload=each) for each in (offline, *rates)]).text
-    assert "Rate: none in run 1, 300 tokens per second in run 2, 400 tokens per second in run 3." in text
+    assert "Rate: none in run 1, 300 tokens/s in run 2, 400 tokens/s in run 3." in text
 
 
 def test_requests_of_ones_own_are_one_setting():
@@ -158,9 +158,9 @@ def test_another_code():
 def test_partial_runs_are_marked():
     first = run()
     stopped = replace(first, summary=first.summary.assign(partial=True))
-    told = "Run 2 was stopped early, so that its figures are of a part only."
+    told = "Stopped early, with metrics of a part only: run 2."
     with pytest.warns(UserWarning, match=told):
         comparison = hx.compare([first, stopped])
     assert told in comparison.text
-    assert comparison.figures["partial"].tolist() == [False, True]
+    assert comparison.metrics["partial"].tolist() == [False, True]
     assert stopped.origin.startswith("partial; placement ")

@@ -1,6 +1,7 @@
 """Means over samples, against the same numbers by requests and iterations."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helixlab as hx
-from helixlab.diagnosis.measures import facts_of, held_fraction, queued_s
+from helixlab.diagnosis.causes import explain
+from helixlab.diagnosis.measures import facts_of, queued_fraction, queued_s
 from helixlab.diagnosis.steady_state import window_blocks
-from helixlab.diagnosis.text import held_for
 from helixlab.experiments.pooling import pooled_figures
 
 SYSTEM = (
@@ -52,43 +53,44 @@ def overlap_s(begin_s, end_s, first_s, last_s):
 @settings(max_examples=15, deadline=None)
 @given(runs())
 def test_numbers_agree_with_the_iterations(result):
-    row, requests, iterations = result.summary.iloc[0], result.requests, result.iterations
+    row, requests, iterations = result.metrics, result.requests, result.iterations
     first_s, last_s = row["window_start_s"], row["window_end_s"]
     span_s, count = last_s - first_s, len(requests)
-    # Every request comes and goes, and is held and let go: so often a sample may be a step late.
+    # Every request comes and goes, and is queued and let in: so often a sample may be a step late.
     late = 4 * count * STEP_S
-    held = iterations["queued_s"]
-    truth_s = held.groupby(iterations["request"]).sum().reindex(range(count)).fillna(0).mean()
+    queued = iterations["queued_s"]
+    truth_s = queued.groupby(iterations["request"]).sum().reindex(range(count)).fillna(0).mean()
     without = result.__class__(
         **{name: getattr(result, name) for name in result.__dataclass_fields__ if name != "iterations"},
         iterations=iterations.drop(columns="queued_s"),
     )
     assert queued_s(result) / count == pytest.approx(truth_s)
     assert queued_s(without) / count == pytest.approx(truth_s, abs=2 * STEP_S)
-    said = re.search(r"([\d.]+) seconds on the mean", held_for(result))
-    assert float(said[1]) == pytest.approx(truth_s, rel=0.006, abs=1e-3)
-    for finding in hx.diagnose(result):
-        for number in re.findall(r"([\d.]+) seconds on the mean of all", str(finding)):
+    some_queued = replace(result, summary=result.summary.assign(requests_queued=1))
+    texts = [explain("little asked for", facts_of(some_queued)).text, *map(str, hx.diagnose(result))]
+    assert "s on average over all requests" in texts[0]
+    for text in texts:
+        for number in re.findall(r"([\d.]+) s on average over all requests", text):
             assert float(number) == pytest.approx(truth_s, rel=0.006, abs=1e-3)
 
     in_system_s = overlap_s(requests["arrival_s"], requests["end_s"], first_s, last_s)
     blocks = window_blocks(result)
     assert blocks["in_flight"].mean() * span_s == pytest.approx(in_system_s, abs=late + 0.01 * in_system_s)
-    waiting_s = overlap_s(iterations["start_s"], iterations["start_s"] + held, first_s, last_s)
+    waiting_s = overlap_s(iterations["start_s"], iterations["start_s"] + queued, first_s, last_s)
     facts = facts_of(result)
-    if facts.asked_fraction > 0:
-        assert facts.serving * facts.asked_fraction * span_s == pytest.approx(
+    if facts.demand_fraction > 0:
+        assert facts.requests_in_service * facts.demand_fraction * span_s == pytest.approx(
             in_system_s - waiting_s, abs=late
         )
     moments = np.linspace(first_s, last_s, 4001)
-    kept = iterations[held > 0]
-    any_held = np.zeros(len(moments), bool)
+    kept = iterations[queued > 0]
+    any_queued = np.zeros(len(moments), bool)
     for start_s, for_s in kept[["start_s", "queued_s"]].to_numpy():
-        any_held |= (moments >= start_s) & (moments < start_s + for_s)
+        any_queued |= (moments >= start_s) & (moments < start_s + for_s)
     for each in (result, _without_samples(result)):
-        assert held_fraction(each) == pytest.approx(any_held.mean(), abs=4 * STEP_S * 3 / span_s + 2e-3)
+        assert queued_fraction(each) == pytest.approx(any_queued.mean(), abs=4 * STEP_S * 3 / span_s + 2e-3)
     asked_s = max(row["last_finish_s"], first_s) - first_s
-    assert facts.asked_fraction == pytest.approx(min(asked_s / span_s, 1.0))
+    assert facts.demand_fraction == pytest.approx(min(asked_s / span_s, 1.0))
 
 
 def _without_samples(result):
@@ -102,7 +104,7 @@ def _without_samples(result):
 @given(runs())
 def test_kv_use_is_of_the_whole_window(result):
     """With every sample put in again, the plain mean is the same."""
-    row = result.summary.iloc[0]
+    row = result.metrics
     times = row["start_s"] + np.arange(0, (row["window_end_s"] - row["start_s"]) // STEP_S + 1) * STEP_S
     times = times[(times >= row["window_start_s"]) & (times <= row["window_end_s"])]
     wide = result.node_timeline.pivot(index="time_s", columns="node", values="kv_used_fraction")

@@ -202,7 +202,7 @@ class TestOfResults:
         result = simulated(hx.offline(warmup_s=30, duration_s=60, rng=seed), sample_step_s=0.5)
         blocks = window_blocks(result)
         assert len(blocks) == BLOCKS
-        summary = result.summary.iloc[0]
+        summary = result.metrics
         assert blocks["decode_tokens_per_s"].mean() == pytest.approx(summary["decode_tokens_per_s"], rel=0.05)
         inside = result.timeline["time_s"].between(summary["window_start_s"], summary["window_end_s"])
         assert blocks["in_flight"].mean() == pytest.approx(
@@ -217,7 +217,7 @@ class TestOfResults:
 
     def test_nothing_comes(self):
         rare = simulated(hx.online(rate_tokens_per_s=1, duration_s=60), sample_step_s=1.0)
-        assert rare.summary["requests_fed"].item() == 0
+        assert rare.metrics["requests_fed"] == 0
         assert (window_blocks(rare) == 0).all(axis=None)
         assert load_of(rare).label == "stable"
 

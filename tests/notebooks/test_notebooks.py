@@ -518,7 +518,7 @@ def test_reading_a_result(notebooks: dict[str, Path], folder: Path) -> None:
     times = table(folder, "reading_times").set_index("phase")
     parts = times.drop(columns=["iterations", "latency_s"]).sum(axis=1)
     assert parts.tolist() == pytest.approx(times["latency_s"].tolist())
-    assert table(folder, "reading_idle")["cause"].tolist() == ["no way through"]
+    assert table(folder, "reading_idle")["cause"].tolist() == ["no path"]
     binding = table(folder, "reading_bottlenecks")
     of_flow = binding[binding["binds"] == "the maximum flow"]
     assert of_flow["node"].tolist() == [7, 23]

@@ -5,7 +5,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.diagnosis.compare import differing_settings
-from helixlab.diagnosis.idle import passing_tokens_per_s
+from helixlab.diagnosis.measures import passing_tokens_per_s
 from helixlab.errors import SchedulingError, UnknownNameError
 from helixlab.flow.small_links import RULES
 from helixlab.placement import usable_links
@@ -100,8 +100,8 @@ def test_a_run_that_loses_much_of_the_flow_warns_and_says_so():
     with pytest.warns(UserWarning, match=message):
         result = served(system, small_links="paper")
     (finding,) = [each for each in hx.diagnose(result) if each.cause == "below the share"]
-    assert "at most 1690 of the 7430 tokens per second of the maximum flow get through" in finding.text
-    assert "small_links='relative'" in finding.suggestion
+    assert "at most 1690 of the 7430 tokens/s of the maximum flow get through" in finding.text
+    assert "small_links='relative'" in finding.advice
     assert finding.evidence["small_links"] == "paper"
     assert len(finding.evidence["links"]) >= 18
     passing = hx.max_flow(*system, small_links="paper").value_tokens_per_s
