@@ -13,13 +13,20 @@ import numpy as np
 import pandas as pd
 
 from helixlab.diagnosis.measures import in_window
-from helixlab.errors import SimulationError
+from helixlab.errors import SimulationError, UnknownNameError
 from helixlab.experiments.statistics import NOT_RUN
 from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures
 
-__all__ = ["comparison_table", "is_partial", "latency_quantiles", "partial_methods", "window_latencies"]
+__all__ = [
+    "comparison_table",
+    "is_partial",
+    "latency_quantiles",
+    "partial_methods",
+    "require_columns",
+    "window_latencies",
+]
 
 Runs = Mapping[str, Result | Sequence[Result]]
 _NAMES: Final = ("placement", "placement_hash", "scheduler", "seed")
@@ -135,6 +142,25 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
             )
     columns = ["method", "partial", "quantile", "latency_s"]
     return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
+
+
+def require_columns(table: pd.DataFrame, *names: str) -> None:
+    """Refuse a table without a column that a plot needs, and say which columns it has.
+
+    Raises
+    ------
+    UnknownNameError
+        The table lacks a column.
+
+    Examples
+    --------
+    >>> require_columns(pd.DataFrame({"method": ["helix"]}), "method", "mean")
+    Traceback (most recent call last):
+    helixlab.errors.UnknownNameError: unknown column 'mean'; did you mean 'method'? Known: method
+    """
+    for name in names:
+        if name not in table:
+            raise UnknownNameError("column", name, list(map(str, table)))
 
 
 def partial_methods(table: pd.DataFrame) -> set[str]:

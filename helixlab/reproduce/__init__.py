@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from helixlab._interrupts import loaded
 from helixlab.reproduce.notebooks import NotebookError, numbered_notebooks
+from helixlab.reproduce.parameters import check_parameters, output_folder
 
 if TYPE_CHECKING:
     from helixlab.reproduce.study import reproduce
 
-__all__ = ["NotebookError", "numbered_notebooks", "reproduce"]
+__all__ = ["NotebookError", "check_parameters", "numbered_notebooks", "output_folder", "reproduce"]
 
 
 def __getattr__(name: str) -> Any:

@@ -240,7 +240,8 @@ class Result(ByContent):
 
         Returns
         -------
-        matplotlib.figure.Figure
+        array of matplotlib.axes.Axes
+            Two rows of two panels.
 
         Raises
         ------

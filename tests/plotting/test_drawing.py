@@ -488,7 +488,7 @@ def test_timeline_at_a_chosen_step() -> None:
         np.testing.assert_allclose(coarse[name].iloc[1:], means)
     busy = fine["busy_mean_fraction"].iloc[1:].to_numpy()[: 5 * (len(coarse) - 1)].reshape(-1, 5).mean(axis=1)
     np.testing.assert_allclose(coarse["busy_mean_fraction"].iloc[1:], busy)
-    figure = result.plot_timeline(step_s=10)
+    figure = result.plot_timeline(step_s=10)[0, 0].figure
     assert placement.content_hash[:8] in figure.get_supxlabel()
     assert len(figure.axes) == 5, "four panels and a scale"
     with pytest.raises(SimulationError, match="step_s is 3; give a multiple of 2"):
@@ -536,7 +536,7 @@ def short_run():
 
 
 def test_a_name_is_no_formula(short_run, tmp_path):
-    figure = short_run.plot_timeline()
+    figure = short_run.plot_timeline()[0, 0].figure
     figure.savefig(tmp_path / "run.png")
     assert "a$b_{$c" in figure.get_suptitle()
 
