@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from helixlab.diagnosis.measures import in_window
+from helixlab.diagnosis.steady_state import load_of
 from helixlab.errors import SimulationError, UnknownNameError
-from helixlab.experiments.statistics import NOT_RUN
+from helixlab.experiments.statistics import NOT_RUN, worst_load
 from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures
@@ -82,7 +83,8 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
         Columns: method, placement, placement_hash, scheduler, seed (of several runs: each once, with a plus
         between), runs, partial (whether one of them was stopped), decode_tokens_per_s,
         max_flow_tokens_per_s, requests_fed, requests_finished, requests_queued,
-        requests_dropped, and for prompt and decode latency the mean and percentiles, as in `Result.summary`.
+        requests_dropped, for prompt and decode latency the mean and percentiles, as in `Result.summary`, and
+        load, the worst of the runs, where all are online.
         Methods in the order in which figures show them.
 
     Examples
@@ -107,7 +109,14 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
         }
         partial = any(run.summary["partial"].item() for run in several)
         named = {name: _joined(run.summary[name].item() for run in several) for name in _NAMES}
-        rows.append({"method": method, **named, "runs": len(several), "partial": partial, **sums, **figures})
+        load = (
+            {"load": worst_load(load_of(run).label for run in several)}
+            if all(run.metrics["mode"] == "online" for run in several)
+            else {}
+        )
+        rows.append(
+            {"method": method, **named, "runs": len(several), "partial": partial, **sums, **figures, **load}
+        )
     return pd.DataFrame(rows)
 
 
@@ -156,7 +165,7 @@ def require_columns(table: pd.DataFrame, *names: str) -> None:
     --------
     >>> require_columns(pd.DataFrame({"method": ["helix"]}), "method", "mean")
     Traceback (most recent call last):
-    helixlab.errors.UnknownNameError: unknown column 'mean'; did you mean 'method'? Known: method
+    helixlab.errors.UnknownNameError: unknown column 'mean'; Known: method
     """
     for name in names:
         if name not in table:
