@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from helixlab._validation import as_number
-from helixlab.diagnosis.steady_state import LABELS, TRENDS, Drift, drift, load_of, window_blocks
+from helixlab.diagnosis.steady_state import GROWS, LABELS, TRENDS, Drift, drift, load_of, window_blocks
 from helixlab.errors import HelixlabError, UnknownNameError
 from helixlab.simulation import Result
 
@@ -19,9 +19,11 @@ __all__ = [
     "NOT_RUN",
     "load_figures",
     "mean_interval",
+    "means_table",
     "trend_figures",
     "trends",
     "worst_load",
+    "worst_loads",
 ]
 
 
@@ -224,3 +226,72 @@ def worst_load(labels: Iterable[str]) -> str:
     'backlogged'
     """
     return max(labels, key=LABELS.index, default="")
+
+
+def worst_loads(runs: pd.DataFrame, *, by: str | Sequence[str]) -> pd.DataFrame:
+    """Worst load of each group of online runs, and whether the queue of any of them grows.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        A row for each run and seed, with a column load.
+    by : str or sequence of str
+        Columns that say what ran.
+
+    Returns
+    -------
+    DataFrame
+        By group, sorted: load, the worst label, see `helixlab.diagnosis.steady_state.Load`, and grows.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"method": ["a", "a", "b"], "load": ["stable", "overloaded", "stable"]})
+    >>> worst_loads(runs, by="method")["grows"].to_dict()
+    {'a': True, 'b': False}
+    """
+    loads = runs.groupby(_columns(by))["load"].agg(worst_load)
+    return loads.to_frame().assign(grows=loads.isin(GROWS))
+
+
+def means_table(
+    runs: pd.DataFrame, *, by: str | Sequence[str], values: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means over seeds with their intervals, and the same as a table to read, with loads and trends.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        A row for each run and seed.
+    by : str or sequence of str
+        Columns that say what ran.
+    values : sequence of str
+        Columns to take means of.
+
+    Returns
+    -------
+    means : DataFrame
+        Table of `mean_interval`.
+    table : DataFrame
+        One row a group, sorted: for each value its mean under its name, and behind it ``±``, half of the
+        interval of 95 %; load, the worst of the group, where all runs are online; and trend, see `trends`,
+        where the runs have one.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"method": ["a", "a"], "seed": [0, 1], "decode_tokens_per_s": [99.0, 101.0]})
+    >>> means, table = means_table(runs, by="method", values=["decode_tokens_per_s"])
+    >>> table.loc["a"].round(1).tolist()
+    [100.0, 12.7]
+    """
+    keys = _columns(by)
+    means = mean_interval(runs, by=keys, values=values)
+    wide = means.assign(half=means["high"] - means["mean"]).pivot(index=keys, columns="value")
+    columns = {}
+    for at, name in enumerate(values):
+        columns[name] = wide["mean", name]
+        columns[f"±{chr(0x200B) * at}"] = wide["half", name]
+    table = pd.DataFrame(columns)
+    table.columns = table.columns.str.rstrip(chr(0x200B))
+    if "load" in runs and runs["load"].isin(LABELS).all():
+        table = table.join(worst_loads(runs, by=keys)["load"])
+    return means, table.join(trends(runs, by=keys)) if "trend" in runs else table

@@ -4,20 +4,14 @@ Every function that draws takes ``ax=None``, returns the Axes, and never shows o
 inside these functions and inside ``with style():`` only.
 """
 
-from helixlab.plotting.evaluation import (
-    mark_loads,
-    plot_batches,
-    plot_evaluation,
-    plot_rate_sweep,
-    plot_saturation,
-    plot_throughput_latency,
-)
+from helixlab.plotting.evaluation import plot_evaluation
 from helixlab.plotting.flows import plot_flow
 from helixlab.plotting.latency import plot_latency_boxes, plot_latency_cdf
-from helixlab.plotting.placement import plot_placement, plot_topology
+from helixlab.plotting.placement import plot_placement, plot_placements, plot_topology
 from helixlab.plotting.planning import (
     plot_congestion,
     plot_prediction,
+    plot_predictions,
     plot_search_progress,
     plot_search_quality,
 )
@@ -35,8 +29,20 @@ from helixlab.plotting.style import (
     style,
 )
 from helixlab.plotting.tables import comparison_table, latency_quantiles, window_latencies
-from helixlab.plotting.throughput import legend_above, plot_throughput
-from helixlab.plotting.timeline import plot_node_use, plot_timeline, plot_tokens, resampled
+from helixlab.plotting.throughput import (
+    legend_above,
+    mark_loads,
+    plot_method_panels,
+    plot_planned_and_served,
+    plot_rate_panels,
+    plot_rate_sweep,
+    plot_saturation,
+    plot_throughput,
+    plot_throughput_latency,
+    plot_throughput_panels,
+    plot_tuning,
+)
+from helixlab.plotting.timeline import plot_batches, plot_node_use, plot_timeline, plot_tokens, resampled
 
 __all__ = [
     "COLUMN_WIDTH_IN",
@@ -59,19 +65,26 @@ __all__ = [
     "plot_latency_boxes",
     "plot_latency_cdf",
     "plot_layer_times",
+    "plot_method_panels",
     "plot_node_throughput",
     "plot_node_use",
     "plot_placement",
+    "plot_placements",
+    "plot_planned_and_served",
     "plot_prediction",
+    "plot_predictions",
+    "plot_rate_panels",
     "plot_rate_sweep",
     "plot_saturation",
     "plot_search_progress",
     "plot_search_quality",
     "plot_throughput",
     "plot_throughput_latency",
+    "plot_throughput_panels",
     "plot_timeline",
     "plot_tokens",
     "plot_topology",
+    "plot_tuning",
     "resampled",
     "save_figure",
     "save_table",

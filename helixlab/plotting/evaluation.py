@@ -1,52 +1,23 @@
-"""The published evaluation beside ours, execution policies, and rates up to saturation."""
+"""The published evaluation beside ours: one bar a method, hatched and marked by the load of its run."""
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from helixlab.diagnosis.steady_state import GROWS
-from helixlab.errors import SimulationError
-from helixlab.experiments.statistics import mean_interval
-from helixlab.plotting.style import (
-    LINES,
-    PHASE_COLOURS,
-    axes_or_new,
-    in_order,
-    ink_on,
-    mark_partial,
-    method_colours,
-    method_label,
-    method_ticks,
-    plain,
-    styled,
-)
-from helixlab.plotting.tables import is_partial
+from helixlab.plotting.style import axes_or_new, in_order, ink_on, method_colours, method_ticks, styled
+from helixlab.plotting.tables import require_columns
 from helixlab.plotting.throughput import hollow, label_platforms
-from helixlab.simulation import Result
 
-__all__ = [
-    "mark_loads",
-    "plot_batches",
-    "plot_evaluation",
-    "plot_rate_sweep",
-    "plot_saturation",
-    "plot_throughput_latency",
-]
-
+__all__ = ["plot_evaluation"]
 
 _SIDE: Final = {"simulation": -0.17, "prototype": 0.17}
 _HATCHES: Final = {"filling": "....", "backlogged": "////", "overloaded": "xxxx"}
-_SPLIT: Final = {"filling": "filling", "backlogged": "back-\nlogged", "overloaded": "over-\nloaded"}
 _OTHER_WINDOWS: Final = {
     "wait": ("nothing dropped", (0, (1.2, 0.8))),
     "long": ("nothing dropped, from 900 s", "-"),
@@ -54,13 +25,6 @@ _OTHER_WINDOWS: Final = {
 _ROOM_INSIDE: Final = 0.22
 """Part of the axis from which on a bar has its number inside."""
 _TEXT_POINTS: Final = 7.0
-_FILLS: Final[dict[str, Any]] = {"marker": "o", "markersize": 3.6, "markerfacecolor": "white"}
-_GROWS: Final[dict[str, Any]] = {
-    "marker": "X",
-    "markersize": 4.5,
-    "markeredgecolor": "white",
-    "markeredgewidth": 0.4,
-}
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 
 
@@ -95,6 +59,7 @@ def plot_evaluation(
     >>> [text.get_text() for text in ax.texts]
     ['200', '100']
     """
+    require_columns(numbers, "method", "platform", "published", "mean", "low", "high")
     ax = axes_or_new(ax, height_in=2.0)
     ours = numbers.drop_duplicates("method").set_index("method")
     methods = in_order(ours.index)
@@ -155,111 +120,6 @@ def plot_evaluation(
     return ax
 
 
-@styled
-def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
-    """Write above each method whose run is not stable what it is.
-
-    Parameters
-    ----------
-    ax : Axes
-        With one place a method, in the fixed order, as `plot_evaluation` and `plot_latency_boxes` draw them.
-    loads : Series
-        Label of the load by method, see `helixlab.diagnosis.steady_state.Load`.
-
-    Returns
-    -------
-    Axes
-
-    Examples
-    --------
-    >>> ax = axes_or_new(None)
-    >>> loads = pd.Series({"swarm": "overloaded", "helix": "stable"})
-    >>> len(mark_loads(ax, loads).texts)
-    1
-    """
-    for place, method in enumerate(in_order(loads.index)):
-        if loads[method] in _SPLIT:
-            ax.annotate(
-                _SPLIT[loads[method]], (place, 1.0), xycoords=ax.get_xaxis_transform(), ha="center",
-                va="bottom", fontsize=5.5, style="italic",
-            )  # fmt: skip
-    return ax
-
-
-@styled
-def plot_saturation(
-    table: pd.DataFrame,
-    y: str = "decode_tokens_per_s",
-    *,
-    label: str = "decode tokens/s",
-    log: bool = False,
-    legend: bool = True,
-    ax: Axes | None = None,
-) -> Axes:
-    """A figure of online runs over the rate that was asked, one line a method, marked by what the queue did.
-
-    Dots are stable, hollow ones were still filling up, and where there are crosses the queue grows.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns method, rate_tokens_per_s, load (see `helixlab.diagnosis.steady_state.Load`) and `y`. A sweep
-        that was stopped is marked.
-    y, label : str
-        The column to draw, and what it is called on the axis, with its unit.
-    log : bool, default False
-        Draw it on a logarithmic axis.
-    legend : bool, default True
-        Say which line is which.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"method": "helix", "rate_tokens_per_s": [100, 200],
-    ...                       "load": ["stable", "overloaded"], "decode_tokens_per_s": [20.0, 30.0]})
-    >>> ax = plot_saturation(table)
-    >>> [str(line.get_marker()) for line in ax.get_lines()]
-    ['None', 'o', 'o', 'X', 'X']
-    """
-    ax = axes_or_new(ax, height_in=2.0)
-    if is_partial(table):
-        mark_partial(ax, "partial sweep")
-    methods = in_order(table["method"])
-    colours = method_colours(methods)
-    for number, method in enumerate(methods):
-        rows = table[table["method"] == method].sort_values("rate_tokens_per_s")
-        x, values = rows["rate_tokens_per_s"].astype(float), rows[y].astype(float)
-        name = method_label(method).replace("\n", " ")
-        ax.plot(x, values, color=colours[method], linestyle=LINES[number % len(LINES)], label=name)
-        grows, fills = rows["load"].isin(GROWS).to_numpy(), (rows["load"] == "filling").to_numpy()
-        dots: dict[str, Any] = {"linestyle": "none", "color": colours[method], "zorder": 4}
-        ax.plot(x[~grows & ~fills], values[~grows & ~fills], marker="o", markersize=3, **dots)
-        ax.plot(x[fills], values[fills], **dots | _FILLS)
-        ax.plot(x[grows], values[grows], **dots | _GROWS)
-    grey: dict[str, Any] = {"linestyle": "none", "color": "0.3"}
-    if (table["load"] == "filling").any():
-        ax.plot([], [], label="still filling up", **grey | _FILLS)
-    ax.plot([], [], label="queue grows", **grey | _GROWS)
-    if log:
-        ax.set_yscale("log")
-        least, most = ax.get_ylim()
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most > 10 * least else (1, 1.5, 2, 3, 5, 7)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.set_ylim(bottom=0)
-    ax.set_xlim(left=0)
-    ax.set(xlabel="asked (prompt + decode tokens/s)", ylabel=label)
-    if legend:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.2)
-    return ax
-
-
 def _heights(numbers: pd.DataFrame, method: str) -> list[float]:
     """Everything that stands above a low bar."""
     rows = numbers[numbers["method"] == method]
@@ -275,182 +135,3 @@ def _label(ax: Axes, ours: pd.DataFrame) -> None:
     for name, hatch in _HATCHES.items():
         if "load" in ours and (ours["load"] == name).any():
             ax.bar([0], [0], facecolor="white", edgecolor="black", linewidth=0.4, hatch=hatch, label=name)
-
-
-BATCH_COLOURS: Final = dict(zip(("prompts", "both", "decodes"), PHASE_COLOURS.values(), strict=True))
-
-
-@styled
-def plot_batches(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
-    """What every node works on over a short span: batches of prompts, of decodes, of both, or nothing.
-
-    A white line parts two batches.
-
-    Parameters
-    ----------
-    result : Result
-        A run with its batches kept.
-    from_s, span_s : float
-        The span, in simulated seconds.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    SimulationError
-        The run has no batches in that span.
-    """
-    batches = result.batches
-    shown = batches[(batches["end_s"] > from_s) & (batches["start_s"] < from_s + span_s)]
-    if shown.empty:
-        raise SimulationError(
-            f"the run has no batches from {from_s} s for {span_s} s; simulate with keep_batches=True, or show"
-            " another span"
-        )
-    nodes = result.nodes[result.nodes["end_layer"] > 0].sort_values(["first_layer", "end_layer", "node"])
-    ax = axes_or_new(ax, height_in=0.8 + 0.11 * len(nodes))
-    for row, (node, machine) in enumerate(zip(nodes["node"], nodes["machine"], strict=True)):
-        own = shown[shown["node"] == node]
-        start = (own["start_s"].clip(lower=from_s) - from_s).to_numpy()
-        length = own["end_s"].clip(upper=from_s + span_s).to_numpy() - from_s - start
-        kinds = np.select([own["decodes"] == 0, own["prompts"] == 0], ["prompts", "decodes"], "both")
-        colours = [BATCH_COLOURS[kind] for kind in kinds]
-        ax.broken_barh(
-            list(zip(start, length, strict=True)),
-            (row - 0.4, 0.8),
-            facecolor=colours,
-            edgecolor="white",
-            linewidth=0.25,
-        )
-        ax.text(
-            -0.008,
-            row,
-            f"{plain(machine)} {node}",
-            transform=ax.get_yaxis_transform(),
-            ha="right",
-            va="center",
-        )
-    ax.set_xlim(0, span_s)
-    ax.set_ylim(len(nodes) - 0.4, -0.6)
-    ax.set_yticks([])
-    ax.set_xlabel(f"simulated time after {from_s:g} s (s)")
-    ax.set_ylabel("nodes, by their first layer", labelpad=34)
-    ax.legend(
-        handles=[Patch(color=colour, label=kind) for kind, colour in BATCH_COLOURS.items()],
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=3,
-        columnspacing=1,
-    )
-    return ax
-
-
-@styled
-def plot_throughput_latency(
-    table: pd.DataFrame,
-    *,
-    x: str = "decode_latency_mean_s",
-    label: str = "mean decode latency (s)",
-    ax: Axes | None = None,
-) -> Axes:
-    """Throughput against a latency of many runs; those that none beats in both are joined by a line.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns decode_tokens_per_s, `x`, meets_goal, chunk_tokens, as `helixlab.tune_execution` gives them.
-        Runs that miss the goal are crosses, and beat none. Runs that failed are left out; a sweep that was
-        stopped is marked. The axis of a latency that spans more than a factor of ten is logarithmic.
-    x, label : str
-        The latency, and what to call it.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-    """
-    ax = axes_or_new(ax, height_in=2.4)
-    if is_partial(table):
-        mark_partial(ax, "partial sweep")
-    shown = table.dropna(subset=["decode_tokens_per_s", x])
-    quickest_first = shown[shown["meets_goal"]].sort_values(
-        [x, "decode_tokens_per_s"], ascending=[True, False]
-    )
-    most = quickest_first["decode_tokens_per_s"].cummax().shift(fill_value=-np.inf)
-    frontier = quickest_first[quickest_first["decode_tokens_per_s"] > most]
-    ax.plot(frontier[x], frontier["decode_tokens_per_s"], color="0.6", linewidth=1)
-    chunks = shown.groupby("chunk_tokens")
-    for colour, (tokens, runs) in zip(sns.color_palette("viridis", len(chunks)), chunks, strict=True):
-        ax.scatter([], [], s=18, color=colour, label=f"{tokens:.0f}")
-        for meets, marker in ((True, "o"), (False, "x")):
-            rows = runs[runs["meets_goal"] == meets]
-            ax.scatter(rows[x], rows["decode_tokens_per_s"], s=18, color=colour, marker=marker)
-    if not shown["meets_goal"].all():
-        ax.scatter([], [], s=18, color="0.3", marker="x", label="misses the goal")
-    if shown[x].max() > 10 * shown[x].min():
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(label)
-    ax.set_ylabel("decode tokens/s")
-    ax.set_ylim(bottom=0)
-    ax.legend(title="chunk (tokens)", loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
-@styled
-def plot_rate_sweep(
-    table: pd.DataFrame,
-    *,
-    y: str = "decode_tokens_per_s",
-    label: str = "decode tokens/s",
-    ax: Axes | None = None,
-) -> Axes:
-    """A figure over the rate of arrivals, one line a method; a cross marks the first rate that saturates.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns rate_tokens_per_s, saturated and `y`, as `helixlab.rate_sweep` gives them, and optionally
-        method. Several seeds of a rate give their mean with its 95 % confidence interval; the rate
-        saturates if most of them do. Runs that failed are left out; a sweep that was stopped is marked.
-    y, label : str
-        The column to show, and what to call it.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-    """
-    ax = axes_or_new(ax, height_in=2.2)
-    if is_partial(table):
-        mark_partial(ax, "partial sweep")
-    if "error" in table:
-        table = table[table["error"].isna()]
-    methods = table["method"] if "method" in table else pd.Series("served", index=table.index)
-    colours = method_colours(methods)
-    for method, dashes in zip(dict.fromkeys(methods), cycle(LINES), strict=False):
-        rows = table[methods == method]
-        means = mean_interval(rows, by="rate_tokens_per_s", values=y).sort_values("rate_tokens_per_s")
-        rates, colour = means["rate_tokens_per_s"], colours[method]
-        ax.plot(rates, means["mean"], marker=".", color=colour, linestyle=dashes, label=method)
-        if means["high"].notna().any():
-            half = means["high"] - means["mean"]
-            ax.errorbar(rates, means["mean"], half, fmt="none", color=colour, capsize=2, linewidth=0.8)
-        saturated = rows.groupby("rate_tokens_per_s")["saturated"].mean().reindex(rates) > 0.5
-        if saturated.any():
-            first = means[saturated.to_numpy()].iloc[0]
-            ax.plot(first["rate_tokens_per_s"], first["mean"], "x", color=colour, markersize=7)
-    ax.plot([], [], "x", color="0.3", label="saturated from here")
-    ax.set_xlabel("prompt and decode tokens/s arriving")
-    ax.set_ylabel(label)
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax

@@ -20,7 +20,7 @@ from helixlab.plotting.style import (
     method_ticks,
     styled,
 )
-from helixlab.plotting.tables import partial_methods
+from helixlab.plotting.tables import partial_methods, require_columns
 from helixlab.plotting.throughput import hollow, label_platforms
 
 __all__ = ["plot_latency_boxes", "plot_latency_cdf"]
@@ -76,11 +76,12 @@ def plot_latency_boxes(
     -------
     Axes
     """
+    columns = {what: f"{phase}_latency_p{percent}_s" for what, percent in _BOX.items()}
+    require_columns(table, "method", *columns.values(), f"{phase}_latency_mean_s")
     ax = axes_or_new(ax, height_in=2.0)
     rows = table.drop_duplicates("method").set_index("method")
     methods = in_order(table["method"])
     colours = method_colours(methods)
-    columns = {what: f"{phase}_latency_p{percent}_s" for what, percent in _BOX.items()}
     boxes: list[dict[str, Any]] = [
         {what: float(rows.loc[method, column]) for what, column in columns.items()} | {"fliers": []}  # type: ignore[arg-type]
         for method in methods
@@ -148,6 +149,7 @@ def plot_latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes
     -------
     Axes
     """
+    require_columns(quantiles, "method", "quantile", "latency_s")
     ax = axes_or_new(ax, height_in=2.0)
     methods, stopped = in_order(quantiles["method"]), partial_methods(quantiles)
     if methods:

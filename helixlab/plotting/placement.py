@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,14 +17,31 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
 
 from helixlab.cluster import Cluster, Link
-from helixlab.flow import Flow
+from helixlab.flow import Flow, max_flow
+from helixlab.model import Model
 from helixlab.placement import Placement
-from helixlab.plotting.style import axes_or_new, ink_on, machine_colours, mark_partial, plain, styled
+from helixlab.plotting.style import (
+    PAGE_WIDTH_IN,
+    axes_or_new,
+    ink_on,
+    machine_colours,
+    mark_partial,
+    name_panels,
+    panels,
+    plain,
+    styled,
+)
 
-__all__ = ["UTILISATION_COLOURS", "plot_placement", "plot_topology"]
+__all__ = ["UTILISATION_COLOURS", "plot_placement", "plot_placements", "plot_topology"]
 
 
 UTILISATION_COLOURS: Final = "YlGnBu"
+_RIM: Final = 0.15
+"""Between a ring of nodes and the edge of its disc."""
+_DOTS: Final = {12: (62, 4.6), 26: (50, 4.6), 10**9: (38, 3.8)}
+"""Area and letter size of a node by the most nodes on a ring, in points."""
+_WHITE: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+_DOTTED: Final = (0, (2, 1.5))
 
 
 @styled
@@ -119,12 +137,40 @@ def plot_placement(
     return ax
 
 
-_RIM: Final = 0.15
-"""Between a ring of nodes and the edge of its disc."""
-_DOTS: Final = {12: (62, 4.6), 26: (50, 4.6), 10**9: (38, 3.8)}
-"""Area and letter size of a node by the most nodes on a ring, in points."""
-_WHITE: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-_DOTTED: Final = (0, (2, 1.5))
+@styled
+def plot_placements(cluster: Cluster, model: Model, placements: Mapping[str, Placement]) -> np.ndarray:
+    """Draw placements with their maximum flows in two columns of panels.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Cluster of the placements.
+    model : Model
+        Model of the placements.
+    placements : mapping of str to Placement
+        An even number of placements, by title; the flow is written behind it.
+
+    Returns
+    -------
+    array of Axes
+        Rows of two panels.
+
+    Examples
+    --------
+    >>> import helixlab as hx
+    >>> cluster, model = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    >>> placement = hx.load_placement("small10/llama-1-30b/helix")
+    >>> axes = plot_placements(cluster, model, {"mine": placement, "again": placement})
+    >>> axes[0, 0].get_title(loc="left")
+    'mine: 287 tokens/s'
+    """
+    rows = -(-len(placements) // 2)
+    _, axes = panels(rows, 2, width_in=PAGE_WIDTH_IN, height_in=2.8 * rows, squeeze=False)
+    for ax, (title, placement) in zip(axes.flat, placements.items(), strict=True):
+        flow = max_flow(cluster, model, placement)
+        plot_placement(cluster, placement, flow, key=bool(ax.get_subplotspec().is_last_col()), ax=ax)
+        name_panels([ax], [f"{title}: {flow.value_tokens_per_s:.0f} tokens/s"])
+    return np.asarray(axes)
 
 
 @dataclass(frozen=True)

@@ -15,29 +15,44 @@ from helixlab.plotting.style import (
     BOUND_COLOUR,
     METHOD_COLOURS,
     OTHER_COLOURS,
+    PAGE_WIDTH_IN,
     axes_or_new,
     name_lines,
+    name_panels,
+    panels,
     plain,
     styled,
 )
+from helixlab.plotting.tables import require_columns
 
 __all__ = [
     "SEARCH_COLOURS",
     "plot_congestion",
     "plot_prediction",
+    "plot_predictions",
     "plot_search_progress",
     "plot_search_quality",
 ]
 
 
-_SEARCH_FIRST_S: Final = 1e-2
-"""What was known before is drawn here: a logarithmic axis has no 0."""
-_LEAST_SHOWN_TOKENS_PER_S: Final = 1.0
-"""Less is a solver's rounding, and no placement."""
+SEARCH_COLOURS: Final = (METHOD_COLOURS["helix"], *OTHER_COLOURS)
+"""Colours of searches and of groups of points, in the order in which they come."""
+FIRST_S: Final = 1e-3
+"""Time at which an event of time 0 is drawn: a logarithmic axis has no 0."""
+_FIRST_PUBLISHED_S: Final = 1e-2
+"""The same beside published searches, whose times are coarser."""
+LEAST_TOKENS_PER_S: Final = 1.0
+"""Least incumbent that is drawn; smaller values are a solver's rounding, and no placement."""
+MET: Final = 1.15
+"""Largest ratio of bound to placement at which the two seem to have met in a picture."""
 PUBLISHED_DASHES: Final = ((0, (4, 1.5)), (0, (1.5, 1)), (0, (5, 1.2, 1, 1.2)))
-"""All of them dashed, and told apart in grey."""
+"""Dashes of published searches, which differ in grey too."""
 RUNS: Final = "#4d4d4d"
 WAITS: Final = "#e6d6ae"
+_BOUND_DASHES: Final = (0, (3, 1.2))
+_MARKERS: Final = ("o", "^", "s", "D", "v", "P")
+_PREDICTIONS: Final = {"flow": "by_flow_tokens_per_s", "queueing": "by_queueing_tokens_per_s"}
+_AIMS: Final = {"for-greedy": "for throughput", "for-chunked": "for throughput", "for-flow": "for flow"}
 
 
 @styled
@@ -65,15 +80,16 @@ def plot_search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: 
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['Gurobi']
     """
+    require_columns(table, "run", "seconds", "incumbent_tokens_per_s", "published")
     ax = axes_or_new(ax, height_in=2.0)
     ax.set(xscale="log", xlabel="time of the search (s)", ylabel="max flow (tokens/s)")
     others = cycle(zip(SEARCH_COLOURS[1:], cycle(PUBLISHED_DASHES), strict=False))
     for run, rows in table.groupby("run", sort=False):
-        rows = rows[rows["incumbent_tokens_per_s"] >= _LEAST_SHOWN_TOKENS_PER_S]
+        rows = rows[rows["incumbent_tokens_per_s"] >= LEAST_TOKENS_PER_S]
         rows = rows.sort_values("seconds", kind="stable")
         if rows.empty:
             continue
-        seconds = rows["seconds"].astype(float).clip(lower=_SEARCH_FIRST_S)
+        seconds = rows["seconds"].astype(float).clip(lower=_FIRST_PUBLISHED_S)
         best = rows["incumbent_tokens_per_s"].astype(float).cummax()
         published = bool(rows["published"].iloc[0])
         colour, dashes = next(others) if published else (SEARCH_COLOURS[0], "-")
@@ -123,6 +139,7 @@ def plot_congestion(
     >>> [label.get_text() for label in plot_congestion(table).get_yticklabels()]
     ['A100 0', 'T4 1']
     """
+    require_columns(table, "node", "machine", "first_layer", "wait_s", "run_s")
     shown = table.sort_values(["first_layer", "node"]).reset_index(drop=True)
     ax = axes_or_new(ax, height_in=0.6 + 0.1 * len(shown))
     places = np.arange(len(shown))
@@ -140,17 +157,6 @@ def plot_congestion(
     if legend:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1, columnspacing=1)
     return ax
-
-
-SEARCH_COLOURS: Final = (METHOD_COLOURS["helix"], *OTHER_COLOURS)
-"""Of searches and of groups of points, in the order in which they come."""
-FIRST_S: Final = 1e-3
-"""What was known before is drawn here: a logarithmic axis has no 0."""
-LEAST_TOKENS_PER_S: Final = 1.0
-MET: Final = 1.15
-"""A bound within this factor of the placement has met it, as far as can be seen."""
-_BOUND_DASHES: Final = (0, (3, 1.2))
-_MARKERS: Final = ("o", "^", "s", "D", "v", "P")
 
 
 @styled
@@ -181,6 +187,7 @@ def plot_search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     >>> ax.get_xscale(), [text.get_text() for text in ax.texts]
     ('log', ['mine'])
     """
+    require_columns(table, "run", "seconds", "incumbent_tokens_per_s", "bound_tokens_per_s")
     ax = axes_or_new(ax, height_in=2.2)
     ax.set(xscale="log", yscale="log")
     ends, bounds = [], []
@@ -261,6 +268,8 @@ def plot_prediction(
     >>> ax.get_xlabel(), [text.get_text() for text in ax.get_legend().get_texts()]
     ('simulated decode tokens/s', ['a', 'b'])
     """
+    by = [colour] if marker is None else [colour, marker]
+    require_columns(table, "predicted_tokens_per_s", "simulated_tokens_per_s", *by)
     ax = axes_or_new(ax, height_in=2.6)
     ax.set(xscale="log", yscale="log")
     both = table[["simulated_tokens_per_s", "predicted_tokens_per_s"]].astype(float).to_numpy()
@@ -295,6 +304,47 @@ def plot_prediction(
             ]
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), handlelength=1)
     return ax
+
+
+@styled
+def plot_predictions(served: pd.DataFrame) -> np.ndarray:
+    """Draw predictions over what was simulated: by flow above, by queueing below, a column for each policy.
+
+    Parameters
+    ----------
+    served : DataFrame
+        Table of `helixlab.experiments.plan_metrics`: cluster, plan, policy, by_flow_tokens_per_s,
+        by_queueing_tokens_per_s, decode_tokens_per_s.
+
+    Returns
+    -------
+    array of Axes
+        Two rows of panels of `plot_prediction`.
+
+    Examples
+    --------
+    >>> served = pd.DataFrame({"cluster": "a", "plan": "for-flow", "policy": ["greedy", "chunked"],
+    ...                        "by_flow_tokens_per_s": 90.0, "by_queueing_tokens_per_s": 60.0,
+    ...                        "decode_tokens_per_s": 50.0})
+    >>> axes = plot_predictions(served)
+    >>> axes[1, 0].get_title(loc="left")
+    'by queueing, greedy nodes'
+    """
+    require_columns(served, "cluster", "plan", "policy", *_PREDICTIONS.values(), "decode_tokens_per_s")
+    policies = list(dict.fromkeys(served["policy"]))
+    every = served[[*_PREDICTIONS.values(), "decode_tokens_per_s"]].to_numpy(float)
+    limits = 0.8 * float(np.nanmin(every)), 1.25 * float(np.nanmax(every))
+    _, axes = panels(
+        2, len(policies), width_in=PAGE_WIDTH_IN, height_in=5.6, sharex=True, sharey=True, squeeze=False
+    )
+    for row, (source, column) in zip(axes, _PREDICTIONS.items(), strict=True):
+        for ax, policy in zip(row, policies, strict=True):
+            shown = served[served["policy"] == policy].assign(plan=lambda rows: rows["plan"].replace(_AIMS))
+            names = {column: "predicted_tokens_per_s", "decode_tokens_per_s": "simulated_tokens_per_s"}
+            legend = ax is axes[0, -1]
+            plot_prediction(shown.rename(columns=names), marker="plan", limits=limits, legend=legend, ax=ax)
+        name_panels(row, [f"by {source}, {policy} nodes" for policy in policies])
+    return np.asarray(axes)
 
 
 def _dot(name: str, shade: str, marker: str) -> Line2D:

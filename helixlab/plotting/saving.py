@@ -8,7 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helixlab._hashing import library_digest
@@ -30,7 +32,7 @@ _NAMED: Final = (
 
 @styled
 def save_figure(
-    fig: Figure,
+    drawn: Figure | Axes | np.ndarray,
     name: str,
     folder: str | os.PathLike[str],
     table: pd.DataFrame,
@@ -43,8 +45,8 @@ def save_figure(
 
     Parameters
     ----------
-    fig : matplotlib.figure.Figure
-        The figure, ``ax.figure``.
+    drawn : matplotlib Figure, Axes or array of Axes
+        The figure, or any of its axes, as plot functions return them.
     name : str
         Name of the files, without ending.
     folder : path
@@ -71,13 +73,14 @@ def save_figure(
     --------
     >>> import tempfile
     >>> from helixlab.plotting import panels
-    >>> figure, ax = panels()
-    >>> files = save_figure(figure, "empty", tempfile.mkdtemp(), pd.DataFrame({"x": []}))
+    >>> _, ax = panels()
+    >>> files = save_figure(ax, "empty", tempfile.mkdtemp(), pd.DataFrame({"x": []}))
     >>> [path.name for path in files.values()]
     ['empty.png', 'empty.pdf', 'empty.csv']
     """
     files = {ending: _file(folder, name, ending) for ending in ("png", "pdf")}
     origins = "\n".join(_origins_of(table) if results is None else _origins(results))
+    fig = _figure_of(drawn)
     engine = fig.get_layout_engine()
     fig.draw_without_rendering()
     # Laying out takes most of the time of drawing, and once is enough.
@@ -94,6 +97,14 @@ def save_figure(
     finally:
         fig.set_layout_engine(engine)
     return files | {"csv": _save_csv(table, name, folder, None)}
+
+
+def _figure_of(drawn: Figure | Axes | np.ndarray) -> Figure:
+    axes = drawn.flat[0] if isinstance(drawn, np.ndarray) and drawn.size else drawn
+    figure = axes if isinstance(axes, Figure) else getattr(axes, "figure", None)
+    if not isinstance(figure, Figure):
+        raise FileFormatError(f"drawn is {drawn!r:.60}; give a figure, or axes as plot functions return them")
+    return figure
 
 
 def save_table(

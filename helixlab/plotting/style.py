@@ -1,4 +1,4 @@
-"""One look for all figures: style file, fonts, labels, fixed colours and order of methods and machines."""
+"""The look of all figures: style file and fonts, panels, and the colours, order and names of methods."""
 
 from __future__ import annotations
 
@@ -50,10 +50,11 @@ __all__ = [
 ]
 
 
-FIRST: Final = "DejaVu Sans"
-"""Comes with matplotlib."""
-BOLD: Final = 600
-MORE: Final = (
+STYLE: Final = "helixlab.plotting.helixlab"
+"""Style file, as matplotlib names it."""
+_FIRST_FAMILY: Final = "DejaVu Sans"
+"""Family of fonts that comes with matplotlib."""
+_OTHER_FAMILIES: Final = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
     "Noto Sans SC",
@@ -63,30 +64,10 @@ MORE: Final = (
     "Microsoft YaHei",
     "Arial Unicode MS",
 )
-"""For Chinese, Japanese and Korean, on the usual systems."""
+"""Families for Chinese, Japanese and Korean, on the usual systems."""
+_BOLD: Final = 600
+"""Least weight of a bold font."""
 
-
-@cache
-def families() -> list[str]:
-    """Families of fonts, of which the first that has a character draws it.
-
-    Only such as have bold letters too, which titles are set in: matplotlib warns of others wherever a title
-    is drawn.
-
-    Examples
-    --------
-    >>> families()[0]
-    'DejaVu Sans'
-    """
-    bold = {font.name for font in font_manager.fontManager.ttflist if _weight(font.weight) >= BOLD}
-    return [FIRST, *(name for name in MORE if name in bold)]
-
-
-def _weight(weight: int | str) -> int:
-    return font_manager.weight_dict.get(weight, 400) if isinstance(weight, str) else weight
-
-
-STYLE: Final = "helixlab.plotting.helixlab"
 COLUMN_WIDTH_IN: Final = 3.3
 """Width of a column of a two-column paper, in inches."""
 PAGE_WIDTH_IN: Final = 7.0
@@ -155,17 +136,21 @@ MACHINE_COLOURS: Final[dict[str, str]] = {
 }
 """Colour of each machine type, the strongest first."""
 BOUND_COLOUR: Final = "#b5172f"
-"""Of what cannot be exceeded."""
+"""Colour of what cannot be exceeded."""
 PHASE_COLOURS: Final[dict[str, str]] = {"prompt": "#cc6677", "both": "#e6d6ae", "decode": "#3b2f80"}
-"""Of prompts, of decodes, and of batches that have both."""
+"""Colours of prompts, of decodes, and of batches that have both."""
 OTHER_COLOURS: Final = ("#222222", "#cc6677", "#117733", "#f2a6c4", "#661100", "#dddddd")
-"""For names that have no colour of their own, in the order in which they come: no method has one of these."""
+"""Colours of names without one of their own, in the order in which they come; no method has one of these."""
 
 LINES: Final = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
-"""By which lines of a panel are told apart without colours, in their order."""
+"""Dashes that tell the lines of a panel apart without colours, in their order."""
 
 _LIGHTEST_TEXT: Final = 0.42
-_ROOM_FOR_A_LABEL_POINTS: Final = 33.0
+"""Largest luminance at which text is legible on white."""
+_LABEL_POINTS: Final = 33.0
+"""Least width of a label below an axis that is not set aslant."""
+_LINE_HEIGHT_POINTS: Final = 7.5
+_LETTER_WIDTH_POINTS: Final = 5.0
 
 _Arguments = ParamSpec("_Arguments")
 _Returned = TypeVar("_Returned")
@@ -173,10 +158,10 @@ _Returned = TypeVar("_Returned")
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The style of helixlab's figures, as a context; outside of it nothing changes.
+    """Apply the style of helixlab's figures inside a context; outside of it nothing changes.
 
-    What a figure shows is also drawn later, when it is displayed or saved: those of `panels`, and of every
-    function that draws, are in the style then too.
+    A figure is drawn again when it is displayed or saved. Figures of `panels`, and of every function that
+    draws, are in the style then too.
 
     Examples
     --------
@@ -201,7 +186,7 @@ def _load_backend() -> None:
 
 
 def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
-    """Decorator: whatever the function draws, it draws in the style."""
+    """Make a function draw in the style, whatever it draws."""
 
     @functools.wraps(function)
     def in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Returned:
@@ -212,7 +197,7 @@ def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _R
 
 
 class StyledFigure(Figure):
-    """A figure that is drawn in the style, whenever that is, and that a notebook's cell shows once."""
+    """Figure that is drawn in the style at any time, and that a cell of a notebook shows once."""
 
     def draw(self, renderer: Any) -> None:
         """Draw it in the style: ticks are made while a figure is drawn."""
@@ -227,6 +212,26 @@ class StyledFigure(Figure):
         raise NotImplementedError
 
 
+@cache
+def families() -> list[str]:
+    """List the families of fonts to draw with: the first that has a character draws it.
+
+    Only families with bold letters count, since titles are bold: matplotlib would warn of the others
+    wherever a title is drawn.
+
+    Examples
+    --------
+    >>> families()[0]
+    'DejaVu Sans'
+    """
+    bold = {font.name for font in font_manager.fontManager.ttflist if _weight(font.weight) >= _BOLD}
+    return [_FIRST_FAMILY, *(name for name in _OTHER_FAMILIES if name in bold)]
+
+
+def _weight(weight: int | str) -> int:
+    return font_manager.weight_dict.get(weight, 400) if isinstance(weight, str) else weight
+
+
 @styled
 def panels(
     rows: int = 1,
@@ -236,7 +241,7 @@ def panels(
     height_in: float = 2.4,
     **options: Any,
 ) -> tuple[Figure, Any]:
-    """A figure of several panels, in the style.
+    """Make a figure of several panels, in the style.
 
     Parameters
     ----------
@@ -275,7 +280,7 @@ def name_panels(axes: Iterable[Axes], names: Iterable[str], *, above_legend: boo
     names : iterable of str
         What to write.
     above_legend : bool, default False
-        Leave room for a legend of one line between name and panel.
+        Leave space for a legend of one line between name and panel.
 
     Examples
     --------
@@ -290,7 +295,7 @@ def name_panels(axes: Iterable[Axes], names: Iterable[str], *, above_legend: boo
 
 
 def axes_or_new(ax: Axes | None, *, width_in: float = COLUMN_WIDTH_IN, height_in: float = 2.4) -> Axes:
-    """The axes that were given, without the frame of other styles, or those of a figure of that size."""
+    """Return the given axes, without the frame of other styles, or those of a new figure of that size."""
     if ax is None:
         return cast(Axes, panels(width_in=width_in, height_in=height_in)[1])
     sns.despine(ax=ax)
@@ -298,7 +303,7 @@ def axes_or_new(ax: Axes | None, *, width_in: float = COLUMN_WIDTH_IN, height_in
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
-    """Methods in the order in which they are always shown; names that are not known come last, as they come.
+    """Sort methods into the order in which they are always shown; unknown names come last, as they come.
 
     Examples
     --------
@@ -318,7 +323,7 @@ def _with_others(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
 
 
 def method_colours(methods: Iterable[str]) -> dict[str, str]:
-    """Colour of each method, those without a fixed one included.
+    """Map each method to its colour, methods without a fixed one included.
 
     Examples
     --------
@@ -329,7 +334,7 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
 
 
 def machine_colours(machines: Iterable[str]) -> dict[str, str]:
-    """Colour of each machine type in the fixed order, those without a fixed one last.
+    """Map each machine type to its colour in the fixed order, types without a fixed one last.
 
     Examples
     --------
@@ -343,7 +348,7 @@ def machine_colours(machines: Iterable[str]) -> dict[str, str]:
 
 
 def method_label(method: str) -> str:
-    """What a method is called in a figure.
+    """Return the name of a method in a figure.
 
     Examples
     --------
@@ -354,7 +359,7 @@ def method_label(method: str) -> str:
 
 
 def plain(name: str) -> str:
-    r"""A name as text for a figure: dollar signs make no formula of it.
+    r"""Escape a name for a figure, so that dollar signs make no formula of it.
 
     Examples
     --------
@@ -365,10 +370,10 @@ def plain(name: str) -> str:
 
 
 def method_ticks(ax: Axes, methods: Sequence[str], partial: Collection[str] = ()) -> None:
-    """Name the methods below an axis, one at each of 0, 1, ...; aslant where they have little room."""
+    """Name the methods below an axis, one at each of 0, 1, ...; aslant where there is little space."""
     labels = [method_label(method) + "\n(partial)" * (method in partial) for method in methods]
-    room_points = 72 * ax.get_window_extent().width / ax.figure.dpi / len(methods)
-    if room_points < _ROOM_FOR_A_LABEL_POINTS:
+    width_points = 72 * ax.get_window_extent().width / ax.figure.dpi / len(methods)
+    if width_points < _LABEL_POINTS:
         labels = [label.replace("\n", " ") for label in labels]
         ax.set_xticks(range(len(methods)), labels, rotation=30, ha="right", rotation_mode="anchor")
     else:
@@ -377,7 +382,7 @@ def method_ticks(ax: Axes, methods: Sequence[str], partial: Collection[str] = ()
 
 
 def ink_on(colour: Any) -> str:
-    """Black or white, whichever is legible on that colour.
+    """Choose black or white, whichever is legible on that colour.
 
     Examples
     --------
@@ -389,7 +394,7 @@ def ink_on(colour: Any) -> str:
 
 
 def legible(colour: Any) -> Any:
-    """That colour, or a darker one if it is too light for text on white.
+    """Return that colour, or a darker one if it is too light for text on white.
 
     Examples
     --------
@@ -404,21 +409,17 @@ def legible(colour: Any) -> Any:
     return colors.to_hex((share * red, share * green, share * blue))
 
 
-_LINE_HEIGHT_POINTS: Final = 7.5
-_LETTER_WIDTH_POINTS: Final = 5.0
-
-
 def name_lines(ax: Axes, lines: Sequence[Line2D], *, below: bool = False) -> None:
     """Write the label of each line beside its end, or below it; the limits of the axes have to be set.
 
     Parameters
     ----------
     ax : Axes
-        That the lines are drawn on.
+        Axes of the lines.
     lines : sequence of Line2D
-        Their labels are written in their colours.
+        Lines, whose labels are written in their colours.
     below : bool, default False
-        Below the ends instead of to their right.
+        Write below the ends instead of to their right.
     """
     points_per_pixel = 72 / ax.figure.dpi
     down = -1 if below else 1

@@ -12,13 +12,21 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from helixlab.errors import SimulationError
-from helixlab.experiments.statistics import NOT_RUN
+from helixlab.diagnosis.steady_state import load_of
+from helixlab.errors import SimulationError, UnknownNameError
+from helixlab.experiments.statistics import NOT_RUN, worst_load
 from helixlab.plotting.style import in_order
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_metrics
 
-__all__ = ["comparison_table", "is_partial", "latency_quantiles", "partial_methods", "window_latencies"]
+__all__ = [
+    "comparison_table",
+    "is_partial",
+    "latency_quantiles",
+    "partial_methods",
+    "require_columns",
+    "window_latencies",
+]
 
 Runs = Mapping[str, Result | Sequence[Result]]
 _NAMES: Final = ("placement", "placement_hash", "scheduler", "seed")
@@ -74,7 +82,8 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
         Columns: method, placement, placement_hash, scheduler, seed (of several runs: each once, with a plus
         between), runs, partial (whether one of them was stopped), decode_tokens_per_s,
         max_flow_tokens_per_s, requests_fed, requests_finished, requests_queued,
-        requests_dropped, and for prompt and decode latency the mean and percentiles, as in `Result.summary`.
+        requests_dropped, for prompt and decode latency the mean and percentiles, as in `Result.summary`, and
+        load, the worst of the runs, where all are online.
         Methods in the order in which figures show them.
 
     Examples
@@ -99,7 +108,14 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
         }
         partial = any(run.summary["partial"].item() for run in several)
         named = {name: _joined(run.summary[name].item() for run in several) for name in _NAMES}
-        rows.append({"method": method, **named, "runs": len(several), "partial": partial, **sums, **figures})
+        load = (
+            {"load": worst_load(load_of(run).label for run in several)}
+            if all(run.metrics["mode"] == "online" for run in several)
+            else {}
+        )
+        rows.append(
+            {"method": method, **named, "runs": len(several), "partial": partial, **sums, **figures, **load}
+        )
     return pd.DataFrame(rows)
 
 
@@ -134,6 +150,25 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
             )
     columns = ["method", "partial", "quantile", "latency_s"]
     return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
+
+
+def require_columns(table: pd.DataFrame, *names: str) -> None:
+    """Refuse a table without a column that a plot needs, and say which columns it has.
+
+    Raises
+    ------
+    UnknownNameError
+        The table lacks a column.
+
+    Examples
+    --------
+    >>> require_columns(pd.DataFrame({"method": ["helix"]}), "method", "mean")
+    Traceback (most recent call last):
+    helixlab.errors.UnknownNameError: unknown column 'mean'; Known: method
+    """
+    for name in names:
+        if name not in table:
+            raise UnknownNameError("column", name, list(map(str, table)))
 
 
 def partial_methods(table: pd.DataFrame) -> set[str]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from helixlab._validation import as_number
 from helixlab.errors import SimulationError
@@ -31,6 +31,7 @@ from helixlab.simulation import Result
 __all__ = [
     "check_timeline",
     "even_rows",
+    "plot_batches",
     "plot_node_use",
     "plot_timeline",
     "plot_tokens",
@@ -39,8 +40,11 @@ __all__ = [
 
 
 _RATE_COLOURS: Final = {"prompt + decode": "#8a8a8a", "decode": PHASE_COLOURS["decode"]}
+_BATCH_COLOURS: Final = dict(zip(("prompts", "both", "decodes"), PHASE_COLOURS.values(), strict=True))
+_REQUESTS: Final = {"in_flight": "in flight", "queued": "queued", "finished": "finished"}
+_RATE_PHASES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
 _MOST_POINTS: Final = 100_000
-"""Of a line, which has a coarser step than the samples where there would be more."""
+"""Largest number of points of a line; a line that would have more gets a coarser step than the samples."""
 _MUCH_MORE: Final = 1.5
 _WHY_ABOVE: Final = "At first there are prompts only.\nThey cost less by the token\nthan the mix of max flow."
 _USES: Final = {
@@ -256,10 +260,6 @@ def plot_node_use(
     return ax
 
 
-_REQUESTS: Final = {"in_flight": "in flight", "queued": "queued", "finished": "finished"}
-_RATE_PHASES: Final = {"prompt_tokens_per_s": "prompt", "decode_tokens_per_s": "decode"}
-
-
 def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     """The timeline of a run at a chosen step: what `plot_timeline` draws.
 
@@ -321,7 +321,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
 
 
 @styled
-def plot_timeline(result: Result, *, step_s: float | None = None) -> Figure:
+def plot_timeline(result: Result, *, step_s: float | None = None) -> np.ndarray:
     """A run over time: requests, tokens/s, KV caches, and how busy each node was, with what ran below.
 
     Parameters
@@ -333,7 +333,8 @@ def plot_timeline(result: Result, *, step_s: float | None = None) -> Figure:
 
     Returns
     -------
-    Figure
+    array of Axes
+        Two rows of two panels.
 
     Raises
     ------
@@ -383,4 +384,73 @@ def plot_timeline(result: Result, *, step_s: float | None = None) -> Figure:
     )
     for text in (title, origin):
         text.set_parse_math(False)  # a name is no formula, whatever dollar signs it has
-    return figure
+    return np.asarray(axes)
+
+
+@styled
+def plot_batches(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
+    """What every node works on over a short span: batches of prompts, of decodes, of both, or nothing.
+
+    A white line parts two batches.
+
+    Parameters
+    ----------
+    result : Result
+        A run with its batches kept.
+    from_s, span_s : float
+        The span, in simulated seconds.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    SimulationError
+        The run has no batches in that span.
+    """
+    batches = result.batches
+    shown = batches[(batches["end_s"] > from_s) & (batches["start_s"] < from_s + span_s)]
+    if shown.empty:
+        raise SimulationError(
+            f"the run has no batches from {from_s} s for {span_s} s; simulate with keep_batches=True, or show"
+            " another span"
+        )
+    nodes = result.nodes[result.nodes["end_layer"] > 0].sort_values(["first_layer", "end_layer", "node"])
+    ax = axes_or_new(ax, height_in=0.8 + 0.11 * len(nodes))
+    for row, (node, machine) in enumerate(zip(nodes["node"], nodes["machine"], strict=True)):
+        own = shown[shown["node"] == node]
+        start = (own["start_s"].clip(lower=from_s) - from_s).to_numpy()
+        length = own["end_s"].clip(upper=from_s + span_s).to_numpy() - from_s - start
+        kinds = np.select([own["decodes"] == 0, own["prompts"] == 0], ["prompts", "decodes"], "both")
+        colours = [_BATCH_COLOURS[kind] for kind in kinds]
+        ax.broken_barh(
+            list(zip(start, length, strict=True)),
+            (row - 0.4, 0.8),
+            facecolor=colours,
+            edgecolor="white",
+            linewidth=0.25,
+        )
+        ax.text(
+            -0.008,
+            row,
+            f"{plain(machine)} {node}",
+            transform=ax.get_yaxis_transform(),
+            ha="right",
+            va="center",
+        )
+    ax.set_xlim(0, span_s)
+    ax.set_ylim(len(nodes) - 0.4, -0.6)
+    ax.set_yticks([])
+    ax.set_xlabel(f"simulated time after {from_s:g} s (s)")
+    ax.set_ylabel("nodes, by their first layer", labelpad=34)
+    ax.legend(
+        handles=[Patch(color=colour, label=kind) for kind, colour in _BATCH_COLOURS.items()],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        columnspacing=1,
+    )
+    return ax

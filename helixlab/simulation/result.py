@@ -266,8 +266,8 @@ class Result(ByContent):
 
         Returns
         -------
-        object
-            Picture, as `helixlab.plotting.plot_timeline` returns it.
+        array of matplotlib.axes.Axes
+            Two rows of two panels.
 
         Raises
         ------

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 import helixlab as hx
+from helixlab import plotting
 from helixlab.errors import ModelError, SimulationError, UnknownNameError
 from helixlab.plotting import (
     METHOD_COLOURS,
@@ -488,7 +489,7 @@ def test_timeline_at_a_chosen_step() -> None:
         np.testing.assert_allclose(coarse[name].iloc[1:], means)
     busy = fine["busy_mean_fraction"].iloc[1:].to_numpy()[: 5 * (len(coarse) - 1)].reshape(-1, 5).mean(axis=1)
     np.testing.assert_allclose(coarse["busy_mean_fraction"].iloc[1:], busy)
-    figure = result.plot_timeline(step_s=10)
+    figure = result.plot_timeline(step_s=10)[0, 0].figure
     assert placement.content_hash[:8] in figure.get_supxlabel()
     assert len(figure.axes) == 5, "four panels and a scale"
     with pytest.raises(SimulationError, match="step_s is 3; give a multiple of 2"):
@@ -536,7 +537,7 @@ def short_run():
 
 
 def test_a_name_is_no_formula(short_run, tmp_path):
-    figure = short_run.plot_timeline()
+    figure = short_run.plot_timeline()[0, 0].figure
     figure.savefig(tmp_path / "run.png")
     assert "a$b_{$c" in figure.get_suptitle()
 
@@ -559,3 +560,27 @@ def test_too_short_for_a_timeline(short_run):
     shorter = replace(short_run, timeline=short_run.timeline.iloc[:1])
     with pytest.raises(SimulationError, match="too short for its timeline, which has 1 of the two samples"):
         shorter.plot_timeline()
+
+
+TABLES = {
+    "plot_throughput": (plot_throughput, "decode_tokens_per_s"),
+    "plot_latency_boxes": (plot_latency_boxes, "prompt_latency_p5_s"),
+    "plot_latency_cdf": (plot_latency_cdf, "quantile"),
+    "plot_saturation": (plotting.plot_saturation, "rate_tokens_per_s"),
+    "plot_rate_sweep": (plotting.plot_rate_sweep, "rate_tokens_per_s"),
+    "plot_throughput_latency": (plotting.plot_throughput_latency, "decode_tokens_per_s"),
+    "plot_search_progress": (plotting.plot_search_progress, "run"),
+    "plot_search_quality": (plotting.plot_search_quality, "run"),
+    "plot_prediction": (plotting.plot_prediction, "predicted_tokens_per_s"),
+    "plot_congestion": (plotting.plot_congestion, "node"),
+    "plot_evaluation": (plotting.plot_evaluation, "platform"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_without_a_column_says_which_it_has(name: str) -> None:
+    draw, missing = TABLES[name]
+    with pytest.raises(UnknownNameError, match=f"unknown column '{missing}'.*Known: method, mine") as raised:
+        draw(pd.DataFrame({"method": ["helix"], "mine": [1.0]}))
+    assert raised.value.known == ["method", "mine"]
+    assert plt.get_fignums() == []

@@ -53,7 +53,7 @@ CELLS = [
     ("sns.lineplot(x=[1, 2], y=[1, 2]);", 1),
     # As the last line, whatever is returned.
     ("result.plot_timeline()", 1),
-    ("figure = result.plot_timeline()", 1),
+    ("figure = result.plot_timeline()[0, 0].figure", 1),
     ("figure", 1),  # drawn earlier, shown again where it is asked for
     ("p.plot_throughput(summary)", 1),
     ("p.plot_placement(cluster, placement)", 1),

@@ -1,5 +1,6 @@
 """One look: fixed colours that can be told apart, also in grey, and a style that ends with its context."""
 
+from importlib import import_module
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -7,7 +8,7 @@ import pytest
 from matplotlib import colors
 
 from helixlab._data import read_table
-from helixlab.plotting import METHOD_COLOURS, METHOD_LABELS, fonts, panels, style
+from helixlab.plotting import METHOD_COLOURS, METHOD_LABELS, panels, style
 from helixlab.plotting.style import MACHINE_COLOURS, in_order, ink_on, machine_colours, method_colours
 
 
@@ -64,7 +65,8 @@ def test_panels_have_the_width_of_a_column() -> None:
 
 def test_other_scripts_have_fonts_where_there_are_some(monkeypatch):
     # The second and the third come with matplotlib, and the third has no bold letters.
-    monkeypatch.setattr(fonts, "MORE", ("No such font", "STIXGeneral", "cmsy10"))
+    fonts = import_module("helixlab.plotting.style")  # the package has a function of that name
+    monkeypatch.setattr(fonts, "_OTHER_FAMILIES", ("No such font", "STIXGeneral", "cmsy10"))
     fonts.families.cache_clear()
     try:
         with style():

@@ -97,7 +97,7 @@ def test_idle_stretches_cost_nothing(workload, step_s):
     assert len(result.timeline) <= 3 * (result.metrics["events"] + 2)
     assert result.timeline["time_s"].is_monotonic_increasing
     assert hx.diagnose(result)
-    figure = result.plot_timeline()
+    figure = result.plot_timeline()[0, 0].figure
     assert len(figure.axes) == 5
 
 

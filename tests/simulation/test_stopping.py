@@ -83,7 +83,7 @@ def test_it_can_be_saved_and_drawn(stop_at, tmp_path, capsys):
     result = hx.simulate(*SYSTEM, workload=OFFLINE, progress_table_step_s=5)
     again = hx.load_result(result.save(tmp_path / "run"))
     assert again.metrics["partial"]
-    figure = again.plot_timeline()
+    figure = again.plot_timeline()[0, 0].figure
     assert "partial run" in figure.get_suptitle()
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "partial run" in texts
