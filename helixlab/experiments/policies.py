@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from helixlab.cluster import Cluster
-from helixlab.errors import SimulationError, UnknownNameError
+from helixlab.errors import SimulationError, SweepError, UnknownNameError
 from helixlab.execution import Execution
 from helixlab.experiments.goodput import goodput, rate_sweep
-from helixlab.experiments.statistics import SweepError, mean_interval
+from helixlab.experiments.statistics import mean_interval
 from helixlab.experiments.sweep import seeds_of, sweep
 from helixlab.flow import upper_bound
 from helixlab.model import Model

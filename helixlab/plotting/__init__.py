@@ -4,7 +4,11 @@ Every function that draws takes ``ax=None``, returns the Axes, and never shows o
 inside these functions and inside ``with style():`` only.
 """
 
-from helixlab.plotting.evaluation import plot_evaluation
+from helixlab.plotting.evaluation import (
+    plot_evaluation,
+    plot_evaluation_latencies,
+    plot_evaluation_throughputs,
+)
 from helixlab.plotting.flows import plot_flow
 from helixlab.plotting.latency import plot_latency_boxes, plot_latency_cdf
 from helixlab.plotting.placement import plot_placement, plot_placements, plot_topology
@@ -60,6 +64,8 @@ __all__ = [
     "plot_batches",
     "plot_congestion",
     "plot_evaluation",
+    "plot_evaluation_latencies",
+    "plot_evaluation_throughputs",
     "plot_flow",
     "plot_kv_capacity",
     "plot_latency_boxes",

@@ -9,21 +9,21 @@ import pytest
 import helixlab as hx
 from helixlab._data import read_table
 from helixlab.errors import SweepError, UnknownNameError
-from helixlab.experiments.pooling import pooled_figures, pooled_runs
-from helixlab.reproduce.comparison import (
+from helixlab.experiments.pooling import pooled_metrics, pooled_runs
+from helixlab.plotting import plot_evaluation_latencies, plot_evaluation_throughputs
+from helixlab.reproduce import (
     beside_published,
-    flows_beside_published,
-    rankings,
-    reference_error,
-)
-from helixlab.reproduce.evaluation import (
-    RUN,
     evaluate,
     figure_names,
+    flows_beside_published,
+    published_evaluation,
     published_results,
     published_wide,
+    rankings,
+    reference_error,
     scenarios,
 )
+from helixlab.reproduce.published import RUN
 from helixlab.reproduce.report import write_report
 from helixlab.simulation.metrics import latency_metrics
 
@@ -86,11 +86,11 @@ class TestPooled:
             latency_s.append(rows.loc[inside & (rows["iteration"] > 0), "latency_s"])
         expected = latency_metrics(np.concatenate(latency_s), "decode")
         assert {name: whole.loc[0, name] for name in expected} == pytest.approx(expected)
-        assert pooled_figures(results)["decode_latency_p50_s"] == expected["decode_latency_p50_s"]
+        assert pooled_metrics(results)["decode_latency_p50_s"] == expected["decode_latency_p50_s"]
 
     def test_the_store_keeps_groups(self, tmp_path, monkeypatch):
         first = pooled_runs({"all": points()}, store=tmp_path, progress=False)
-        monkeypatch.setattr("helixlab.experiments.pooling.carried_out", None)
+        monkeypatch.setattr("helixlab.experiments.pooling.simulate_run", None)
         again = pooled_runs({"all": points()}, store=tmp_path, progress=False)
         pd.testing.assert_frame_equal(first, again)
         monkeypatch.undo()
@@ -202,6 +202,38 @@ class TestEvaluation:
             evaluate(table, scale="smoke", seeds=1, progress=False)
 
 
+@pytest.fixture(scope="module")
+def study():
+    return published_evaluation(["5d", "5e", "5f"], scale="smoke", seeds=2, progress=False)
+
+
+class TestPublishedEvaluation:
+    def test_its_tables_are_of_one_evaluation(self, study):
+        assert set(study.throughput["metric"]) == {"decode_tokens_per_s"}
+        assert set(study.online_runs["variant"]) == {"published"}
+        assert study.latencies["method"].tolist() == ["helix", "separate", "swarm"] * 2
+        assert study.latencies["load"].notna().all()
+        one = study.online_runs.query("method == 'swarm' and model == 'llama-2-70b'")
+        row = study.latencies.set_index(["model", "method"]).loc["llama-2-70b", "swarm"]
+        assert row["decode_latency_p95_s"] == pytest.approx(one["decode_latency_p95_s"].mean())
+        assert study.agreement["numbers"].sum() == len(study.judged)
+        assert len(study.misses) == (~study.judged["met"]).sum()
+        assert set(study.checks["variant"]) == set(study.runs["variant"])
+        assert set(study.helix_factors) == {"separate", "swarm"}
+
+    def test_its_pictures_have_a_panel_each(self, study):
+        axes = plot_evaluation_throughputs(study.throughput)
+        assert [ax.axison for ax in axes] == [True, False]
+        axes = plot_evaluation_latencies(
+            study.latencies,
+            later=study.later_latencies,
+            published=study.published_latencies,
+            figures=study.latency_figures,
+        )
+        assert len(axes) == 4
+        assert len({ax.figure for ax in axes}) == 1
+
+
 NUMBERS = """\
 method,scheduler,published,ours,mean,low,high,difference,met,wait_mean
 helix,helix,300,301,302,290,310,0.0033,True,250
@@ -248,17 +280,17 @@ class TestRankings:
         ours = [190.0, 99.0, 201.0]
         (row,) = rankings(numbers_of(ours=ours, of_seeds=of_seeds)).to_dict("records")
         assert not row["same"]
-        assert row["told_apart"] == told
+        assert row["distinguished"] == told
 
     def test_the_long_window_turns_them(self):
         (row,) = rankings(numbers_of(long_mean=[np.nan, np.nan, 280.0])).to_dict("records")
         assert row["steady"] == "separate > helix > swarm", "where nothing else is known, nothing moves"
         assert row["turns"]
-        assert not row["turns_told_apart"], "nothing is known of the seeds"
+        assert not row["turns_distinguished"], "nothing is known of the seeds"
         long = {"long_mean": [250, 99, 255], "long_of_seeds": ["240 250 260", "98 99 100", "246 255 264"]}
-        assert rankings(numbers_of(**long))["turns_told_apart"].all(), "5 apart, give or take 1"
+        assert rankings(numbers_of(**long))["turns_distinguished"].all(), "5 apart, give or take 1"
         long["long_of_seeds"] = ["240 250 260", "98 99 100", "240 265 260"]
-        assert not rankings(numbers_of(**long))["turns_told_apart"].any()
+        assert not rankings(numbers_of(**long))["turns_distinguished"].any()
         assert not rankings(numbers_of(long_mean=[260.0, np.nan, 210.0]))["turns"].any()
 
     def test_equal_numbers_have_no_order(self):
