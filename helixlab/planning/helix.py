@@ -236,7 +236,7 @@ def _quick_placements(
 ) -> Iterator[Placement]:
     """Generate the placements of the simple planners, those of Petals for several orders of the nodes."""
     for planner in (*[plan_petals] * orders, plan_swarm, plan_homogeneous):
-        with suppress(PlacementError):  # each fails on clusters that the others can plan for
+        with suppress(PlacementError):  # each fails on some clusters
             yield planner(cluster, model, rng=rng)
 
 
@@ -262,10 +262,8 @@ def _search(cluster: Cluster, model: Model, record: Record, rng: np.random.Gener
         cover = sum(least_cover(blocks, kinds, model.layers) for kinds, blocks in groups)
         binds = binds or flow < cover * (1 - GAP)
 
-    groups, alone = (
-        split_into_pods(regions.types, model.layers),
-        self_sufficient_groups(regions, model.layers),
-    )
+    groups = split_into_pods(regions.types, model.layers)
+    alone = self_sufficient_groups(regions, model.layers)
     if len(groups) == 1:
         climb(
             regions.types, model.layers, record.bound,

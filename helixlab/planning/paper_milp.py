@@ -148,7 +148,7 @@ def _best_heuristic(program: PaperProgram, rng: np.random.Generator) -> Placemen
     cluster, model = program.cluster, program.model
     tried = [_chain(program)]
     for planner in (plan_petals, plan_swarm, plan_homogeneous):
-        with suppress(PlacementError):  # each fails on clusters that the others can plan for
+        with suppress(PlacementError):  # each fails on some clusters
             tried.append(planner(cluster, model, rng=rng).layers)
     best, most = None, 0.0
     for layers in tried:
