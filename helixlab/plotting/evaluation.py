@@ -33,8 +33,8 @@ _OTHER_WINDOWS: Final = {
     "wait": ("nothing dropped", (0, (1.2, 0.8))),
     "long": ("nothing dropped, from 900 s", "-"),
 }
-_ROOM_INSIDE: Final = 0.22
-"""Part of the axis from which on a bar has its number inside."""
+_LEAST_SHARE_FOR_INSIDE: Final = 0.22
+"""Least height of a bar with its number inside, as a part of the axis."""
 _TEXT_POINTS: Final = 7.0
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 
@@ -43,7 +43,7 @@ _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 def plot_evaluation(
     numbers: pd.DataFrame, *, label: str = "decode tokens/s", legend: bool = True, ax: Axes | None = None
 ) -> Axes:
-    """One bar a method: our mean with its interval, published values as hollow markers beside it.
+    """Draw one bar for each method: our mean with its interval, beside it hollow markers of published values.
 
     Parameters
     ----------
@@ -52,11 +52,10 @@ def plot_evaluation(
         platform, published, mean, low, high; and optionally wait_mean and long_mean, drawn as lines across
         the bar, and load, by which bars are hatched.
     label : str
-        What is drawn, with its unit.
+        Name of the metric on the axis, with its unit.
     legend : bool, default True
-        Say what markers, lines and hatches mean.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Draw a legend of markers, lines and hatches.
+    {ax}
 
     Returns
     -------
@@ -107,7 +106,7 @@ def plot_evaluation(
                     "zorder": 3,
                 }
                 ax.plot([place - 0.34, place + 0.34], [value] * 2, path_effects=[_HALO], **across)
-        inside = mean > _ROOM_INSIDE * top
+        inside = mean > _LEAST_SHARE_FOR_INSIDE * top
         text = ax.annotate(
             words[place],
             (place, 0.04 * top if inside else max(mean, *_heights(numbers, method))),
@@ -200,14 +199,14 @@ def plot_evaluation_latencies(
 
 
 def _heights(numbers: pd.DataFrame, method: str) -> list[float]:
-    """Everything that stands above a low bar."""
+    """List the heights of everything that stands above a low bar."""
     rows = numbers[numbers["method"] == method]
     columns = [name for name in ("published", "high", "wait_mean", "long_mean") if name in rows]
     return [float(value) for value in rows[columns].to_numpy(float).ravel() if np.isfinite(value)] or [0.0]
 
 
 def _label(ax: Axes, ours: pd.DataFrame) -> None:
-    """Entries of the legend for what is not a published value."""
+    """Add the entries of the legend that are no published values."""
     for name, (words, dashes) in _OTHER_WINDOWS.items():
         if f"{name}_mean" in ours and ours[f"{name}_mean"].notna().any():
             ax.plot([], [], color="black", linestyle=dashes, linewidth=1.1, label=words)

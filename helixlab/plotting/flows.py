@@ -29,7 +29,7 @@ _BETWEEN_POINTS: Final = 0.8
 _LINK_COLOUR: Final = "#84abd5"
 _WITHOUT_FLOW: Final[dict[str, Any]] = {"edgecolor": "#777777", "linewidth": 0.5, "linestyle": (0, (1, 2))}
 _PULL: Final = 0.55
-"""How much a lane away from the middle counts against one away from the node before."""
+"""Weight of a lane away from the middle, against one away from the node before."""
 
 
 def _lanes(nodes: list[dict[str, Any]], before: dict[Any, list[Any]]) -> dict[Any, int]:
@@ -61,7 +61,7 @@ def plot_flow(flow: Flow, *, key: bool = True, ax: Axes | None = None) -> Axes:
     key : bool, default True
         Draw the scale of the utilisation.
     ax : Axes, optional
-        Where to draw; a new figure of the width of a page by default.
+        Axes to draw on; those of a new figure of the width of a page by default.
 
     Returns
     -------
@@ -134,15 +134,15 @@ def _width_points(share: float) -> float:
 def _beside_each_other(
     widths: dict[Any, float], height_of: dict[Any, float], lanes_per_point: float
 ) -> tuple[dict[Any, float], dict[Any, float]]:
-    """Where each link leaves its sender and enters its receiver, in the order of the other ends."""
+    """Place the ends of each link at its sender and receiver, in the order of the other ends."""
     found: list[dict[Any, float]] = []
     for end, other in ((0, 1), (1, 0)):
         at: dict[Any, float] = {}
         for node in dict.fromkeys(pair[end] for pair in widths):
             links = sorted((p for p in widths if p[end] == node), key=lambda pair: height_of[pair[other]])
-            room = [(widths[pair] + _BETWEEN_POINTS) * lanes_per_point for pair in links]
-            height = height_of[node] - sum(room) / 2
-            for pair, taken in zip(links, room, strict=True):
+            heights = [(widths[pair] + _BETWEEN_POINTS) * lanes_per_point for pair in links]
+            height = height_of[node] - sum(heights) / 2
+            for pair, taken in zip(links, heights, strict=True):
                 at[pair] = height + taken / 2
                 height += taken
         found.append(at)
@@ -160,7 +160,7 @@ def _turns(places: dict[Any, tuple[tuple[float, float], tuple[float, float]]]) -
         track_of = {}
         for pair in sorted(pairs, key=lambda pair: abs(places[pair][0][1] - places[pair][1][1])):
             low, high = sorted(height for _, height in places[pair])
-            free = (k for k, held in enumerate(tracks) if all(high <= a or b <= low for a, b in held))
+            free = (k for k, spans in enumerate(tracks) if all(high <= a or b <= low for a, b in spans))
             track_of[pair] = next(free, len(tracks))
             if track_of[pair] == len(tracks):
                 tracks.append([])
@@ -187,7 +187,7 @@ def _draw_link(
 
 
 def _draw_legend(ax: Axes, *, frame: bool, dots: bool) -> None:
-    """What a red frame and a dotted link mean, above the picture on the right."""
+    """Explain the red frame and the dotted link, above the picture on the right."""
     handles: list[Any] = []
     if frame:
         handles.append(Patch(facecolor="white", edgecolor=BOUND_COLOUR, linewidth=1.6, label="bottleneck"))

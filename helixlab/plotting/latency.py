@@ -35,12 +35,12 @@ _MEAN: Final[dict[str, Any]] = {
     "markeredgewidth": 0.5,
     "zorder": 4,
 }
-"""A cross, unlike any marker of a published value, and seen on light and dark boxes."""
+"""Marker of the mean: a cross, unlike any marker of a published value, visible on light and dark boxes."""
 _DASHES: Final = ("", (4, 1.2), (1, 1), (5, 1, 1, 1), (7, 1.5), (3, 1, 1, 1, 1, 1))
 _SIDES: Final = {"simulation": 0.31, "prototype": 0.43}
-"""How far beside the box published values stand ..."""
+"""Distance of published values from the middle of the box, by platform."""
 _LATER: Final = 0.31
-"""... and, on the other side, those of a later window."""
+"""Distance of the values of a later window, on the other side."""
 
 
 @styled
@@ -53,7 +53,7 @@ def plot_latency_boxes(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """One box a method: the 5th, 25th, 50th, 75th and 95th percentile, and the mean as a cross.
+    """Draw one box for each method: the 5th, 25th, 50th, 75th and 95th percentile, and the mean as a cross.
 
     Parameters
     ----------
@@ -68,9 +68,8 @@ def plot_latency_boxes(
     later : DataFrame, optional
         The columns of `table`, of a window that begins later: its percentiles are dashes beside the box.
     legend : bool, default True
-        Say what the markers mean.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Draw a legend of the markers.
+    {ax}
 
     Returns
     -------
@@ -134,16 +133,15 @@ def _published_latencies(ax: Axes, methods: list[str], phase: str, published: pd
 
 @styled
 def plot_latency_cdf(quantiles: pd.DataFrame, *, phase: str = "prompt", ax: Axes | None = None) -> Axes:
-    """The part of the iterations that took at most so long, one line a method, latency on a log scale.
+    """Draw the cumulative distribution of latencies, one line for each method, on a logarithmic axis.
 
     Parameters
     ----------
     quantiles : DataFrame
         Columns ``method``, ``quantile`` (0 to 1) and ``latency_s``, as `latency_quantiles` gives them.
     phase : str, default "prompt"
-        What the axis is called.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        ``"prompt"`` or ``"decode"``, for the name of the axis.
+    {ax}
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A cluster and a placement as pictures: nodes by region, links, and the layers of each node."""
+"""Pictures of clusters and placements: nodes by region, links, and the layers on each node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["UTILISATION_COLOURS", "plot_placement", "plot_placements", "plot_top
 
 UTILISATION_COLOURS: Final = "YlGnBu"
 _RIM: Final = 0.15
-"""Between a ring of nodes and the edge of its disc."""
+"""Distance between a ring of nodes and the edge of its disc."""
 _DOTS: Final = {12: (62, 4.6), 26: (50, 4.6), 10**9: (38, 3.8)}
 """Area and letter size of a node by the most nodes on a ring, in points."""
 _WHITE: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
@@ -53,21 +53,20 @@ def plot_placement(
     key: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """One bar a node over the layers that it holds; idle nodes are rows that say so.
+    """Draw one bar for each node over the layers that it holds; idle nodes are rows that say so.
 
     Parameters
     ----------
     cluster : Cluster
         The cluster of the placement, or the one it is part of.
     placement : Placement
-        What to draw.
+        Placement to draw.
     flow : Flow, optional
         Its maximum flow: bars are then coloured by the part of their throughput that it uses, otherwise by
         machine type.
     key : bool, default True
         Draw the scale of the utilisation, or the legend of the machine types.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -199,7 +198,7 @@ class _Region:
         }
 
     def edge_towards(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the edge of its disc that is nearest to (x, y)."""
+        """Find the point on the edge of its disc that is nearest to (x, y)."""
         distance = math.hypot(x - self.x, y - self.y)
         share = (self.ring + _RIM) / distance
         return self.x + share * (x - self.x), self.y + share * (y - self.y)
@@ -215,9 +214,8 @@ def plot_topology(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     cluster : Cluster
-        What to draw.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Cluster to draw.
+    {ax}
 
     Returns
     -------
@@ -266,7 +264,7 @@ def plot_topology(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
     ax.set_aspect("equal")
     ax.set_axis_off()
     ax.margins(0.06)
-    if len(regions) > 1:  # room for the words, which are no data
+    if len(regions) > 1:  # space for the texts, which are no data
         low = min(region.y - region.ring for region in regions.values())
         high = max(region.y + region.ring for region in regions.values())
         if len(regions) == 2:  # all words are below the regions
@@ -277,20 +275,20 @@ def plot_topology(cluster: Cluster, *, ax: Axes | None = None) -> Axes:
 
 
 def _layout(cluster: Cluster, between: dict[tuple[str, str], list[Link]]) -> dict[str, _Region]:
-    """Regions on a circle, clockwise from the top; two of them side by side, a single one in the middle."""
+    """Place regions on a circle, clockwise from the top; two side by side, a single one in the middle."""
     nodes = {name: [n.index for n in cluster.nodes if n.region == name] for name in cluster.regions}
-    number, most = len(nodes), max(len(held) for held in nodes.values())
+    number, most = len(nodes), max(map(len, nodes.values()))
     radius = 1.0 if number == 1 else min(0.5, 0.9 * math.sin(math.pi / number))
     start = math.pi if number == 2 else math.pi / 2
     regions = {}
-    for place, (name, held) in enumerate(nodes.items()):
+    for place, (name, inside) in enumerate(nodes.items()):
         angle = start - 2 * math.pi * place / number
-        away = {1: 0.0, 2: 1.65}.get(number, 1.4)  # room for the words on the links between them
-        ring = radius * math.sqrt(max(len(held), 3) / most) if number > 1 else radius
+        away = {1: 0.0, 2: 1.65}.get(number, 1.4)  # space for the texts on the links
+        ring = radius * math.sqrt(max(len(inside), 3) / most) if number > 1 else radius
         x, y = away * math.cos(angle), away * math.sin(angle)
         middle_x, middle_y = _coordinator_place(number)
         towards = math.atan2(middle_y - y, middle_x - x) if number > 1 else None
-        regions[name] = _Region(name, held, x, y, ring, between.get((name, name), []), towards)
+        regions[name] = _Region(name, inside, x, y, ring, between.get((name, name), []), towards)
     return regions
 
 
@@ -328,7 +326,7 @@ def _draw_between(ax: Axes, one: _Region, other: _Region, links: list[Link]) -> 
 
 
 def _draw_coordinator(ax: Axes, regions: dict[str, _Region], at: dict[int, tuple[float, float]]) -> None:
-    """The coordinator, with links to nodes or to regions."""
+    """Draw the coordinator, with links to nodes or to regions."""
     x, y = _coordinator_place(len(regions))
     ends = (
         [region.edge_towards(x, y) for region in regions.values()] if len(regions) > 1 else list(at.values())
@@ -344,7 +342,7 @@ def _draw_coordinator(ax: Axes, regions: dict[str, _Region], at: dict[int, tuple
 
 
 def _offer(links: list[Link], between: str) -> str:
-    """Bandwidth and latency of links, in words; nothing where there are none."""
+    """Format the bandwidth and latency of links; an empty text where there are none."""
     if not links:
         return ""
     rates = np.array([link.bandwidth_bytes_per_s for link in links])

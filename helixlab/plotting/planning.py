@@ -57,16 +57,15 @@ _AIMS: Final = {"for-greedy": "for throughput", "for-chunked": "for throughput",
 
 @styled
 def plot_search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: Axes | None = None) -> Axes:
-    """Flow of the best placement so far, over the time of the search; published searches are dashed.
+    """Draw the flow of the best placement so far over the time of a search; published searches are dashed.
 
     Parameters
     ----------
     table : DataFrame
         One row an event: run, seconds, incumbent_tokens_per_s, and published, whether it is on record.
     bound : float, optional
-        What no placement can exceed, a line.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Flow that no placement can exceed, drawn as a line.
+    {ax}
 
     Returns
     -------
@@ -114,7 +113,7 @@ def plot_search_quality(table: pd.DataFrame, *, bound: float | None = None, ax: 
 def plot_congestion(
     table: pd.DataFrame, *, longest_s: float | None = None, legend: bool = True, ax: Axes | None = None
 ) -> Axes:
-    """How long a request waits and runs each time it visits a node: one bar a node, by its first layer.
+    """Draw the seconds that a request waits and runs on each visit, one bar for each node by its first layer.
 
     Parameters
     ----------
@@ -124,9 +123,8 @@ def plot_congestion(
     longest_s : float, optional
         End of the axis, so that panels can be compared.
     legend : bool, default True
-        Say which part is which.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Draw a legend of the parts.
+    {ax}
 
     Returns
     -------
@@ -161,7 +159,7 @@ def plot_congestion(
 
 @styled
 def plot_search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Best placement so far and bound of searches over time, both axes logarithmic.
+    """Draw the best placement so far and the bound of searches over time, both axes logarithmic.
 
     The line of the placements carries the name of its search where it ends, the dashed one of the bounds the
     word "bound", unless the two have met. The nearer they come the more is proved.
@@ -172,8 +170,7 @@ def plot_search_progress(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes
         One row an event: run, seconds, incumbent_tokens_per_s and bound_tokens_per_s, as the bundled
         ``published/solver_traces.csv`` and the trace of a `PlanReport` have them. A value that is missing is
         not known yet; one below 1 is a solver's rounding, and no placement.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -237,7 +234,7 @@ def plot_prediction(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """What was foretold over what was simulated, a point a placement; on the diagonal both agree.
+    """Draw predicted over simulated throughput, a point for each placement; on the diagonal both agree.
 
     Parameters
     ----------
@@ -248,13 +245,12 @@ def plot_prediction(
     band : float, default 0.2
         Part by which the predictions inside the grey band are off at most.
     label : str
-        What is foretold, with its unit.
+        Name of the metric on both axes, with its unit.
     limits : (float, float), optional
-        Of both axes; those of the points by default.
+        Limits of both axes; those of the points by default.
     legend : bool, default True
-        Say which points are which.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Draw a legend of the points.
+    {ax}
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Measured profiles and what follows: layer times, throughput and KV cache by the layers on a node."""
+"""Profiles of machines: layer times, and throughput and KV cache by the number of layers on a node."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ def plot_layer_times(
     max_tokens: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Measured time of one layer by the tokens in the batch, one line a machine type.
+    """Draw the measured time of one layer by the tokens in the batch, one line for each machine type.
 
     Parameters
     ----------
     model : Model
-        Brings the profiles.
+        Model with the profiles.
     phase : str, default "decode"
         ``"prompt"`` or ``"decode"``.
     machines : iterable of str, optional
         Machine types; all that the model was measured on by default.
     max_tokens : int, optional
         Show batches up to that size only.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -68,16 +67,15 @@ def plot_layer_times(
 
 @styled
 def plot_node_throughput(model: Model, machine_counts: Mapping[str, int], *, ax: Axes | None = None) -> Axes:
-    """Tokens per second of a node by the layers it holds, T(k), in a mix of machines; on a log scale.
+    """Draw T(k), the throughput of a node by the number of its layers, in a mix of machines; on a log scale.
 
     Parameters
     ----------
     model : Model
-        Brings the profiles.
+        Model with the profiles.
     machine_counts : mapping of str to int
         Nodes of each machine type in the cluster, ``cluster.machine_counts()``.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -97,16 +95,15 @@ def plot_node_throughput(model: Model, machine_counts: Mapping[str, int], *, ax:
 
 @styled
 def plot_kv_capacity(model: Model, *, machines: Iterable[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Tokens whose keys and values fit on a node for each layer that it holds; on a log scale.
+    """Draw the tokens whose keys and values fit on a node, for each of its layers; on a log scale.
 
     Parameters
     ----------
     model : Model
-        Brings the serving limits.
+        Model with the serving limits.
     machines : iterable of str, optional
         Machine types; all that the model was measured on by default.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -128,7 +125,7 @@ def plot_kv_capacity(model: Model, *, machines: Iterable[str] | None = None, ax:
 def _draw(
     ax: Axes, table: pd.DataFrame, x: str, y: str, machines: Iterable[str], **options: Any
 ) -> list[Line2D]:
-    """One line a machine type that has rows, in its colour and with its name as the label."""
+    """Draw one line for each machine type with rows, in its colour and with its name as the label."""
     colours = machine_colours(machines)
     drawn = len(ax.get_lines())
     sns.lineplot(
@@ -144,7 +141,7 @@ def _draw(
 
 
 def _draw_by_layers(ax: Axes, table: pd.DataFrame, y: str) -> None:
-    """Curves over the layers on a node, on a logarithmic scale in plain numbers, with names below."""
+    """Draw curves over the layers on a node, on a logarithmic scale in plain numbers, with names below."""
     lines = _draw(ax, table, "layers", y, table["machine"], marker="o", markersize=2.6, markeredgewidth=0)
     ax.set_xlabel("layers on the node, k")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -154,6 +151,6 @@ def _draw_by_layers(ax: Axes, table: pd.DataFrame, y: str) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.autoscale_view()
     low, high = ax.get_ylim()
-    ax.set_ylim(low * (low / high) ** 0.1, high)  # room for the names
+    ax.set_ylim(low * (low / high) ** 0.1, high)  # space for the names
     ax.set_xlim(right=1.04 * ax.get_xlim()[1])
     name_lines(ax, lines, below=True)

@@ -1,4 +1,4 @@
-"""Writing a figure: the picture, the picture for print, and the table behind it."""
+"""Files of a figure: the picture, the picture for print, and the table behind it, with what ran."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def save_figure(
     name : str
         Name of the files, without ending.
     folder : path
-        Made if it is not there.
+        Folder of the files; made if it is not there.
     table : DataFrame
-        What was drawn; its index is left out.
+        Data of the picture; its index is left out.
     results : iterable of Result, or DataFrame, optional
         The runs that the figure shows, or a table of them with columns such as placement, placement_hash,
         scheduler and seed; by default `table`, or the run whose `Result.origin` is in its ``attrs``. What ran
@@ -119,11 +119,11 @@ def save_table(
     Parameters
     ----------
     table : DataFrame
-        Its index is left out.
+        Table to write; its index is left out.
     name : str
         Name of the file, without ending.
     folder : path
-        Made if it is not there.
+        Folder of the files; made if it is not there.
     results : iterable of Result, or DataFrame, optional
         The runs that a table comes from which does not name them itself, as for `save_figure`; by default the
         run whose `Result.origin` is in its ``attrs``. What ran is written beside it, into
@@ -148,7 +148,7 @@ def save_table(
 def _save_csv(
     table: pd.DataFrame, name: str, folder: str | os.PathLike[str], origins: list[str] | None
 ) -> Path:
-    """Write a table, and beside it what ran, where that is to be told."""
+    """Write a table, and beside it what ran, where `origins` say so."""
     file = _file(folder, name, "csv")
     try:
         with replacing(file) as beside:
@@ -169,12 +169,12 @@ def _is_signed(table: pd.DataFrame) -> bool:
 
 
 def _origins_of(table: pd.DataFrame) -> list[str]:
-    """What a table itself says of the runs it comes from."""
+    """List what a table itself says of its runs."""
     return [table.attrs["origin"]] if _is_signed(table) else _origins(table)
 
 
 def _origins(runs: Iterable[Result] | pd.DataFrame) -> list[str]:
-    """What ran, a line for each run, or for those rows of a table that differ in the seed alone."""
+    """List what ran, in one line for each run, or for the rows of a table that differ in the seed alone."""
     if not isinstance(runs, pd.DataFrame):
         several = list(runs) if isinstance(runs, Iterable) else [runs]
         for result in several:
@@ -189,13 +189,13 @@ def _origins(runs: Iterable[Result] | pd.DataFrame) -> list[str]:
     columns = [name for name in ("placement", "placement_hash", *_NAMED) if name in runs]
     lines = []
     for values, rows in runs.groupby(columns, sort=False, dropna=False):
-        told: dict[str, Any] = dict(zip(columns, values, strict=True))
-        hashed = told.pop("placement_hash", None)
-        ran_with = f"helixlab {told.pop('helixlab')}" if "helixlab" in told else library
-        parts = [f"placement {told.pop('placement')}" + (f" ({hashed})" if pd.notna(hashed) else "")]
+        named: dict[str, Any] = dict(zip(columns, values, strict=True))
+        hashed = named.pop("placement_hash", None)
+        ran_with = f"helixlab {named.pop('helixlab')}" if "helixlab" in named else library
+        parts = [f"placement {named.pop('placement')}" + (f" ({hashed})" if pd.notna(hashed) else "")]
         parts += [
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in told.items()
+            for name, value in named.items()
             if pd.notna(value)
         ]
         if "seed" in rows:

@@ -152,6 +152,12 @@ _LABEL_POINTS: Final = 33.0
 _LINE_HEIGHT_POINTS: Final = 7.5
 _LETTER_WIDTH_POINTS: Final = 5.0
 
+_SHARED_PARAMETERS: Final = {
+    "{ax}": "ax : Axes, optional\n        Axes to draw on; those of a new figure by default.",
+    "{result_with_timeline}": "result : Result\n        Run with a timeline.",
+}
+"""Texts of parameters of several plot functions, by their mark in the docstrings; `styled` puts them in."""
+
 _Arguments = ParamSpec("_Arguments")
 _Returned = TypeVar("_Returned")
 
@@ -186,13 +192,15 @@ def _load_backend() -> None:
 
 
 def styled(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
-    """Make a function draw in the style, whatever it draws."""
+    """Make a function draw in the style, and put the shared parameter texts into its docstring."""
 
     @functools.wraps(function)
     def in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Returned:
         with memory_for("drawing", "draw fewer runs, or shorter ones"), style():
             return function(*args, **kwargs)
 
+    for mark, text in _SHARED_PARAMETERS.items():
+        in_style.__doc__ = (in_style.__doc__ or "").replace(mark, text)
     return in_style
 
 
@@ -250,7 +258,7 @@ def panels(
     width_in, height_in : float
         Size of the figure in inches.
     **options
-        Of `matplotlib.pyplot.subplots`, for instance ``sharey=True`` or ``width_ratios=(2, 1)``.
+        Further arguments of `matplotlib.pyplot.subplots`, such as ``sharey=True`` or ``width_ratios=(2, 1)``.
 
     Returns
     -------
@@ -278,7 +286,7 @@ def name_panels(axes: Iterable[Axes], names: Iterable[str], *, above_legend: boo
     axes : iterable of Axes
         The panels, as many as names.
     names : iterable of str
-        What to write.
+        Names to write.
     above_legend : bool, default False
         Leave space for a legend of one line between name and panel.
 

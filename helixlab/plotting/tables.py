@@ -41,7 +41,7 @@ _SUMS: Final = (
 
 
 def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series:
-    """Latencies in seconds of the iterations that ended in the measured window, of all the runs.
+    """Collect the latencies in seconds of all iterations that ended in the measured windows of the runs.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series
         raise SimulationError(f"phase must be 'prompt' or 'decode', got {phase!r}")
     pieces = []
     for run in _listed(result):
-        if run.iterations.empty and run.summary["requests_finished"].item() > 0:
+        if run.iterations.empty and run.metrics["requests_finished"] > 0:
             raise SimulationError(
                 f"{run!r} kept no iterations and so no latencies; simulate with keep_iterations=True"
             )
@@ -69,7 +69,7 @@ def window_latencies(result: Result | Sequence[Result], phase: str) -> pd.Series
 
 
 def comparison_table(runs: Runs) -> pd.DataFrame:
-    """One row a method: throughput, maximum flow and requests summed over its runs, latencies pooled.
+    """Sum up each method in one row: throughput, flow and requests added over its runs, latencies pooled.
 
     Parameters
     ----------
@@ -100,14 +100,14 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
     rows = []
     for method in in_order(runs):
         several = _listed(runs[method])
-        sums = {name: sum(run.summary[name].item() for run in several) for name in _SUMS}
+        sums = {name: sum(run.metrics[name] for run in several) for name in _SUMS}
         figures = {
             name: value
             for phase in ("prompt", "decode")
             for name, value in latency_metrics(window_latencies(several, phase).to_numpy(), phase).items()
         }
-        partial = any(run.summary["partial"].item() for run in several)
-        named = {name: _joined(run.summary[name].item() for run in several) for name in _NAMES}
+        partial = any(run.metrics["partial"] for run in several)
+        named = {name: _joined(run.metrics[name] for run in several) for name in _NAMES}
         load = (
             {"load": worst_load(load_of(run).label for run in several)}
             if all(run.metrics["mode"] == "online" for run in several)
@@ -120,7 +120,7 @@ def comparison_table(runs: Runs) -> pd.DataFrame:
 
 
 def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFrame:
-    """The distribution of latencies, small enough to draw: what `plot_latency_cdf` takes.
+    """Take quantiles of the latencies, few enough to draw, for `plot_latency_cdf`.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def latency_quantiles(runs: Runs, phase: str, *, points: int = 201) -> pd.DataFr
     phase : str
         ``"prompt"`` or ``"decode"``.
     points : int, default 201
-        Quantiles of each method, evenly from 0 to 1.
+        Number of quantiles of each method, evenly from 0 to 1.
 
     Returns
     -------
@@ -172,12 +172,12 @@ def require_columns(table: pd.DataFrame, *names: str) -> None:
 
 
 def partial_methods(table: pd.DataFrame) -> set[str]:
-    """The methods of a table of which a run was stopped, or not run; none where the table does not say."""
+    """Find the methods with a run that was stopped or not run; none where the table does not say."""
     return set(table.loc[_unfinished(table), "method"])
 
 
 def is_partial(table: pd.DataFrame) -> bool:
-    """Whether runs are missing in a table of a sweep or of means, or were stopped.
+    """Check whether a table of a sweep or of means lacks runs, or has runs that were stopped.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def is_partial(table: pd.DataFrame) -> bool:
 
 
 def _unfinished(table: pd.DataFrame) -> np.ndarray:
-    """For each row, whether a run of it was stopped, or not run."""
+    """Mark the rows with a run that was stopped, or not run."""
     found = np.zeros(len(table), dtype=bool)
     if "partial" in table:
         found |= table["partial"].eq(True).to_numpy(dtype=bool)
@@ -202,13 +202,13 @@ def _unfinished(table: pd.DataFrame) -> np.ndarray:
 
 
 def _joined(values: Iterable[Any]) -> Any:
-    """The value of all, or each of them once."""
+    """Return the value that all share, or list each once."""
     once = list(dict.fromkeys(values))
     return once[0] if len(once) == 1 else " + ".join(map(str, once))
 
 
 def _is_partial(several: Sequence[Result]) -> bool:
-    return any(run.summary["partial"].item() for run in several)
+    return any(run.metrics["partial"] for run in several)
 
 
 def _listed(result: Result | Sequence[Result]) -> list[Result]:

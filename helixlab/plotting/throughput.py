@@ -63,7 +63,7 @@ _PLATFORM_LABELS: Final = {
 }
 _LEAST_SHARE_FOR_INSIDE: Final = 0.22
 _LABEL_SHARE: Final = 0.13
-"""Room that a number takes above a bar or marker, as a part of the highest value."""
+"""Height of a number above a bar or marker, as a part of the highest value."""
 _HALO: Final = withStroke(linewidth=1.8, foreground="white")
 _OFFSETS: Final = {"simulation": -0.18, "prototype": 0.18}
 _SPLIT_LOADS: Final = {"filling": "filling", "backlogged": "back-\nlogged", "overloaded": "over-\nloaded"}
@@ -97,7 +97,7 @@ def value_label(column: str) -> str:
 
 
 def hollow(platform: str) -> dict[str, Any]:
-    """How a published value is drawn: an empty marker in black."""
+    """Style a published value: an empty marker in black."""
     return {
         "marker": PLATFORM_MARKERS[platform],
         "linestyle": "none",
@@ -126,9 +126,9 @@ def legend_above(figure: Figure, *, columns: int | None = None) -> None:
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        Of panels drawn with ``legend=False``.
+        Figure of panels drawn with ``legend=False``.
     columns : int, optional
-        Of the legend; by default it is one line.
+        Number of columns of the legend; by default it is one line.
     """
     entries: dict[Any, Any] = {}
     for ax in figure.axes:
@@ -145,17 +145,17 @@ def legend_above(figure: Figure, *, columns: int | None = None) -> None:
         )
 
 
-def _common_foot(heights: dict[str, float], marks: dict[str, list[float]], room: float) -> float:
-    """The lowest height at which a number fits into all of these bars and lies on no marker, 0 if none."""
+def _common_foot(heights: dict[str, float], marks: dict[str, list[float]], label: float) -> float:
+    """Find the lowest height at which a number fits into all these bars and lies on no marker, 0 if none."""
 
     def is_free(foot: float) -> bool:
         return all(
-            foot + room <= height
-            and not any(foot - 0.35 * room < mark < foot + room for mark in marks[method])
+            foot + label <= height
+            and not any(foot - 0.35 * label < mark < foot + label for mark in marks[method])
             for method, height in heights.items()
         )
 
-    above_marks = sorted(mark + 0.35 * room for method in heights for mark in marks[method])
+    above_marks = sorted(mark + 0.35 * label for method in heights for mark in marks[method])
     return next(filter(is_free, [0.0, *above_marks]), 0.0)
 
 
@@ -175,7 +175,7 @@ def plot_throughput(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """One bar a method, with its value, and published values as hollow markers.
+    """Draw one bar for each method, with its value, and published values as hollow markers.
 
     Parameters
     ----------
@@ -188,13 +188,12 @@ def plot_throughput(
         Columns ``method``, ``platform`` (``"simulation"``, ``"prototype"``, ``"solver"``, or ``"planned"``)
         and `value`; only the methods of `table` are drawn.
     value, label : str
-        The column to draw, and what it is called on the axis, with its unit.
+        Column to draw, and its name on the axis, with its unit.
     bound : float, optional
-        What no method can exceed, a line.
+        Value that no method can exceed, drawn as a line.
     legend : bool, default True
-        Say what the markers mean.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Draw a legend of the markers.
+    {ax}
 
     Returns
     -------
@@ -405,7 +404,7 @@ def plot_planned_and_served(runs: pd.DataFrame) -> np.ndarray:
 
 @styled
 def mark_loads(ax: Axes, loads: pd.Series) -> Axes:
-    """Write above each method whose run is not stable what it is.
+    """Write the load above each method whose run is not stable.
 
     Parameters
     ----------
@@ -443,7 +442,7 @@ def plot_throughput_latency(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Throughput against a latency of many runs; those that none beats in both are joined by a line.
+    """Draw throughput over a latency of many runs; a line joins those that none beats in both.
 
     Parameters
     ----------
@@ -452,9 +451,10 @@ def plot_throughput_latency(
         Runs that miss the goal are crosses, and beat none. Runs that failed are left out; a sweep that was
         stopped is marked. The axis of a latency that spans more than a factor of ten is logarithmic.
     x, label : str
-        The latency, and what to call it.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Column of the latency, and its name on the axis.
+    legend : bool, default True
+        Draw a legend of the chunk sizes.
+    {ax}
 
     Returns
     -------
@@ -527,7 +527,7 @@ def plot_rate_sweep(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A figure over the rate of arrivals, one line a method; a cross marks the first rate that saturates.
+    """Draw a metric over the rate of arrivals, one line for each method; a cross marks where it saturates.
 
     Parameters
     ----------
@@ -536,9 +536,10 @@ def plot_rate_sweep(
         method. Several seeds of a rate give their mean with its 95 % confidence interval; the rate
         saturates if most of them do. Runs that failed are left out; a sweep that was stopped is marked.
     y, label : str
-        The column to show, and what to call it.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Column to draw, and its name on the axis, with its unit; both have defaults.
+    legend : bool, default True
+        Draw a legend of the lines.
+    {ax}
 
     Returns
     -------
@@ -611,7 +612,7 @@ def plot_saturation(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A figure of online runs over the rate that was asked, one line a method, marked by what the queue did.
+    """Draw a metric of online runs over the rate of arrivals, one line for each method, marked by the load.
 
     Dots are stable, hollow ones were still filling up, and where there are crosses the queue grows.
 
@@ -621,13 +622,12 @@ def plot_saturation(
         Columns method, rate_tokens_per_s, load (see `helixlab.diagnosis.steady_state.Load`) and `y`. A sweep
         that was stopped is marked.
     y, label : str
-        The column to draw, and what it is called on the axis, with its unit.
+        Column to draw, and its name on the axis, with its unit; both have defaults.
     log : bool, default False
         Draw it on a logarithmic axis.
     legend : bool, default True
-        Say which line is which.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Draw a legend of the lines.
+    {ax}
 
     Returns
     -------

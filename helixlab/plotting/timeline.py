@@ -1,4 +1,4 @@
-"""A run over time: requests, tokens per second, KV caches, and how busy or full each node was."""
+"""Runs over time: requests, tokens per second, KV caches, use of the nodes, and single batches."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _USES: Final = {
 
 
 def check_timeline(result: Result) -> None:
-    """A line over time takes two samples.
+    """Refuse a run whose timeline has fewer than the two samples that a line takes.
 
     Raises
     ------
@@ -73,12 +73,12 @@ def check_timeline(result: Result) -> None:
 
 
 def even_rows(result: Result, step_s: float | None = None) -> pd.DataFrame:
-    """The timeline in steps of the same length, with the rows that were left out where nothing happened.
+    """Bring the timeline into steps of the same length, filling in the rows in which nothing happened.
 
     Parameters
     ----------
     result : Result
-        A run with a timeline.
+        Run with a timeline.
     step_s : float, optional
         A multiple of the step at which samples were taken, which is the default, or, where that makes too
         many rows for a picture, the least that does not.
@@ -120,7 +120,7 @@ def even_rows(result: Result, step_s: float | None = None) -> pd.DataFrame:
 
 @styled
 def plot_tokens(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = None) -> Axes:
-    """Tokens per second of a run: decode tokens and all tokens, with the maximum flow of the placement.
+    """Draw the tokens per second of a run, decodes and all, with the maximum flow of the placement.
 
     The maximum flow counts prompt and decode tokens in their typical mix, so it is to be compared with all
     tokens, once that mix is reached: prompts alone cost less by the token. Thin lines are the samples, thick
@@ -128,12 +128,10 @@ def plot_tokens(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = Non
 
     Parameters
     ----------
-    result : Result
-        A run with a timeline.
+    {result_with_timeline}
     smooth_s : float, default 30
         Length of the moving average, in seconds.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -144,9 +142,9 @@ def plot_tokens(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = Non
     SimulationError
         The run has no timeline.
     """
-    timeline, summary = even_rows(result), result.summary.iloc[0]
+    timeline, summary = even_rows(result), result.metrics
     ax = axes_or_new(ax, height_in=2.0)
-    start_s, last_s = float(summary["window_start_s"]), float(summary["window_end_s"])
+    start_s, last_s = result.window_s
     origin_s = float(summary["start_s"])
     timeline = timeline[timeline["time_s"].between(origin_s, last_s)]
     step_s = max(float(timeline["time_s"].diff().median()), 1e-9)
@@ -176,7 +174,7 @@ def plot_tokens(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = Non
     ax.set_xlim(0, last_s - origin_s)
     ax.set_ylim(0, 1.08 * max(bound, float(np.nanmax(rates.to_numpy()))))
     ax.set(xlabel="time since the model is loaded (s)", ylabel="tokens/s")
-    if result.summary["partial"].item():
+    if result.metrics["partial"]:
         mark_partial(ax)
     name_lines(ax, lines)
     thin = Line2D([], [], color="#444444", linewidth=0.4, label=f"every {step_s:g} s")
@@ -197,20 +195,18 @@ def plot_tokens(result: Result, *, smooth_s: float = 30.0, ax: Axes | None = Non
 def plot_node_use(
     result: Result, what: str = "busy_fraction", *, colourbar: bool = True, ax: Axes | None = None
 ) -> Axes:
-    """How busy, or how full, each node was over time: one row a node, by machine type and first layer.
+    """Draw the use of each node over time: one row for each node, by machine type and first layer.
 
     Nodes whose compute binds the maximum flow have a star.
 
     Parameters
     ----------
-    result : Result
-        A run with a timeline.
+    {result_with_timeline}
     what : str, default "busy_fraction"
         ``"busy_fraction"``, ``"kv_used_fraction"`` or ``"kv_expected_fraction"``.
     colourbar : bool, default True
         Draw the scale.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    {ax}
 
     Returns
     -------
@@ -224,13 +220,12 @@ def plot_node_use(
     if what not in _USES:
         raise SimulationError(f"what must be one of {', '.join(_USES)}, got {what!r}")
     check_timeline(result)
-    summary = result.summary.iloc[0]
+    summary = result.metrics
     origin_s = float(summary["start_s"])
     samples = result.node_timeline
-    samples = samples[samples["time_s"].between(origin_s, float(summary["window_end_s"]))]
+    samples = samples[samples["time_s"].between(origin_s, result.window_s[1])]
     wide = samples.pivot(index="node", columns="time_s", values=what)
-    nodes = result.nodes.sort_values(["machine", "first_layer", "node"])
-    nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
+    nodes = result.serving_nodes.sort_values(["machine", "first_layer", "node"])
     bottlenecks = result.bottlenecks
     binding = set(bottlenecks.loc[bottlenecks["kind"] == "compute", "sender"])
     ax = axes_or_new(ax, height_in=0.7 + 0.085 * len(nodes))
@@ -251,7 +246,7 @@ def plot_node_use(
     )
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("time since the model is loaded (s)" + "; * binds the maximum flow" * bool(binding))
-    if result.summary["partial"].item():
+    if result.metrics["partial"]:
         mark_partial(ax)
     if colourbar:
         bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02, aspect=30)
@@ -261,12 +256,12 @@ def plot_node_use(
 
 
 def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
-    """The timeline of a run at a chosen step: what `plot_timeline` draws.
+    """Take the timeline of a run at a chosen step, for `plot_timeline`.
 
     Parameters
     ----------
     result : Result
-        A run with a timeline.
+        Run with a timeline.
     step_s : float, optional
         A multiple of the step it was recorded at, which is the default, but for runs so long that a coarser
         one does. Counts are those at the end of a step, tokens/s the mean over it.
@@ -274,7 +269,7 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns: time_s (since the models are loaded), in_flight, held, finished, prompt_tokens_per_s,
+        Columns: time_s (since the models are loaded), in_flight, queued, finished, prompt_tokens_per_s,
         decode_tokens_per_s, kv_used_mean_fraction, kv_used_max_fraction, kv_expected_max_fraction (over
         nodes), bottleneck_kv_expected_fraction (of the fullest layer), busy_mean_fraction.
 
@@ -296,12 +291,12 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
         step_s = as_number(step_s, "step_s", mend="a number of seconds", error=SimulationError)
     kept = even_rows(result, step_s)
     times, row = result.timeline["time_s"], kept["row"].to_numpy()
-    nodes = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
+    nodes = result.serving_nodes["node"]
     samples = result.node_timeline[result.node_timeline["node"].isin(nodes)]
     by_time = samples.groupby("time_s")
     table = pd.DataFrame(
         {
-            "time_s": kept["time_s"] - result.summary["start_s"].item(),
+            "time_s": kept["time_s"] - result.metrics["start_s"],
             **{name: kept[name] for name in _REQUESTS},
             **{name: kept[name] for name in _RATE_PHASES},
         }
@@ -322,12 +317,11 @@ def resampled(result: Result, step_s: float | None = None) -> pd.DataFrame:
 
 @styled
 def plot_timeline(result: Result, *, step_s: float | None = None) -> np.ndarray:
-    """A run over time: requests, tokens/s, KV caches, and how busy each node was, with what ran below.
+    """Draw a run over time: requests, tokens/s, KV caches and the use of the nodes, with what ran below.
 
     Parameters
     ----------
-    result : Result
-        A run with a timeline.
+    {result_with_timeline}
     step_s : float, optional
         As for `resampled`. The picture of the nodes is at the step of the recording.
 
@@ -342,10 +336,7 @@ def plot_timeline(result: Result, *, step_s: float | None = None) -> np.ndarray:
         The run has no timeline, or the step is no multiple of its own or too fine.
     """
     table = resampled(result, step_s)
-    start_s, end_s = (
-        result.summary[f"window_{end}_s"].item() - result.summary["start_s"].item()
-        for end in ("start", "end")
-    )
+    start_s, end_s = (time_s - float(result.metrics["start_s"]) for time_s in result.window_s)
     table = table[table["time_s"] <= end_s]
     figure, axes = panels(2, 2, width_in=PAGE_WIDTH_IN, height_in=4.2)
     (requests, rates), (caches, busy) = axes
@@ -373,7 +364,7 @@ def plot_timeline(result: Result, *, step_s: float | None = None) -> np.ndarray:
         ax.set_xlim(0, end_s)
         ax.legend(fontsize=6)
     plot_node_use(result, ax=busy)
-    row = result.summary.iloc[0]
+    row = result.metrics
     partial = "partial run: " if row["partial"] else ""
     title = figure.suptitle(
         f"{partial}{row['placement']}, {row['scheduler']}, {row['execution']}",
@@ -389,18 +380,17 @@ def plot_timeline(result: Result, *, step_s: float | None = None) -> np.ndarray:
 
 @styled
 def plot_batches(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes | None = None) -> Axes:
-    """What every node works on over a short span: batches of prompts, of decodes, of both, or nothing.
+    """Draw the batches of every node over a short span: prompts, decodes, both, or nothing.
 
-    A white line parts two batches.
+    A white line separates two batches.
 
     Parameters
     ----------
     result : Result
-        A run with its batches kept.
+        Run with its batches kept.
     from_s, span_s : float
-        The span, in simulated seconds.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+        Start and length of the span, in simulated seconds.
+    {ax}
 
     Returns
     -------
@@ -418,7 +408,7 @@ def plot_batches(result: Result, *, from_s: float, span_s: float = 1.0, ax: Axes
             f"the run has no batches from {from_s} s for {span_s} s; simulate with keep_batches=True, or show"
             " another span"
         )
-    nodes = result.nodes[result.nodes["end_layer"] > 0].sort_values(["first_layer", "end_layer", "node"])
+    nodes = result.serving_nodes.sort_values(["first_layer", "end_layer", "node"])
     ax = axes_or_new(ax, height_in=0.8 + 0.11 * len(nodes))
     for row, (node, machine) in enumerate(zip(nodes["node"], nodes["machine"], strict=True)):
         own = shown[shown["node"] == node]

@@ -26,7 +26,7 @@ def test_parts_of_a_split_add_up() -> None:
     each = [hx.max_flow(cluster, model, part).value_tokens_per_s for part in parts.values()]
     assert flows["max_flow_tokens_per_s"].item() == pytest.approx(sum(each))
     split = ex.split_estimates(cluster, model, parts)
-    assert (split["in_the_mix_tokens_per_s"] < split["alone_tokens_per_s"]).all()
+    assert split["in_the_mix_tokens_per_s"].sum() < split["alone_tokens_per_s"].sum()
     assert ex.coverage({names["L4"]: parts["L4"]})["equal"].all()
 
 
