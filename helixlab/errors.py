@@ -23,6 +23,7 @@ __all__ = [
     "SchedulingError",
     "SimulationError",
     "SolverError",
+    "SweepError",
     "UnknownNameError",
     "WorkloadError",
     "memory_for",
@@ -71,6 +72,10 @@ class WorkloadError(HelixlabError):
 
 class SimulationError(HelixlabError):
     """A simulation was asked for something impossible."""
+
+
+class SweepError(HelixlabError):
+    """A sweep is asked for something impossible, or cannot go on."""
 
 
 class OutOfMemoryError(HelixlabError, MemoryError):

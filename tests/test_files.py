@@ -283,7 +283,7 @@ def check_requests(path):
 
 def check_store(path):
     store, known = Store(path.parent), {"events": 7, "wall_s": None, "trace": [[0, 1.5]]}
-    assert store.kept(path.stem) in (None, known)
+    assert store.load(path.stem) in (None, known)
 
 
 def check_notebook(path):
@@ -314,7 +314,7 @@ def run(tmp_path_factory):
 
 def stored(folder):
     """The file of a finished run."""
-    Store(folder).keep("run", {"events": 7, "wall_s": None, "trace": [[0, 1.5]]}, {"scheduler": "helix"})
+    Store(folder).save("run", {"events": 7, "wall_s": None, "trace": [[0, 1.5]]}, {"scheduler": "helix"})
     return (folder / "run.json").read_text(encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ grid = {"placement": "small10/llama-1-30b/helix", "workload": hx.offline(duratio
 hx.sweep(grid, seeds=2, n_jobs=2, progress=False)
 """
 REPRODUCE = """
-from helixlab.experiments import reproduce
+from helixlab.reproduce import reproduce
 reproduce("notebooks", scale="smoke", output=OUTPUT)
 """
 

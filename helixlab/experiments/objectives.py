@@ -1,4 +1,4 @@
-"""What users are promised, and what a run kept of it."""
+"""Latency objectives of users, and how well a run met them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from helixlab.diagnosis.steady_state import load_of
 from helixlab.errors import WorkloadError
 from helixlab.simulation import Result
 
-__all__ = ["Objective", "check_objective", "latency_figures", "request_latencies"]
+__all__ = ["Objective", "check_objective", "objective_metrics", "request_latencies"]
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What users are promised, and how many of them must get it.
+    """Latency objective: limits for single requests, and the part of the requests that must keep to them.
 
     Parameters
     ----------
     ttft_s : float
-        Most seconds from arrival to the first token (time to first token).
+        Largest time to first token, in seconds from arrival.
     tpot_s : float
-        Most seconds per token after it, on the mean over a request (time per output token).
+        Largest time per output token after the first, in seconds, as a mean over the request.
     attainment : float
-        Part of the requests for which both must hold.
+        Part of the requests that must keep to both limits.
 
     Raises
     ------
@@ -52,24 +52,24 @@ class Objective:
 
 
 def check_objective(objective: object) -> None:
-    """Refuse what is no Objective.
+    """Refuse anything but an Objective.
 
     Raises
     ------
     WorkloadError
-        It is not.
+        `objective` is something else.
     """
     if not isinstance(objective, Objective):
         raise WorkloadError(f"objective must be an Objective(ttft_s=..., tpot_s=...), got {objective!r}")
 
 
 def request_latencies(result: Result) -> pd.DataFrame:
-    """What the requests that arrived in the measured window had to wait for their tokens.
+    """Measure how long the requests that arrived in the measured window waited for their tokens.
 
     Returns
     -------
     DataFrame
-        Columns request, arrival_s, ttft_s, tpot_s; infinite for requests that were not served to their end.
+        Columns request, arrival_s, ttft_s, tpot_s; infinite for requests that did not finish.
 
     Examples
     --------
@@ -80,10 +80,7 @@ def request_latencies(result: Result) -> pd.DataFrame:
     >>> bool((request_latencies(result)["ttft_s"] > 0).all())
     True
     """
-    summary = result.summary.iloc[0]
-    requests = result.requests[
-        result.requests["arrival_s"].between(summary["window_start_s"], summary["window_end_s"])
-    ].sort_values("request")
+    requests = result.in_window(result.requests, by="arrival_s").sort_values("request")
     finished = requests["outcome"] == "finished"
     ttft_s = requests["prompt_done_s"] - requests["arrival_s"]
     tpot_s = (requests["end_s"] - requests["prompt_done_s"]) / requests["output_tokens"]
@@ -97,8 +94,8 @@ def request_latencies(result: Result) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
-    """How a run with arrivals did by an objective, the columns of `helixlab.rate_sweep`.
+def objective_metrics(result: Result, objective: Objective) -> dict[str, Any]:
+    """Measure an online run by an objective: columns of `helixlab.rate_sweep`.
 
     Examples
     --------
@@ -106,32 +103,29 @@ def latency_figures(result: Result, objective: Objective) -> dict[str, Any]:
     >>> system = (hx.load_cluster("small10"), hx.load_model("llama-1-30b"),
     ...           hx.load_placement("small10/llama-1-30b/helix"))
     >>> result = hx.simulate(*system, workload=hx.online(rate_tokens_per_s=100, duration_s=30))
-    >>> latency_figures(result, Objective(ttft_s=20, tpot_s=2))["meets_objective"]
+    >>> objective_metrics(result, Objective(ttft_s=20, tpot_s=2))["meets_objective"]
     True
     """
-    summary = result.summary.iloc[0]
-    window_s = float(summary["window_end_s"] - summary["window_start_s"])
+    start_s, end_s = result.window_s
     latencies = request_latencies(result)
     served = np.isfinite(latencies["ttft_s"])  # infinity is within an infinite limit
     in_time = served & (latencies["ttft_s"] <= objective.ttft_s) & (latencies["tpot_s"] <= objective.tpot_s)
     attainment = float(in_time.mean()) if len(latencies) else math.nan
-    arriving_s = float(summary["window_end_s"] - summary["start_s"])
-    asked = result.requests["output_tokens"].sum() / arriving_s
-    figures: dict[str, Any] = {
+    asked = result.requests["output_tokens"].sum() / (end_s - float(result.metrics["start_s"]))
+    metrics: dict[str, Any] = {
         "requests": len(latencies),
         "requests_in_time": int(in_time.sum()),
-        "requests_per_s": len(latencies) / window_s,
+        "requests_per_s": len(latencies) / (end_s - start_s),
         "attainment": attainment,
-        "goodput_requests_per_s": float(in_time.sum()) / window_s,
-        "decode_tokens_per_s": float(summary["decode_tokens_per_s"]),
+        "goodput_requests_per_s": float(in_time.sum()) / (end_s - start_s),
+        "decode_tokens_per_s": float(result.metrics["decode_tokens_per_s"]),
         "asked_decode_tokens_per_s": float(asked),
         "saturated": load_of(result).grows,
     }
-    for what in ("ttft_s", "tpot_s"):
-        values = latencies[what].to_numpy()
-        name = what.removesuffix("_s")
-        figures[f"{name}_mean_s"] = float(values.mean()) if len(values) else math.nan
-        figures[f"{name}_p95_s"] = (
+    for name in ("ttft", "tpot"):
+        values = latencies[f"{name}_s"].to_numpy()
+        metrics[f"{name}_mean_s"] = float(values.mean()) if len(values) else math.nan
+        metrics[f"{name}_p95_s"] = (
             float(np.quantile(values, 0.95, method="higher")) if len(values) else math.nan
         )
-    return figures | {"meets_objective": bool(attainment >= objective.attainment)}
+    return metrics | {"meets_objective": bool(attainment >= objective.attainment)}

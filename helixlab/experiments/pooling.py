@@ -1,7 +1,7 @@
-"""Runs that belong together: systems side by side that are reported as one.
+"""Systems side by side that are reported as one.
 
 Separate pipelines are placements on parts of a cluster, each a run of its own. Their throughputs add up, and
-their latencies are those of one pool, so that its percentiles need all iterations of all runs at once.
+their latencies form one pool, so that its percentiles need all iterations of all runs at once.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import pandas as pd
 
 from helixlab._hashing import digest, library_digest
 from helixlab._io import json_ready
-from helixlab.diagnosis.measures import STEPS, in_window, mean_of, node_samples
+from helixlab.diagnosis.measures import STEPS, mean_of, node_samples
 from helixlab.errors import SimulationError
-from helixlab.experiments.runner import Outcome, Run, Store, carried_out, described, finished
-from helixlab.experiments.statistics import load_figures, trend_figures
+from helixlab.experiments.runner import Store, run_tasks
+from helixlab.experiments.statistics import load_metrics, trend_metrics
 from helixlab.experiments.sweep import grid_points, runs_of, seeds_of
+from helixlab.experiments.worker import Outcome, Run, error_text, simulate_run
 from helixlab.simulation import Result
 from helixlab.simulation.metrics import latency_figures
 
-__all__ = ["LATER", "later", "pooled_figures", "pooled_runs", "waits_and_runs"]
+__all__ = ["LATER", "later", "pooled_metrics", "pooled_runs", "waits_and_runs"]
 
 
 SUMS: Final = (
@@ -39,15 +40,16 @@ SUMS: Final = (
     "events",
     "wall_s",
 )
+"""Metrics that add up over the runs of a group."""
 NEARLY: Final = 1e-6
-"""Part of a step by which a time may miss a sample."""
+"""Part of a sampling step by which a time may miss a sample."""
 LATER: Final = "later_"
-"""Before the names of figures of the same runs from later on."""
+"""Prefix of the metrics of the same runs in a later window."""
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """All that a worker needs for the runs of one group with one seed."""
+    """Runs of one group with one seed, with all that a worker needs for them."""
 
     key: str
     runs: tuple[Run, ...]
@@ -63,24 +65,24 @@ def pooled_runs(
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Simulate groups of runs with every seed, and take the figures of each group as a whole.
+    """Simulate groups of runs with every seed, and measure each group as a whole.
 
     Parameters
     ----------
     groups : mapping of str to sequence of mappings
         Points of a grid, as for `sweep`, by the name of the group. Each needs a ``sample_step_s`` that gives
-        a dozen samples or more, for what is said of the trend.
+        a dozen samples or more, from which the trend is judged.
     later_s : float, optional
-        Take the figures of online runs twice: in their windows, and from so many seconds after the start on,
-        as if the warm-up had been so long. To simulate it would be the same.
+        Seconds after the start from which online runs are measured a second time, as if the warm-up had been
+        that long. Simulating them with such a warm-up would give the same.
     seeds, n_jobs, store, progress
         As for `sweep`; the store keeps a group as it keeps a run.
 
     Returns
     -------
     DataFrame
-        One row a group and seed: group, seed, the columns of `pooled_figures`, and error; with `later_s` the
-        same columns once more, with ``later_`` before their names, empty where runs are offline.
+        One row for each group and seed: group, seed, the columns of `pooled_metrics`, and error; with
+        `later_s` the same columns again, with the prefix ``later_``, empty where runs are offline.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def pooled_runs(
     >>> bool(two == 2 * one), bool(table["prompt_latency_p50_s"].nunique() == 1)
     (True, True)
     """
-    numbers, kept = seeds_of(seeds), Store(store)
+    numbers, finished = seeds_of(seeds), Store(store)
     points = {name: grid_points([*members])[0] for name, members in groups.items()}
     rows: list[tuple[str, int, str]] = []
     outcomes: dict[str, Outcome] = {}
@@ -111,46 +113,45 @@ def pooled_runs(
             if error is not None:
                 outcomes[key] = Outcome(error=error)
             elif key not in outcomes and key not in tasks:
-                figures = kept.kept(key)
-                if figures is not None:
-                    outcomes[key] = Outcome(figures)
+                metrics = finished.load(key)
+                if metrics is not None:
+                    outcomes[key] = Outcome(metrics)
                 else:
                     runs = runs_of({f"{key}-{at}": (point, seed) for at, point in enumerate(members)})
                     tasks[key] = _Pool(key, tuple(runs), later_s)
                     labels[key] = {"group": name, "seed": seed, "runs": len(members)}
     known = sum(key not in tasks for _, _, key in rows)
-    outcomes |= finished(
-        list(tasks.values()), labels, kept, work=_carry_out, n_jobs=n_jobs, total=known + len(tasks),
-        failed=sum(each.error is not None for each in outcomes.values()), progress=progress, what="runs",
+    outcomes |= run_tasks(
+        list(tasks.values()), labels, finished, work=_execute_pool, n_jobs=n_jobs, total=known + len(tasks),
+        failed=sum(each.error is not None for each in outcomes.values()), progress=progress, caller="runs",
     )  # fmt: skip
     frame = pd.DataFrame(
-        [{"group": name, "seed": seed, **(outcomes[key].figures or {})} for name, seed, key in rows]
+        [{"group": name, "seed": seed, **(outcomes[key].metrics or {})} for name, seed, key in rows]
     )
     frame["error"] = pd.Series([outcomes[key].error for _, _, key in rows], dtype=object)
     return frame
 
 
-def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
-    """What runs side by side come to.
+def pooled_metrics(results: Sequence[Result]) -> dict[str, Any]:
+    """Measure runs side by side as a whole.
 
     Returns
     -------
     dict
         placement_hash, joined by plus signs. Sums: decode_tokens_per_s, max_flow_tokens_per_s, counts of
-        requests, events, wall_s. Of the pooled iterations of the window: prompt and decode latencies, as in
+        requests, events, wall_s. Prompt and decode latencies of the pooled iterations of the window, as in
         `Result.summary`. Means over all requests: input_tokens_mean_accepted, and input_tokens_mean_asked,
-        which counts dropped ones too. Of the window: busy_fraction_mean and kv_used_fraction_mean over the
-        nodes that hold layers, and what `trend_figures` and `load_figures` say.
+        which counts dropped ones too. busy_fraction_mean and kv_used_fraction_mean of the window, over the
+        nodes that hold layers, and the metrics of `trend_metrics` and `load_metrics`.
     """
-    summaries = [result.summary.iloc[0] for result in results]
-    figures: dict[str, Any] = {"placement_hash": " + ".join(each["placement_hash"] for each in summaries)}
-    figures |= {name: sum(summary[name].item() for summary in summaries) for name in SUMS}
+    hashes = " + ".join(result.metrics["placement_hash"] for result in results)
+    metrics: dict[str, Any] = {"placement_hash": hashes}
+    metrics |= {name: sum(result.metrics[name].item() for result in results) for name in SUMS}
     for phase, latency_s in zip(("prompt", "decode"), _window_latencies(results), strict=True):
-        figures |= latency_figures(latency_s, phase)
-    figures |= _inputs(results)
-    nodes = pd.concat([result.nodes for result in results])
-    nodes = nodes[nodes["end_layer"] > nodes["first_layer"]]
-    figures["busy_fraction_mean"] = float(nodes["busy_fraction"].mean())
+        metrics |= latency_figures(latency_s, phase)
+    metrics |= _mean_inputs(results)
+    nodes = pd.concat([result.serving_nodes for result in results])
+    metrics["busy_fraction_mean"] = float(nodes["busy_fraction"].mean())
     steps_s = [float(result.provenance["settings"]["sample_step_s"]) for result in results]
     used = pd.concat(
         [
@@ -158,38 +159,38 @@ def pooled_figures(results: Sequence[Result]) -> dict[str, Any]:
             for inside, step_s in zip(map(node_samples, results), steps_s, strict=True)
         ]
     )
-    figures["kv_used_fraction_mean"] = mean_of(used, used["kv_used_fraction"])
-    return figures | trend_figures(results) | load_figures(results)
+    metrics["kv_used_fraction_mean"] = mean_of(used, used["kv_used_fraction"])
+    return metrics | trend_metrics(results) | load_metrics(results)
 
 
 def later(result: Result, from_s: float) -> Result:
-    """An online run as if its warm-up had lasted until `from_s`: all that `pooled_figures` looks at.
+    """Give an online run the window of a longer warm-up, for all that `pooled_metrics` looks at.
 
     Parameters
     ----------
     result : Result
-        A run with a timeline, one of whose samples is at that time.
+        Online run with a timeline that has a sample at that time.
     from_s : float
-        Seconds after the start.
+        End of the warm-up, in seconds after the start.
 
     Raises
     ------
     SimulationError
-        No sample is at that time, or it is not in the window.
+        There is no sample at that time, or it is outside the window.
     """
-    row = result.summary.iloc[0]
-    start_s, end_s = float(row["start_s"]) + from_s, float(row["window_end_s"])
+    run_start_s, (window_start_s, end_s) = float(result.metrics["start_s"]), result.window_s
+    start_s = run_start_s + from_s
     step_s = float(result.provenance["settings"]["sample_step_s"])
     at_a_sample = step_s > 0 and abs(from_s / step_s - round(from_s / step_s)) <= NEARLY
-    if not (at_a_sample and row["window_start_s"] <= start_s < end_s):
+    if not (at_a_sample and window_start_s <= start_s < end_s):
         raise SimulationError(
             f"{result!r} has no sample at {from_s:g} s in its window; give a multiple of its sample_step_s,"
-            f" {step_s:g}, from {row['window_start_s'] - row['start_s']:g} on"
+            f" {step_s:g}, from {window_start_s - run_start_s:g} on"
         )
     moved = result.summary.assign(window_start_s=start_s)
-    ended = in_window(replace(result, summary=moved))
+    ended = replace(result, summary=moved).in_window(result.iterations)
     decoded = int((ended["iteration"] > 0).sum())
-    # A sample is of the time since the one before it, mostly a step.
+    # A sample covers the time since the one before it, which is mostly one step.
     times = pd.Series(result.timeline["time_s"].to_numpy(float))
     since = times.shift(fill_value=times.iloc[0]).clip(lower=start_s)
     steps = pd.Series(np.rint((times - since) / step_s).to_numpy(), index=times)
@@ -204,39 +205,40 @@ def later(result: Result, from_s: float) -> Result:
     )
 
 
-def _carry_out(pool: _Pool) -> tuple[str, Outcome]:
+def _execute_pool(pool: _Pool) -> tuple[str, Outcome]:
     try:
-        results = [carried_out(run) for run in pool.runs]
-        figures = pooled_figures(results)
+        results = [simulate_run(run) for run in pool.runs]
+        metrics = pooled_metrics(results)
         if pool.later_s is not None and all(run.workload.online for run in pool.runs):
-            again = pooled_figures([later(result, pool.later_s) for result in results])
-            figures |= {f"{LATER}{name}": value for name, value in again.items()}
+            again = pooled_metrics([later(result, pool.later_s) for result in results])
+            metrics |= {f"{LATER}{name}": value for name, value in again.items()}
     except Exception as error:
-        return pool.key, Outcome(error=described(error))
-    return pool.key, Outcome(figures=json_ready(figures))
+        return pool.key, Outcome(error=error_text(error))
+    return pool.key, Outcome(metrics=json_ready(metrics))
 
 
 def _window_latencies(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
-    """Latencies of the prompts and of the decodes that ended in the windows."""
+    """Collect the latencies of the prompts and of the decodes that ended in the windows."""
     prompts, decodes = [], []
     for result in results:
-        ended = in_window(result)
+        ended = result.in_window(result.iterations)
         is_prompt, latency_s = (ended["iteration"] == 0).to_numpy(), ended["latency_s"].to_numpy()
         prompts.append(latency_s[is_prompt])
         decodes.append(latency_s[~is_prompt])
     return np.concatenate(prompts), np.concatenate(decodes)
 
 
-def _inputs(results: Sequence[Result]) -> dict[str, float]:
-    """Mean input of the requests that were let in, and of all that asked."""
+def _mean_inputs(results: Sequence[Result]) -> dict[str, float]:
+    """Average the input of the requests that were admitted, and of all that asked."""
     accepted = tokens = asked = tokens_asked = 0.0
     for result in results:
-        summary, requests = result.summary.iloc[0], result.requests
-        number = float(summary["requests_finished"] + summary["requests_in_flight"])
-        of_them = number * float(summary["input_tokens_mean_accepted"]) if number else 0.0
-        turned_away = requests.loc[requests["outcome"] != "finished", "input_tokens"]
-        accepted, tokens = accepted + number, tokens + of_them
-        asked, tokens_asked = asked + number + len(turned_away), tokens_asked + of_them + turned_away.sum()
+        row, requests = result.metrics, result.requests
+        admitted = float(row["requests_finished"] + row["requests_in_flight"])
+        admitted_tokens = admitted * float(row["input_tokens_mean_accepted"]) if admitted else 0.0
+        refused = requests.loc[requests["outcome"] != "finished", "input_tokens"]
+        accepted, tokens = accepted + admitted, tokens + admitted_tokens
+        asked += admitted + len(refused)
+        tokens_asked += admitted_tokens + refused.sum()
     return {
         "input_tokens_mean_accepted": tokens / accepted if accepted else float("nan"),
         "input_tokens_mean_asked": tokens_asked / asked if asked else float("nan"),
@@ -244,25 +246,24 @@ def _inputs(results: Sequence[Result]) -> dict[str, float]:
 
 
 def waits_and_runs(result: Result) -> pd.DataFrame:
-    """Mean seconds that a request waits and runs each time it visits a node, in the measured window.
+    """Average the seconds that a request waits and runs at each visit to a node, in the measured window.
 
-    It waits for its turn, and for room in the KV cache. It runs with its batch, however many others are in
-    it.
+    A request waits for its turn, and for free KV cache. It runs with its batch, whatever the size of that.
 
     Parameters
     ----------
     result : Result
-        Of ``simulate(..., keep_breakdown=True, keep_batches=True)``.
+        Result of ``simulate(..., keep_breakdown=True, keep_batches=True)``.
 
     Returns
     -------
     DataFrame
-        One row a node that was visited: node, machine, region, first_layer, visits, wait_s, run_s.
+        One row for each node that was visited: node, machine, region, first_layer, visits, wait_s, run_s.
 
     Raises
     ------
     SimulationError
-        The run has not kept what is needed.
+        The run has kept no batches or no breakdown.
 
     Examples
     --------
@@ -280,10 +281,7 @@ def waits_and_runs(result: Result) -> pd.DataFrame:
             f"{result!r} does not say where requests waited; simulate with keep_breakdown=True and"
             " keep_batches=True"
         )
-    summary = result.summary.iloc[0]
-    batches = result.batches[
-        result.batches["end_s"].between(summary["window_start_s"], summary["window_end_s"])
-    ]
+    batches = result.in_window(result.batches)
     requests = batches["prompts"] + batches["decodes"]
     # All that visit a node run its last layers, wherever they entered.
     last = batches["first_layer"] == batches.groupby("node")["first_layer"].transform("max")

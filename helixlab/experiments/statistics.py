@@ -1,4 +1,4 @@
-"""Means over runs that differ only in their seed, how sure they are, and whether the runs had settled."""
+"""Statistics of runs that differ in their seed: means with confidence intervals, trends and loads."""
 
 from __future__ import annotations
 
@@ -17,30 +17,23 @@ from helixlab.simulation import Result
 __all__ = [
     "DRIFTS",
     "NOT_RUN",
-    "SweepError",
-    "load_figures",
+    "load_metrics",
     "mean_interval",
-    "trend_figures",
+    "trend_metrics",
     "trends",
     "worst_load",
 ]
 
-
-NOT_RUN = "not run: interrupted"
-"""The error of runs that a sweep did not come to."""
-
-
-class SweepError(HelixlabError):
-    """A sweep is asked for something impossible, or cannot go on."""
-
-
+NOT_RUN: Final = "not run: interrupted"
+"""Error of the runs that an interrupted sweep did not come to."""
 COLUMNS: Final = ("value", "mean", "low", "high", "runs", "failed", "not_run")
+DRIFTS: Final = ("in_flight_drift", "throughput_drift")
 
 
 def mean_interval(
     runs: pd.DataFrame, *, by: str | Sequence[str], values: str | Sequence[str], level: float = 0.95
 ) -> pd.DataFrame:
-    """Means over seeds, each with its confidence interval by Student's t.
+    """Take means over seeds, each with its confidence interval by Student's t.
 
     With ``n`` runs of mean ``m`` and sample standard deviation ``s``, the interval is
     ``m ± t * s / sqrt(n)``, where ``t`` is the quantile of Student's distribution with ``n - 1`` degrees
@@ -49,32 +42,32 @@ def mean_interval(
     Parameters
     ----------
     runs : DataFrame
-        A row for each run and seed, as `sweep` and `rate_sweep` give them.
+        Table of `sweep` or `rate_sweep`: a row for each run and seed.
     by : str or sequence of str
-        Columns that say what ran: rows that agree in all of these are runs of one thing, which should
-        differ in nothing but the seed. Without any, all rows are.
+        Columns that say what ran. Rows that agree in all of them should differ in nothing but the seed;
+        without any column, all rows are one group.
     values : str or sequence of str
         Columns to take means of.
     level : float
-        How sure the interval is.
+        Confidence level of the interval.
 
     Returns
     -------
     DataFrame
         A row for each combination of `by`, in the order in which they first come, and each value: the
-        columns of `by`, ``value`` (its name), ``mean``, ``low`` and ``high``, ``runs`` (how many the mean
-        is of), ``failed`` (how many have an ``error``, and were left out) and ``not_run`` (how many an
-        interrupted sweep did not come to). NaN is left out too. The interval is NaN for a single run, which
-        cannot tell how far another would be, and where the mean is infinite. Means of a sweep that was
-        interrupted, or of runs that were, have ``attrs["partial"]`` as the sweep has.
+        columns of `by`, ``value`` (its name), ``mean``, ``low`` and ``high``, ``runs`` (number of runs
+        behind the mean), ``failed`` (number of runs with an ``error``, which are left out) and ``not_run``
+        (number of runs that an interrupted sweep did not come to). NaN is left out too. The interval is NaN
+        for a single run, which says nothing of the spread, and where the mean is infinite. Means of an
+        interrupted sweep, or of interrupted runs, have ``attrs["partial"]`` as the sweep has.
 
     Raises
     ------
     UnknownNameError
-        A column is not there.
+        A column is missing.
     HelixlabError
-        A column holds no numbers, `level` makes no sense, or a seed comes twice in one group: then its
-        rows differ in something else too, and are no sample of one thing.
+        A column holds no numbers, `level` makes no sense, or a seed occurs twice in one group, so that its
+        rows differ in something else too.
 
     Examples
     --------
@@ -92,13 +85,13 @@ def mean_interval(
     """
     if not isinstance(runs, pd.DataFrame):
         raise HelixlabError(f"runs is {runs!r:.60}; give a DataFrame, as sweep does")
-    groups, figures = _columns(by), _columns(values)
-    for name in (*groups, *figures):
+    groups, names = _columns(by), _columns(values)
+    for name in (*groups, *names):
         if name not in runs:
             raise UnknownNameError("column", name, list(runs.columns))
-    if not figures:
+    if not names:
         raise HelixlabError("values is empty; give the name of at least one column")
-    for name in figures:
+    for name in names:
         if not pd.api.types.is_numeric_dtype(runs[name]):
             raise HelixlabError(f"column {name!r} holds no numbers ({runs[name].dtype}); give another value")
     mend = "a number between 0 and 1, usually 0.95"
@@ -118,7 +111,7 @@ def mean_interval(
                 f"seed {again} comes twice among the runs of {named or 'all rows'}; add to `by` the columns"
                 " in which these runs differ"
             )
-        for name in figures:
+        for name in names:
             sample = rows.loc[~left_out, name].dropna().to_numpy(dtype=float)
             records.append(named | {"value": name} | _interval(sample, level) | counts)
     means = pd.DataFrame(records, columns=[*groups, *COLUMNS])
@@ -141,27 +134,25 @@ def _interval(sample: Any, level: float) -> dict[str, Any]:
     return {"mean": mean, "low": mean - half, "high": mean + half, "runs": count}
 
 
-DRIFTS: Final = ("in_flight_drift", "throughput_drift")
-
-
 def trends(runs: pd.DataFrame, *, by: str | Sequence[str]) -> pd.Series:
-    """Trend of the windows of each group of runs.
+    """Judge for each group of runs whether its windows had settled.
 
-    A run alone may hide a drift in its scatter, or drift by chance, so the seeds are taken together: what
-    counts is their mean drift, and its 95 % interval. A single seed is judged by the blocks of its window.
+    A single run may hide a drift in its scatter, or drift by chance. Therefore the seeds are taken together:
+    their mean drift and its 95 % interval count. A single seed is judged by the blocks of its window.
 
     Parameters
     ----------
     runs : DataFrame
-        From `pooled_runs` or `evaluate`: a row for each run and seed.
+        Table of `pooled_runs` or `evaluate`: a row for each run and seed.
     by : str or sequence of str
         Columns that say what ran.
 
     Returns
     -------
     Series
-        By group, in the order in which they first come: ``"settled"``, ``"undecided"`` or ``"moving"``, the
-        worse of requests in flight and throughput, see `helixlab.diagnosis.steady_state.Drift`.
+        Trend by group, in the order in which they first come: ``"settled"``, ``"undecided"`` or
+        ``"moving"``, the worse of requests in flight and throughput; see
+        `helixlab.diagnosis.steady_state.Drift`.
 
     Examples
     --------
@@ -180,8 +171,8 @@ def trends(runs: pd.DataFrame, *, by: str | Sequence[str]) -> pd.Series:
     return worst.where(groups.size() > 1, groups.first()).rename("trend")
 
 
-def trend_figures(results: Sequence[Result]) -> dict[str, Any]:
-    """How runs side by side moved in their windows, as a whole.
+def trend_metrics(results: Sequence[Result]) -> dict[str, Any]:
+    """Measure how runs side by side moved in their windows, as a whole.
 
     Returns
     -------
@@ -204,16 +195,16 @@ def trend_figures(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def load_figures(results: Sequence[Result]) -> dict[str, Any]:
-    """What the queues of runs side by side did, see `helixlab.diagnosis.steady_state.Load`.
+def load_metrics(results: Sequence[Result]) -> dict[str, Any]:
+    """Measure what the queues of runs side by side did, see `helixlab.diagnosis.steady_state.Load`.
 
     Returns
     -------
     dict
-        load, the worst label, growth_per_s and arrivals_per_s, sums. Offline there are none: an empty text,
+        load, the worst label; growth_per_s and arrivals_per_s, sums. Offline runs have none: an empty text,
         and NaN.
     """
-    loads = [load_of(result) for result in results if result.summary["mode"].item() == "online"]
+    loads = [load_of(result) for result in results if result.metrics["mode"] == "online"]
     return {
         "load": worst_load(each.label for each in loads),
         "growth_per_s": sum(each.growth_per_s for each in loads) if loads else np.nan,
@@ -222,7 +213,7 @@ def load_figures(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def worst_load(labels: Iterable[str]) -> str:
-    """The worst of these labels; empty where there are none.
+    """Pick the worst of these labels of loads; empty where there are none.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`sweep`: every combination of a grid, with every seed, side by side, each run kept when it is done."""
+"""Sweeps: every combination of a grid of arguments, simulated with every seed, side by side."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ import numpy as np
 import pandas as pd
 
 from helixlab._hashing import digest, library_digest
-from helixlab._validation import LARGEST_SEED, as_whole, plain, plain_amount, shown
+from helixlab._validation import LARGEST_SEED, as_jobs, as_whole, plain, plain_amount, shown
 from helixlab.cluster import Cluster, cluster_names, load_cluster
-from helixlab.errors import ContentError, HelixlabError, UnknownNameError
+from helixlab.errors import ContentError, HelixlabError, SweepError, UnknownNameError
 from helixlab.execution import Execution, get_execution
 from helixlab.experiments.objectives import Objective
-from helixlab.experiments.runner import (
+from helixlab.experiments.runner import Stopped, Store, run_tasks
+from helixlab.experiments.statistics import NOT_RUN
+from helixlab.experiments.worker import (
     LABELS,
     Outcome,
-    Packed,
+    PackedPolicy,
     Run,
-    Stopped,
-    Store,
-    carry_out,
-    check_jobs,
-    described,
-    finished,
+    error_text,
+    execute_run,
     pack,
 )
-from helixlab.experiments.statistics import NOT_RUN, SweepError
 from helixlab.flow.small_links import RELATIVE
 from helixlab.model import Model, load_model
 from helixlab.placement import Placement, check_placement, load_placement
@@ -43,12 +40,10 @@ from helixlab.workload import Workload, offline, online
 
 __all__ = [
     "KEYS",
-    "NOT_RUN",
     "Interrupted",
     "Point",
-    "SweepError",
-    "carry_out_grid",
     "grid_points",
+    "run_grid",
     "runs_of",
     "seeds_of",
     "sweep",
@@ -62,32 +57,32 @@ OBJECTS: Final[dict[str, tuple[type, Callable[[Any], Any]]]] = {
     "scheduler": (Scheduler, get_scheduler),
     "execution": (Execution, get_execution),
 }
-"""What has a name, and how it is found by it."""
+"""Arguments that may be given by name: their type, and the function that finds them."""
 SETTINGS: Final = ("on_full", "kv_high_water_mark", "expected_output_ratio", "small_links", "sample_step_s")
 KEYS: Final = (*OBJECTS, "workload", *SETTINGS)
 ALWAYS_SHOWN: Final = {
     "execution": ("execution", "chunk_tokens", "max_prompt_chunks_per_batch", "max_decode_per_batch"),
     "workload": ("mode", "trace", "initial_requests", "rate_tokens_per_s", "warmup_s", "duration_s"),
 }
-"""Columns of what has more than a name; the others are shown where they differ."""
+"""Columns that are always shown, for arguments with more than a name; others are shown where they differ."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a grid.
+    """A point of a grid.
 
     Parameters
     ----------
     objects : dict
-        Cluster, model, placement, scheduler, execution and workload.
+        Cluster, model, placement, scheduler, execution and workload, by argument.
     settings : dict
         The other arguments of `helixlab.simulate`.
     labels : dict
-        What its rows say: columns of all keys, in the order of `KEYS`.
+        Labels of its rows: columns of all keys, in the order of `KEYS`.
     digest : str
-        Of all content.
+        Hash of all content.
     error : str or None
-        Why it cannot be run: the placement is for another cluster or model.
+        Reason why it cannot be run: its placement is for another cluster or model.
     """
 
     objects: dict[str, Any]
@@ -98,7 +93,7 @@ class Point:
 
 
 def grid_points(grid: Any) -> tuple[list[Point], list[str]]:
-    """The points of a grid in its order, and the columns of its keys.
+    """List the points of a grid in its order, and the columns of its keys.
 
     Raises
     ------
@@ -128,7 +123,7 @@ def grid_points(grid: Any) -> tuple[list[Point], list[str]]:
         settings = {key: each[key] for key in SETTINGS}
         trio = (objects["placement"], objects["cluster"], objects["model"])
         if (ids := tuple(map(id, trio))) not in errors:
-            errors[ids] = _misfit(*trio)
+            errors[ids] = _mismatch(*trio)
         shown = [labels[key][digests[id(thing)]] for key, thing in objects.items()]
         points.append(
             Point(
@@ -146,9 +141,9 @@ def grid_points(grid: Any) -> tuple[list[Point], list[str]]:
 
 
 def _combinations(grid: Any) -> list[dict[str, Any]]:
-    """The points as they are written, one dict each."""
+    """List the points as they are written, one dict each."""
     if isinstance(grid, Mapping):
-        values = {key: _values(key, value) for key, value in _known(grid).items()}
+        values = {key: _values(key, value) for key, value in _checked_keys(grid).items()}
         return [dict(zip(values, each, strict=True)) for each in product(*values.values())]
     if isinstance(grid, str) or not isinstance(grid, Iterable):
         raise SweepError(f"grid is {grid!r}; give a mapping of lists, or a list of mappings of single values")
@@ -156,7 +151,7 @@ def _combinations(grid: Any) -> list[dict[str, Any]]:
     for each in grid:
         if not isinstance(each, Mapping):
             raise SweepError(f"grid has the point {each!r}; give each as a mapping of single values")
-        for key, value in _known(each).items():
+        for key, value in _checked_keys(each).items():
             if _is_several(value):
                 raise SweepError(
                     f"{key} of a point is {value!r}; give single values, or one mapping of lists for every"
@@ -168,7 +163,7 @@ def _combinations(grid: Any) -> list[dict[str, Any]]:
     return chosen
 
 
-def _known(grid: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_keys(grid: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in grid:
         if key not in KEYS:
             raise UnknownNameError("grid key", key, KEYS)
@@ -198,7 +193,7 @@ def _is_object(thing: Any) -> bool:
 
 
 def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dict[str, Any]:
-    """All arguments of one point: names looked up, what is left out filled in; `found` is looked up once."""
+    """Complete the arguments of a point: look up each name once (in `found`), and fill in defaults."""
 
     def get(key: str, value: Any) -> Any:
         kind, look_up = OBJECTS[key]
@@ -231,7 +226,7 @@ def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dic
             f"grid['workload'] has {workload!r}; make workloads with offline(...) or online(...)"
         )
     mark, ratio = KV_RULES[workload.mode]
-    usual = {
+    defaults = {
         "on_full": "wait",
         "kv_high_water_mark": mark,
         "expected_output_ratio": ratio,
@@ -247,7 +242,7 @@ def _completed(chosen: dict[str, Any], found: dict[tuple[str, Any], Any]) -> dic
         "scheduler": get("scheduler", chosen.get("scheduler", "helix")),
         "execution": get("execution", chosen.get("execution", "greedy")),
         "workload": workload,
-        **usual,
+        **defaults,
         **given,
     }
 
@@ -259,16 +254,16 @@ def _digest(thing: Any) -> str:
         raise SweepError(str(error)) from None
 
 
-def _misfit(placement: Placement, cluster: Cluster, model: Model) -> str | None:
+def _mismatch(placement: Placement, cluster: Cluster, model: Model) -> str | None:
     try:
         check_placement(placement, cluster, model)
     except HelixlabError as error:
-        return described(error)
+        return error_text(error)
     return None
 
 
 def _labels(key: str, things: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Columns of every thing by its digest, so that no two of them read alike."""
+    """Label every object by its digest, so that no two of them read alike."""
     known = {digest: _shown(key, thing) for digest, thing in things.items()}
     columns = list(next(iter(known.values())))
     always = ALWAYS_SHOWN.get(key, (key,))
@@ -307,35 +302,35 @@ def sweep(
     Parameters
     ----------
     grid : mapping, or sequence of mappings
-        From the names of `simulate`'s arguments (placement, cluster, model, scheduler, execution, workload,
-        on_full, kv_high_water_mark, expected_output_ratio, small_links, sample_step_s) to a value or a list
-        of values: every combination is run, the last key varying fastest. Or a list of mappings to single
-        values, for points picked by hand. Clusters, models, placements, schedulers and execution policies are
-        names, paths, or objects of the library. Without a cluster or model it is the one that the placement
-        is for. No timelines are taken unless sample_step_s says so: a sweep does not return them.
+        Mapping from names of arguments of `simulate` (placement, cluster, model, scheduler, execution,
+        workload, on_full, kv_high_water_mark, expected_output_ratio, small_links, sample_step_s) to a value
+        or a list of values. Every combination is run; the last key varies fastest. A list of mappings to
+        single values gives points picked by hand. Clusters, models, placements, schedulers and execution
+        policies are names, paths, or objects of the library. The default cluster and model are those of the
+        placement. No timelines are sampled unless sample_step_s says so: a sweep does not return them.
     seeds : int or sequence of int
-        How many seeds (0, 1, ...), or which ones. A seed takes the place of the workload's own. All points
-        get the same seeds, so that with one workload they are asked the same requests and can be compared
-        seed by seed (common random numbers). Requests of your own stay as they are; schedulers that draw
-        still vary.
+        Number of seeds (0, 1, ...), or a list of them. A seed replaces that of the workload. All points get
+        the same seeds, so that with one workload they serve the same requests and can be compared seed by
+        seed (common random numbers). Requests of your own stay as they are; schedulers that draw still vary.
     n_jobs : int
-        Runs at a time, each in a process of its own; -1 for one a core. See Notes for more than one machine.
+        Number of runs at a time, each in a process of its own; -1 for one per core. See Notes for several
+        machines.
     store : path, optional
-        Folder that keeps every finished run. Another call takes from there what it has and runs the rest, so
-        that a sweep that was stopped goes on where it was.
+        Folder that keeps every finished run. A later call takes from there what it has and runs the rest, so
+        that an interrupted sweep can go on.
     progress : bool, optional
-        Show a progress bar; by default in notebooks and on terminals, if it takes more than a second.
+        Show a progress bar; by default in notebooks and on terminals, if the call takes more than a second.
 
     Returns
     -------
     DataFrame
-        One row a point and seed, in the order of the grid: columns for the keys of the grid (for execution
-        also its limits, for workload what it consists of), ``seed``, the columns of `Result.summary`; online
-        what the queue did (load, growth_per_s, arrivals_per_s); with samples enough how the window moved
-        (in_flight_mean, in_flight_drift, throughput_drift, trend; for both see
-        `helixlab.diagnosis.steady_state`); and ``error``: None, or what went wrong with this run, whose
-        metrics are then NaN. What has the name of a bundled thing and another content is shown with its
-        content hash; different things of one name are told apart by a number: ``"mine"``, ``"mine #2"``.
+        One row for each point and seed, in the order of the grid: columns for the keys of the grid (for
+        execution also its limits, for workload its parts), ``seed``, and the columns of `Result.summary`.
+        Online runs have load, growth_per_s and arrivals_per_s of their queue. Runs with enough samples have
+        in_flight_mean, in_flight_drift, throughput_drift and trend of their window (for both see
+        `helixlab.diagnosis.steady_state`). ``error`` is None, or what went wrong with this run, whose metrics
+        are then NaN. An object with the name of a bundled one but other content is shown with its content
+        hash; different objects of one name are numbered: ``"mine"``, ``"mine #2"``.
 
     Raises
     ------
@@ -345,22 +340,23 @@ def sweep(
     Warns
     -----
     UserWarning
-        After Ctrl-C: workers are stopped, the runs that have finished are returned, the others have
-        ``"not run: interrupted"`` for their ``error``, and ``attrs["partial"]`` of the table is True. What is
-        in the store stays good.
+        After Ctrl-C: workers are stopped, the finished runs are returned, the others have ``"not run:
+        interrupted"`` for their ``error``, and ``attrs["partial"]`` of the table is True. The store stays
+        valid.
 
     Notes
     -----
     Files in the store are named after a hash of all that determines a run: contents (not names) of cluster,
     model, placement, workload and policies, down to the bytecode of functions of your own and the values they
-    use, settings, seed, and the source code of helixlab with the versions of what it calculates with. So a
-    result of something else is never taken. Failed runs are not kept.
+    use, settings, seed, and the source code of helixlab with the versions of the packages it calculates with.
+    Therefore a result of something else is never taken. Failed runs are not kept.
 
     The runs go through joblib. For a cluster of machines, start a Dask client and put ``with
-    joblib.parallel_config(backend="dask"):`` around the call; `n_jobs` then is the cluster's. Results come
-    back to the calling process, which alone writes to the store. The workers need the same helixlab, and the
-    modules that functions of your own use; the functions themselves travel. If one run ends its Dask worker
-    each time it is tried (out of memory), joblib waits without end: press Ctrl-C; the store has the rest.
+    joblib.parallel_config(backend="dask"):`` around the call; the cluster then sets the number of jobs.
+    Outcomes come back to the calling process, which alone writes to the store. The workers need the same
+    helixlab, and modules that functions of your own use as modules (``helpers.rate(...)``); the functions
+    themselves are sent. If a run ends its Dask worker each time it is tried (out of memory), joblib waits
+    without end: press Ctrl-C; the store has the other runs.
 
     Examples
     --------
@@ -379,22 +375,30 @@ def sweep(
     True
     """
     try:
-        return carry_out_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
+        return run_grid(grid, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress)
     except Interrupted as interrupted:
         warnings.warn(str(interrupted), stacklevel=2)
         return interrupted.runs
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with the table of what there is."""
+    """Ctrl-C, with the table of the runs so far.
 
-    def __init__(self, said: str, runs: pd.DataFrame) -> None:
-        super().__init__(said)
+    Parameters
+    ----------
+    message : str
+        Progress so far, and how to go on.
+    runs : DataFrame
+        Table of all runs; those that have not run have an ``error`` that says so.
+    """
+
+    def __init__(self, message: str, runs: pd.DataFrame) -> None:
+        super().__init__(message)
         runs.attrs["partial"] = True
         self.runs = runs
 
 
-def carry_out_grid(
+def run_grid(
     grid: Mapping[str, Any] | Iterable[Mapping[str, Any]],
     *,
     seeds: int | Iterable[int],
@@ -402,9 +406,9 @@ def carry_out_grid(
     store: str | os.PathLike[str] | None,
     progress: bool | None,
     objective: Objective | None = None,
-    what: str = "sweep",
+    caller: str = "sweep",
 ) -> pd.DataFrame:
-    """`sweep`, for what is called `what`; with an objective, rows also say how each run did by it.
+    """Do what `sweep` does for the function `caller`; with an objective, measure each run by it too.
 
     Raises
     ------
@@ -412,48 +416,48 @@ def carry_out_grid(
         After Ctrl-C; others as for `sweep`.
     """
     points, columns = grid_points(grid)
-    numbers, n_jobs = seeds_of(seeds), check_jobs(n_jobs)
-    kept = Store(store)
+    numbers, n_jobs = seeds_of(seeds), as_jobs(n_jobs, error=SweepError)
+    finished = Store(store)
     measured = [] if objective is None else [objective]
     rows = [
         (point, seed, digest([library_digest(), point.digest, seed, *measured]))
         for point in points
         for seed in numbers
     ]
-    outcomes, wanted = _split_by_kept(rows, kept)
+    outcomes, wanted = _split_by_store(rows, finished)
     labels = {key: point.labels | {"seed": seed} for key, (point, seed) in wanted.items()}
     failed = sum(point.error is not None for point, _, _ in rows)
     try:
-        outcomes |= finished(
-            runs_of(wanted, objective), labels, kept, work=carry_out, n_jobs=n_jobs, total=len(rows),
-            failed=failed, progress=progress, what=what,
+        outcomes |= run_tasks(
+            runs_of(wanted, objective), labels, finished, work=execute_run, n_jobs=n_jobs, total=len(rows),
+            failed=failed, progress=progress, caller=caller,
         )  # fmt: skip
         return _frame(rows, outcomes, columns, objective)
     except KeyboardInterrupt as stopped:  # it may come when all has run already
         known = stopped.outcomes if isinstance(stopped, Stopped) else {}
         outcomes = dict.fromkeys(wanted, Outcome(error=NOT_RUN)) | outcomes | known
-        said = str(stopped) or f"{what} interrupted"
-        raise Interrupted(said, _frame(rows, outcomes, columns, objective)) from None
+        message = str(stopped) or f"{caller} interrupted"
+        raise Interrupted(message, _frame(rows, outcomes, columns, objective)) from None
 
 
 Row = tuple[Point, int, str]
-"""A point, a seed, and the key of the run."""
+"""Point, seed, and key of a run."""
 
 
 def seeds_of(seeds: Any) -> list[int]:
-    """The seeds, from how many there are to be or which.
+    """List the seeds, given their number or the seeds themselves.
 
     Raises
     ------
     SweepError
-        It says neither.
+        `seeds` is neither.
 
     Examples
     --------
     >>> seeds_of(3), seeds_of([5, 2])
     ([0, 1, 2], [5, 2])
     """
-    mend = "how many (1 or more), or a list of different whole numbers from 0 up"
+    mend = "a number of seeds (1 or more), or a list of different whole numbers from 0 up"
     if not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0:
         return list(range(as_whole(seeds, "seeds", least=1, mend=mend, error=SweepError)))
     numbers = [] if isinstance(seeds, str | Mapping) else list(map(plain, seeds))
@@ -463,28 +467,28 @@ def seeds_of(seeds: Any) -> list[int]:
     return numbers
 
 
-def _split_by_kept(rows: list[Row], kept: Store) -> tuple[dict[str, Outcome], dict[str, tuple[Point, int]]]:
-    """Outcomes that are there already, and what is left to run; the same run is wanted once."""
+def _split_by_store(rows: list[Row], store: Store) -> tuple[dict[str, Outcome], dict[str, tuple[Point, int]]]:
+    """Split rows into outcomes that the store has, and runs that are left to do, each once."""
     outcomes: dict[str, Outcome] = {}
     wanted: dict[str, tuple[Point, int]] = {}
     for point, seed, key in rows:
         if point.error is None and key not in outcomes and key not in wanted:
-            figures = kept.kept(key)
-            if figures is None:
+            metrics = store.load(key)
+            if metrics is None:
                 wanted[key] = point, seed
             else:
-                outcomes[key] = Outcome(figures)
+                outcomes[key] = Outcome(metrics)
     return outcomes, wanted
 
 
 def runs_of(wanted: Mapping[str, tuple[Point, int]], objective: Objective | None = None) -> list[Run]:
-    """What a worker needs for each key, point and seed."""
-    ready: dict[int, Packed] = {}
+    """Make a run, with all that a worker needs, of each key, point and seed."""
+    packed: dict[int, PackedPolicy] = {}
 
-    def ready_to_go(policy: Scheduler | Execution) -> Packed:
-        if id(policy) not in ready:
-            ready[id(policy)] = pack(policy)
-        return ready[id(policy)]
+    def packed_once(policy: Scheduler | Execution) -> PackedPolicy:
+        if id(policy) not in packed:
+            packed[id(policy)] = pack(policy)
+        return packed[id(policy)]
 
     return [
         Run(
@@ -494,8 +498,8 @@ def runs_of(wanted: Mapping[str, tuple[Point, int]], objective: Objective | None
             point.objects["cluster"],
             point.objects["model"],
             point.objects["placement"],
-            ready_to_go(point.objects["scheduler"]),
-            ready_to_go(point.objects["execution"]),
+            packed_once(point.objects["scheduler"]),
+            packed_once(point.objects["execution"]),
             replace(point.objects["workload"], seed=seed),
             point.settings,
             objective,
@@ -508,15 +512,14 @@ def _frame(
     rows: list[Row], outcomes: dict[str, Outcome], columns: list[str], objective: Objective | None
 ) -> pd.DataFrame:
     results = [Outcome(error=point.error) if point.error else outcomes[key] for point, _, key in rows]
-    names = next((list(each.figures) for each in results if each.figures is not None), None) or _figure_names(
-        objective
-    )
+    names = next((list(each.metrics) for each in results if each.metrics is not None), None)
+    names = names or _metric_names(objective)
     missing = dict.fromkeys(names)
     records = []
     for (point, seed, _), each in zip(rows, results, strict=True):
         labels = point.labels | {"seed": seed}
         record = {name: labels[name] for name in dict.fromkeys([*columns, "seed", *LABELS])}
-        records.append(record | (each.figures or missing))
+        records.append(record | (each.metrics or missing))
     frame = pd.DataFrame(records)
     for name in frame:
         if frame[name].isna().all():
@@ -525,8 +528,8 @@ def _frame(
     return frame
 
 
-def _figure_names(objective: Objective | None) -> list[str]:
-    """Names of a run's figures, from a short run: asked for when none has finished."""
+def _metric_names(objective: Objective | None) -> list[str]:
+    """List the names of a run's metrics, from a short run, for when no run has finished."""
     workload = (
         offline(warmup_s=0, duration_s=1)
         if objective is None
@@ -534,4 +537,4 @@ def _figure_names(objective: Objective | None) -> list[str]:
     )
     [point], _ = grid_points({"placement": "small10/llama-1-30b/helix", "workload": workload})
     [run] = runs_of({"": (point, 0)}, objective)
-    return list(carry_out(run)[1].figures or ())
+    return list(execute_run(run)[1].metrics or ())

@@ -1,4 +1,4 @@
-"""Looking for the chunk and batch limits that suit a placement."""
+"""Search for the chunk and batch limits that suit a placement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,40 +17,41 @@ from helixlab._validation import as_number
 from helixlab.cluster import Cluster
 from helixlab.errors import SimulationError
 from helixlab.execution import Execution, chunked
-from helixlab.experiments.runner import Store, way_on
+from helixlab.experiments.runner import Store, resume_hint
 from helixlab.experiments.statistics import NOT_RUN
-from helixlab.experiments.sweep import Interrupted, carry_out_grid
+from helixlab.experiments.sweep import Interrupted, run_grid
 from helixlab.model import Model
 from helixlab.placement import Placement
 from helixlab.workload import Workload, offline
 
 __all__ = ["Tuning", "tune_execution"]
 
-CHUNK_TOKENS = (32, 64, 128, 256, 512)
-MAX_DECODE_PER_BATCH = (16, 32, 48, 64, 128)
-MAX_PROMPT_CHUNKS_PER_BATCH = (1, 2)
-FINALISTS = 6
-SHORT_WARMUP_S, SHORT_DURATION_S = 300.0, 150.0
+CHUNK_TOKENS: Final = (32, 64, 128, 256, 512)
+MAX_DECODE_PER_BATCH: Final = (16, 32, 48, 64, 128)
+MAX_PROMPT_CHUNKS_PER_BATCH: Final = (1, 2)
+FINALISTS: Final = 6
+SHORT_WARMUP_S: Final = 300.0
+SHORT_DURATION_S: Final = 150.0
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning(ByContent):
-    """What `tune_execution` found.
+    """Result of `tune_execution`.
 
     Parameters
     ----------
     execution : Execution
-        The best under the goal. In a partial one the best of what has run; ``meets_goal`` of the first
-        finalist says whether that keeps to the limits.
+        Best policy that keeps to the limits. In a partial tuning, the best of what has run; ``meets_goal`` of
+        the first finalist says whether it keeps to the limits.
     finalists : DataFrame
-        The runs it was chosen from, best first, with the columns of `sweep`; ``meets_goal`` says whether
-        the run kept to the limits, ``on_frontier`` whether no other that did is at least as
-        good in throughput, mean decode latency and p95 prompt latency, and better in one of them. In a
-        partial one they are short runs, where no final run has ended well.
+        Runs that it was chosen from, best first, with the columns of `sweep`. ``meets_goal`` says whether
+        the run kept to the limits; ``on_frontier``, whether no other such run is at least as good in
+        throughput, mean decode latency and p95 prompt latency, and better in one of them. In a partial
+        tuning these are short runs if no final run has ended well.
     candidates : DataFrame
-        The short runs that all candidates were tried with first.
+        Short runs in which all candidates were tried first.
     partial : bool
-        Whether the search was interrupted; its tables then have ``attrs["partial"]`` and the marks of
+        True if the search was interrupted; its tables then have ``attrs["partial"]`` and the marks of
         `sweep`.
     """
 
@@ -85,27 +86,27 @@ def tune_execution(
     progress: bool | None = None,
     **costs: Any,
 ) -> Tuning:
-    """Pick chunk and batch limits by simulation: the most throughput within limits on latency.
+    """Pick chunk and batch limits by simulation, for the highest throughput within limits on latency.
 
-    Every combination runs briefly; the best run again for as long as `workload` says.
+    Every combination runs briefly; the best ones run again for as long as `workload` says.
 
     Parameters
     ----------
     cluster, model, placement
         As for `simulate`.
     p95_decode_latency_s, p95_prompt_latency_s : float, optional
-        The 95th percentile of the latency may not exceed this. Small chunks may overload the slowest
-        node, which shows in prompts that take tens of seconds; None leaves that out of account.
+        Largest 95th percentile of the latency, in seconds; None for no limit. Small chunks may overload the
+        slowest node, which shows in prompts that take tens of seconds.
     chunk_tokens, max_decode_per_batch, max_prompt_chunks_per_batch : int or sequence of int
         Values to try, see `chunked`; None for no limit but the machine's.
     scheduler : str or Scheduler
-        Routes the requests.
+        Scheduler that routes the requests.
     workload : Workload, optional
-        Of the final runs; by default offline, 600 s after 600 s of warm-up.
+        Workload of the final runs; by default offline, 600 s after 600 s of warm-up.
     n_jobs, store, progress
         As for `sweep`.
     **costs
-        memory_floor, prompt_cost_factor and kv_reread_factor of `chunked`.
+        Arguments memory_floor, prompt_cost_factor and kv_reread_factor of `chunked`.
 
     Returns
     -------
@@ -114,7 +115,7 @@ def tune_execution(
     Raises
     ------
     SimulationError
-        No candidate keeps to the limits (the message says how close the best came) or could be run, or an
+        No candidate keeps to the limits (the message says how close the best came), none can be run, or an
         argument makes no sense.
     SchedulingError
         A value to try makes no sense.
@@ -123,8 +124,8 @@ def tune_execution(
     -----
     UserWarning
         After Ctrl-C: workers are stopped, and the best of what has run by then is returned, marked as
-        partial. What is in the store stays good: the same call goes on from there. Before any run has
-        finished, KeyboardInterrupt is raised.
+        partial. The store stays valid: the same call goes on from there. Before any run has finished,
+        KeyboardInterrupt is raised.
 
     Examples
     --------
@@ -172,14 +173,19 @@ def tune_execution(
             " max_prompt_chunks_per_batch"
         )
 
-    def tried(rows: Sequence[int], served: Workload) -> pd.DataFrame:
-        """Runs of these policies, best first, each under the number of its policy."""
+    def run(rows: Sequence[int], served: Workload) -> pd.DataFrame:
+        """Run these policies; best first, each under the number of its policy."""
         common = {"cluster": cluster, "model": model, "placement": placement, "scheduler": scheduler}
         points = [{**common, "execution": policies[row], "workload": served} for row in rows]
-        how: dict[str, Any] = {"seeds": [served.seed], "n_jobs": n_jobs, "store": store, "progress": progress}
+        options: dict[str, Any] = {
+            "seeds": [served.seed],
+            "n_jobs": n_jobs,
+            "store": store,
+            "progress": progress,
+        }
         runs = None
         try:
-            runs = carry_out_grid(points, **how, what="tune_execution")
+            runs = run_grid(points, **options, caller="tune_execution")
             return _ranked(runs, rows, limits)
         except KeyboardInterrupt as stopped:  # it may come when all has run already
             runs = stopped.runs if isinstance(stopped, Interrupted) else runs
@@ -189,8 +195,8 @@ def tune_execution(
 
     candidates = finals = None
     try:
-        candidates = tried(range(len(policies)), short)
-        finalists = candidates if short == final else tried(candidates.index[:FINALISTS].tolist(), final)
+        candidates = run(range(len(policies)), short)
+        finalists = candidates if short == final else run(candidates.index[:FINALISTS].tolist(), final)
     except KeyboardInterrupt as stopped:
         unfinished = stopped.runs if isinstance(stopped, Interrupted) else None
         if candidates is None:
@@ -200,7 +206,7 @@ def tune_execution(
         found = _so_far(policies, candidates, finals)
         if found is None:
             raise
-        warnings.warn(_in_words(found, [candidates, finals], limits, Store(store)), stacklevel=2)
+        warnings.warn(_interruption(found, [candidates, finals], limits, Store(store)), stacklevel=2)
         return found
     if finalists["error"].notna().all():
         raise SimulationError(f"no candidate could be run: {finalists['error'].iloc[0]}")
@@ -232,7 +238,7 @@ def _wanted(limits: Mapping[str, float]) -> str:
 
 
 def _ranked(runs: pd.DataFrame, rows: Sequence[int], limits: Mapping[str, float]) -> pd.DataFrame:
-    """Runs of the policies of these numbers, best first, those that did not run last."""
+    """Sort the runs of the policies with these numbers: best first, those that did not run last."""
     runs.index = pd.Index(rows)
     within = [runs[name] <= limit for name, limit in limits.items()]
     runs["meets_goal"] = np.logical_and.reduce([runs["error"].isna(), *within])
@@ -243,12 +249,12 @@ def _ranked(runs: pd.DataFrame, rows: Sequence[int], limits: Mapping[str, float]
 def _so_far(
     policies: Sequence[Execution], candidates: pd.DataFrame | None, finals: pd.DataFrame | None
 ) -> Tuning | None:
-    """The best of what there is at Ctrl-C; None if nothing has run."""
+    """Choose the best of what has run at Ctrl-C; None if nothing has."""
     if candidates is None:
         return None
     finalists = candidates
     if finals is not None:
-        # What missed the goal in its final run is not the best any more, whatever its short run said.
+        # A policy that missed the goal in its final run is out, whatever its short run showed.
         known = finals.index[finals["error"] != NOT_RUN]
         finalists = finals if finals["meets_goal"].any() else candidates.drop(index=known)
     if finalists["error"].notna().all():
@@ -259,17 +265,18 @@ def _so_far(
     return Tuning(policies[best], finalists, candidates, partial=True)
 
 
-def _in_words(
-    found: Tuning, tables: Iterable[pd.DataFrame | None], limits: Mapping[str, float], kept: Store
+def _interruption(
+    found: Tuning, tables: Iterable[pd.DataFrame | None], limits: Mapping[str, float], store: Store
 ) -> str:
-    """What an interrupted search found, and how to go on."""
+    """Say what an interrupted search found, and how to go on."""
     ran = sum(int(table["error"].isna().sum()) for table in tables if table is not None)
     misses = "" if found.finalists["meets_goal"].iloc[0] else f", which does not keep to {_wanted(limits)}"
-    return f"tune_execution interrupted; the best so far is {found.execution!r}{misses}; {way_on(ran, kept)}"
+    best = f"the best so far is {found.execution!r}{misses}"
+    return f"tune_execution interrupted; {best}; {resume_hint(ran, store)}"
 
 
 def _on_frontier(runs: pd.DataFrame) -> pd.Series:
-    """Runs that no other beats: which is as good in throughput and both latencies, and better in one."""
+    """Mark the runs that no other run beats: as good in throughput and both latencies, and better in one."""
     costs = runs[["decode_latency_mean_s", "prompt_latency_p95_s"]].assign(lost=-runs["decode_tokens_per_s"])
     theirs = costs.to_numpy(dtype=float)
     beaten = [bool(((theirs <= own).all(axis=1) & (theirs < own).any(axis=1)).any()) for own in theirs]

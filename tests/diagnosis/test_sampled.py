@@ -12,7 +12,7 @@ import helixlab as hx
 from helixlab.diagnosis.measures import facts_of, held_fraction, queued_s
 from helixlab.diagnosis.steady_state import window_blocks
 from helixlab.diagnosis.text import held_for
-from helixlab.experiments.pooling import pooled_figures
+from helixlab.experiments.pooling import pooled_metrics
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -108,7 +108,7 @@ def test_kv_use_is_of_the_whole_window(result):
     wide = result.node_timeline.pivot(index="time_s", columns="node", values="kv_used_fraction")
     nodes = result.nodes.loc[result.nodes["end_layer"] > result.nodes["first_layer"], "node"]
     every = wide[nodes].to_numpy()[np.searchsorted(wide.index, times + 1e-7, side="right") - 1]
-    assert pooled_figures([result])["kv_used_fraction_mean"] == pytest.approx(every.mean())
+    assert pooled_metrics([result])["kv_used_fraction_mean"] == pytest.approx(every.mean())
 
 
 def test_pools_of_different_steps():
@@ -121,5 +121,5 @@ def test_pools_of_different_steps():
         scheduler="swarm",
         sample_step_s=5.0,
     )
-    one, two = (pooled_figures([each, other])["kv_used_fraction_mean"] for each in (fine, coarse))
+    one, two = (pooled_metrics([each, other])["kv_used_fraction_mean"] for each in (fine, coarse))
     assert one == pytest.approx(two, rel=0.05)

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab.errors import SimulationError, WorkloadError
-from helixlab.experiments.sweep import SweepError
+from helixlab.errors import SimulationError, SweepError, WorkloadError
 
 SYSTEM = (
     hx.load_cluster("small10"),

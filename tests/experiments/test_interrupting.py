@@ -118,7 +118,7 @@ def test_goodput_says_what_is_known(interrupted):
 
 def test_goodput_counts_rates_ahead_and_those_under_way(monkeypatch, tmp_path):
     """Of rates that are not whole nothing is said, of others all that is true."""
-    keep, wanted = Store.keep, []
+    keep, wanted = Store.save, []
 
     def keep_some(self, *arguments):
         if len(wanted) == 7:
@@ -126,7 +126,7 @@ def test_goodput_counts_rates_ahead_and_those_under_way(monkeypatch, tmp_path):
         wanted.append(arguments)
         keep(self, *arguments)
 
-    monkeypatch.setattr(Store, "keep", keep_some)
+    monkeypatch.setattr(Store, "save", keep_some)
     asked = {"objective": OBJECTIVE, "warmup_s": 60, "duration_s": 180, "most_tokens_per_s": 800.0}
     with pytest.warns(UserWarning, match="goodput interrupted; .* runs are kept in .* to go on"):
         found = hx.goodput(*SYSTEM, **asked, seeds=2, n_jobs=4, store=tmp_path, progress=False)

@@ -6,7 +6,7 @@ import pytest
 
 import helixlab as hx
 from helixlab.errors import WorkloadError
-from helixlab.experiments.objectives import latency_figures
+from helixlab.experiments.objectives import objective_metrics
 
 SYSTEM = (
     hx.load_cluster("small10"),
@@ -34,7 +34,7 @@ def test_requests_that_are_not_served_miss_every_objective():
     assert result.requests["outcome"].item() == "refused"
     assert np.isinf(hx.request_latencies(result)[["ttft_s", "tpot_s"]].to_numpy()).all()
     for limit_s in (5, float("inf")):
-        figures = latency_figures(result, hx.Objective(ttft_s=limit_s, tpot_s=limit_s))
+        figures = objective_metrics(result, hx.Objective(ttft_s=limit_s, tpot_s=limit_s))
         assert (figures["requests"], figures["requests_in_time"], figures["attainment"]) == (1, 0, 0)
         assert not figures["meets_objective"]
 

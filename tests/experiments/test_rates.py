@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 import helixlab as hx
-from helixlab.errors import UnknownNameError, WorkloadError
-from helixlab.experiments.sweep import SweepError
+from helixlab.errors import SweepError, UnknownNameError, WorkloadError
 
 SYSTEM = (
     hx.load_cluster("small10"),

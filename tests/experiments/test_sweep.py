@@ -1,5 +1,6 @@
 """Many runs: order, seeds, failures, what is kept on disk, and who does the work."""
 
+import importlib
 import itertools
 import json
 import os
@@ -9,18 +10,21 @@ import time
 from dataclasses import replace
 from types import FunctionType
 
+import cloudpickle
 import joblib
 import numba
 import numpy as np
 import pandas as pd
 import pytest
+from cloudpickle import list_registry_pickle_by_value
 from dask.distributed import Client, LocalCluster
 
 import helixlab as hx
 from helixlab._hashing import digest
-from helixlab.errors import FileFormatError, UnknownNameError
-from helixlab.experiments.runner import Store, carry_out, sent, taken
-from helixlab.experiments.sweep import SweepError
+from helixlab.errors import FileFormatError, SweepError, UnknownNameError
+from helixlab.execution import fits_limits
+from helixlab.experiments.runner import Store
+from helixlab.experiments.worker import _dumps, execute_run, pack, unpack
 
 HELIX = "small10/llama-1-30b/helix"
 SHORT = hx.offline(warmup_s=5, duration_s=20)
@@ -44,6 +48,11 @@ def first_free(state, sender, request):
 @numba.njit
 def _room(node, most):
     return node.batch_prompt_requests + node.batch_decode_tokens < most
+
+
+def sent(value):
+    """A value as a worker gets it."""
+    return cloudpickle.loads(_dumps(value))
 
 
 def few_at_a_time(most):
@@ -249,7 +258,7 @@ def test_a_file_that_is_not_whole_is_run_again(store, damage):
     after = quiet(SMALL, store=store)
     pd.testing.assert_frame_equal(figures(after), figures(before))
     assert (
-        json.loads(path.read_text())["figures"]["wall_s"] == after["wall_s"].item() != before["wall_s"].item()
+        json.loads(path.read_text())["metrics"]["wall_s"] == after["wall_s"].item() != before["wall_s"].item()
     )
 
 
@@ -304,7 +313,7 @@ def test_names_are_not_content(store):
 
 def test_a_result_of_another_helixlab_is_not_taken(store, monkeypatch):
     before = quiet(SMALL, store=store)
-    for module in ("sweep", "runs"):
+    for module in ("sweep", "worker"):
         monkeypatch.setattr(f"helixlab.experiments.{module}.library_digest", lambda: "another")
     after = quiet(SMALL, store=store)
     assert len(list(store.iterdir())) == 2
@@ -312,7 +321,7 @@ def test_a_result_of_another_helixlab_is_not_taken(store, monkeypatch):
 
 
 def test_a_worker_with_another_helixlab_is_found_out(store, monkeypatch):
-    monkeypatch.setattr("helixlab.experiments.runner.library_digest", lambda: "another")
+    monkeypatch.setattr("helixlab.experiments.worker.library_digest", lambda: "another")
     [error] = quiet(SMALL, store=store)["error"]
     assert error.startswith("SweepError: the worker process has another helixlab")
     assert list(store.iterdir()) == []
@@ -322,9 +331,9 @@ def test_without_a_store_it_says_so(monkeypatch):
     def interrupted(run):
         if run.workload.duration_s > 1:
             raise KeyboardInterrupt
-        return carry_out(run)  # the short run that tells the names of the figures
+        return execute_run(run)  # the short run that gives the names of the metrics
 
-    monkeypatch.setattr("helixlab.experiments.sweep.carry_out", interrupted)
+    monkeypatch.setattr("helixlab.experiments.sweep.execute_run", interrupted)
     with pytest.warns(UserWarning, match="sweep interrupted; .*nothing was kept: give a store"):
         runs = quiet(SMALL)
     assert runs["error"].tolist() == ["not run: interrupted"]
@@ -360,7 +369,7 @@ def test_a_dask_cluster_takes_over():
             for log in client.run(lambda dask_worker: list(dask_worker.state.log)).values()
             for task in log
         ]
-    assert any("carry_out" in str(task) for task in tasks)
+    assert any("execute_run" in str(task) for task in tasks)
     pd.testing.assert_frame_equal(figures(runs), figures(alone))
 
 
@@ -369,7 +378,7 @@ def test_a_dask_cluster_takes_over():
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_an_interrupted_sweep_says_how_to_go_on(store, n_jobs, monkeypatch):
-    keep, kept = Store.keep, []
+    keep, kept = Store.save, []
 
     def keep_two(self, *arguments):
         if len(kept) == 2:
@@ -377,7 +386,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(store, n_jobs, monkeypatch):
         kept.append(arguments)
         keep(self, *arguments)
 
-    monkeypatch.setattr(Store, "keep", keep_two)
+    monkeypatch.setattr(Store, "save", keep_two)
     said = r"2 of 30 runs are kept in .*, call it again with store='.*runs' to go on"
     with pytest.warns(UserWarning, match=said):
         partial = quiet(SMALL, seeds=30, n_jobs=n_jobs, store=store)
@@ -395,7 +404,7 @@ def test_a_worker_that_dies(store, monkeypatch):
     def dies(run):
         os._exit(3)
 
-    monkeypatch.setattr("helixlab.experiments.sweep.carry_out", dies)
+    monkeypatch.setattr("helixlab.experiments.sweep.execute_run", dies)
     with pytest.raises(SweepError, match=r"the workers stopped .*0 of 4 runs are kept in"):
         quiet(SMALL, seeds=4, n_jobs=2, store=store)
 
@@ -442,7 +451,7 @@ def test_a_killed_sweep_goes_on_where_it_was(store, tmp_path):
     seeds = len(stamps) + 3
     runs = quiet(LONG, seeds=seeds, store=store)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    kept = {json.loads(path.read_text())["figures"]["wall_s"] for path in stamps}
+    kept = {json.loads(path.read_text())["metrics"]["wall_s"] for path in stamps}
     assert kept <= set(runs["wall_s"])
     pd.testing.assert_frame_equal(figures(runs), figures(quiet(LONG, seeds=seeds)))
 
@@ -477,6 +486,10 @@ def plus_first(state, sender, request):
 
 def plus_step(state, sender, request):
     return state.nodes[sender].first_link + step(1)  # noqa: F821
+
+
+def plus_from_helpers(state, sender, request):
+    return state.nodes[sender].first_link + helpers.BY  # noqa: F821
 
 
 def plus_sine(state, sender, request):
@@ -562,15 +575,59 @@ def test_functions_travel_with_what_they_use():
         return 0 if number <= 0 else offset + SKIP + countdown(number - step)
 
     offset = 2
-    arrived = taken(sent(countdown))
+    arrived = sent(countdown)
     assert arrived is not countdown
     assert arrived(3) == 6
-    assert arrived.__globals__.keys() <= {"SKIP", "__builtins__"}
-    jitted = taken(sent(_room))
+    assert {name for name in arrived.__globals__ if not name.startswith("__")} == {"SKIP"}
+    jitted = sent(_room)
     assert type(jitted) is type(_room)
     assert jitted is not _room
     assert digest(jitted) == digest(_room)
-    assert taken(sent((np, np.sin, len, 3))) == (np, np.sin, len, 3)
+    assert sent((np, np.sin, len, 3)) == (np, np.sin, len, 3)
+    assert sent(fits_limits) is fits_limits, "what is helixlab's is there, and compiled"
+
+
+MINE = """
+from enum import Enum
+import math
+import numba
+
+class Rank(Enum):
+    FIRST = 0
+
+BY = 0
+
+@numba.njit
+def down(number, step=1):
+    return 0 if number <= 0 else down(number - step, step)
+
+def choose(state, sender, request):
+    return state.nodes[sender].first_link + BY + down(3) + int(math.sin(0))
+"""
+
+
+def test_a_worker_needs_no_copy_of_a_module(tmp_path, monkeypatch):
+    (tmp_path / "mine_alone.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = list_registry_pickle_by_value()
+    packed = pack(hx.Scheduler("mine", importlib.import_module("mine_alone").choose))
+    assert list_registry_pickle_by_value() == before
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "mine_alone")
+    assert unpack(packed).name == "mine"
+    assert "mine_alone" not in sys.modules
+
+
+def test_a_helper_that_changed_on_its_way_is_noticed(tmp_path, monkeypatch):
+    """What a function reads from a module goes by name: another state of it is another policy."""
+    (tmp_path / "helpers_of_mine.py").write_text("BY = 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    helpers = importlib.import_module("helpers_of_mine")
+
+    packed = pack(mine(plus_from_helpers, helpers=helpers))
+    monkeypatch.setattr(helpers, "BY", 1)
+    with pytest.raises(SweepError, match="is not the same in the worker process"):
+        unpack(packed)
 
 
 # Mistakes
@@ -617,7 +674,7 @@ def test_unknown_keys_and_names():
 
 @pytest.mark.parametrize("seeds", [0, -1, True, 1.5, [], [1, 1], [-1], ["a"], "12", None])
 def test_seeds_that_make_no_sense(seeds):
-    with pytest.raises(SweepError, match=r"seeds is .*; give how many"):
+    with pytest.raises(SweepError, match=r"seeds is .*; give a number of seeds"):
         quiet(SMALL, seeds=seeds)
 
 

@@ -8,9 +8,8 @@ import pytest
 
 import helixlab as hx
 from helixlab._data import read_table
-from helixlab.errors import UnknownNameError
-from helixlab.experiments.pooling import pooled_figures, pooled_runs
-from helixlab.experiments.sweep import SweepError
+from helixlab.errors import SweepError, UnknownNameError
+from helixlab.experiments.pooling import pooled_metrics, pooled_runs
 from helixlab.reproduce.comparison import (
     beside_published,
     flows_beside_published,
@@ -87,11 +86,11 @@ class TestPooled:
             latency_s.append(rows.loc[inside & (rows["iteration"] > 0), "latency_s"])
         expected = latency_figures(np.concatenate(latency_s), "decode")
         assert {name: whole.loc[0, name] for name in expected} == pytest.approx(expected)
-        assert pooled_figures(results)["decode_latency_p50_s"] == expected["decode_latency_p50_s"]
+        assert pooled_metrics(results)["decode_latency_p50_s"] == expected["decode_latency_p50_s"]
 
     def test_the_store_keeps_groups(self, tmp_path, monkeypatch):
         first = pooled_runs({"all": points()}, store=tmp_path, progress=False)
-        monkeypatch.setattr("helixlab.experiments.pooling.carried_out", None)
+        monkeypatch.setattr("helixlab.experiments.pooling.simulate_run", None)
         again = pooled_runs({"all": points()}, store=tmp_path, progress=False)
         pd.testing.assert_frame_equal(first, again)
         monkeypatch.undo()

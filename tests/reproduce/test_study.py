@@ -17,7 +17,7 @@ import pytest
 
 from helixlab import cli
 from helixlab.errors import HelixlabError
-from helixlab.experiments import NotebookError, numbered_notebooks, reproduce
+from helixlab.reproduce import NotebookError, numbered_notebooks, reproduce
 from helixlab.reproduce.records import data_digest, take_over
 
 PARAMETERS = 'scale = "full"\nseed = 7\noutput = "nowhere"'
@@ -404,7 +404,7 @@ def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
     write(folder, "2_slow.ipynb", PARAMETERS, COUNTS.format(name="2_slow", log=str(log)), slow)
     output = tmp_path / "figures"
     arguments = f"{str(folder)!r}, jobs=2, output={str(output)!r}"
-    call = f"from helixlab.experiments import reproduce; reproduce({arguments})"
+    call = f"from helixlab.reproduce import reproduce; reproduce({arguments})"
     child = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.DEVNULL)
     for _ in range(600):
         if (output / "executed" / "1_quick.json").exists() and "2_slow" in log.read_text():

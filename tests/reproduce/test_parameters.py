@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helixlab.experiments import NotebookError, reproduce
+from helixlab.reproduce import NotebookError, reproduce
 from helixlab.reproduce.parameters import check_parameters, output_folder
 
 GOOD: dict[str, list[Any]] = {
