@@ -428,7 +428,7 @@ def _reproduce(asked: argparse.Namespace) -> None:
         scale=asked.scale,
         figures=asked.figure,
         seeds=asked.seeds,
-        jobs=asked.jobs,
+        n_jobs=asked.jobs,
         replan=asked.replan,
         output=asked.output,
     )

@@ -1,6 +1,7 @@
 """Many runs: sweeps, rates up to saturation, tuning, and their statistics.
 
-Modules load when one of their names is first used.
+Modules load when one of their names is first used. `sweep` and `goodput` are modules here; the
+functions of these names are in `helixlab`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from helixlab._interrupts import loaded
 
 if TYPE_CHECKING:
-    from helixlab.experiments.goodput import Goodput, goodput, rate_sweep
+    from helixlab.experiments.goodput import Goodput, rate_sweep
     from helixlab.experiments.objectives import Objective, objective_metrics, request_latencies
     from helixlab.experiments.pooling import pooled_metrics, pooled_runs, waits_and_runs
     from helixlab.experiments.statistics import (
@@ -20,14 +21,12 @@ if TYPE_CHECKING:
         trends,
         worst_load,
     )
-    from helixlab.experiments.sweep import sweep
     from helixlab.experiments.tuning import Tuning, tune_execution
 
 __all__ = [
     "Goodput",
     "Objective",
     "Tuning",
-    "goodput",
     "load_metrics",
     "mean_interval",
     "objective_metrics",
@@ -35,7 +34,6 @@ __all__ = [
     "pooled_runs",
     "rate_sweep",
     "request_latencies",
-    "sweep",
     "trend_metrics",
     "trends",
     "tune_execution",
@@ -44,11 +42,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "goodput": ("Goodput", "goodput", "rate_sweep"),
+    "goodput": ("Goodput", "rate_sweep"),
     "objectives": ("Objective", "objective_metrics", "request_latencies"),
     "pooling": ("pooled_metrics", "pooled_runs", "waits_and_runs"),
     "statistics": ("load_metrics", "mean_interval", "trend_metrics", "trends", "worst_load"),
-    "sweep": ("sweep",),
     "tuning": ("Tuning", "tune_execution"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

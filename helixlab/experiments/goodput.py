@@ -83,8 +83,11 @@ class _RateSweep:
         for name in self.system:
             if name not in (*SETTINGS, "cluster", "model", "placement"):
                 raise UnknownNameError("argument", name, [*NAMED, *SETTINGS])
-        window = {"duration_s": self.duration_s, "warmup_s": self.warmup_s}
-        points = [{**self.system, "workload": online(rate_tokens_per_s=rate, **window)} for rate in rates]
+        workloads = [
+            online(rate_tokens_per_s=rate, duration_s=self.duration_s, warmup_s=self.warmup_s)
+            for rate in rates
+        ]
+        points = [{**self.system, "workload": workload} for workload in workloads]
         try:
             runs = run_grid(
                 points,

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import import_module
@@ -285,10 +286,10 @@ class _PolicyPickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
             return _named, name
         function = getattr(value, "py_func", None)
         if isinstance(function, FunctionType):
-            # numba's own pickling gives back the same dispatcher within a process, compiles for all signatures
-            # that it has met, and makes one of a function that calls itself before its defaults are there.
+            # numba's own pickling gives back the same dispatcher within a process, compiles for all
+            # signatures that it has met, and loses the defaults of a function that calls itself.
             kind, options = type(value), dict(value.targetoptions)
-            return kind.__new__, (kind,), (function, options), None, None, _fill
+            return __newobj__, (kind,), (function, options), None, None, _fill
         return NotImplemented
 
 

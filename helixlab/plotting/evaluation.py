@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import cycle
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from helixlab.diagnosis.steady_state import GROWS
 from helixlab.errors import SimulationError
 from helixlab.experiments.statistics import mean_interval
+from helixlab.plotting.latency import plot_latency_boxes
 from helixlab.plotting.style import (
     LINES,
     PHASE_COLOURS,
@@ -27,17 +29,21 @@ from helixlab.plotting.style import (
     method_colours,
     method_label,
     method_ticks,
+    name_panels,
+    panels,
     plain,
     styled,
 )
 from helixlab.plotting.tables import is_partial
-from helixlab.plotting.throughput import hollow, label_platforms
+from helixlab.plotting.throughput import hollow, label_platforms, legend_above
 from helixlab.simulation import Result
 
 __all__ = [
     "mark_loads",
     "plot_batches",
     "plot_evaluation",
+    "plot_evaluation_latencies",
+    "plot_evaluation_throughputs",
     "plot_rate_sweep",
     "plot_saturation",
     "plot_throughput_latency",
@@ -153,6 +159,74 @@ def plot_evaluation(
     _label(ax, ours)
     label_platforms(ax, platforms, legend=legend)
     return ax
+
+
+@styled
+def plot_evaluation_throughputs(numbers: pd.DataFrame) -> list[Axes]:
+    """Draw `plot_evaluation` for each model and run mode, in two columns of panels.
+
+    Parameters
+    ----------
+    numbers : DataFrame
+        Throughputs of `helixlab.reproduce.published_evaluation`: the columns of `plot_evaluation`, figure,
+        model and mode.
+
+    Returns
+    -------
+    list of Axes
+        Axes of the panels, all of one figure.
+    """
+    shown = list(numbers.groupby(["model", "mode"], sort=False))
+    rows = -(-len(shown) // 2)
+    figure, axes = panels(rows, 2, width_in=3.5, height_in=0.5 + 1.75 * rows, squeeze=False)
+    for ax, (_, of_panel) in zip(axes.flat, shown, strict=False):
+        plot_evaluation(of_panel, legend=False, ax=ax)
+    names = [
+        f"{of_panel['figure'].iloc[0]}  {str(model).split('-')[-1].upper()}, {mode}"
+        for (model, mode), of_panel in shown
+    ]
+    name_panels(axes.flat[: len(shown)], names)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
+    legend_above(figure, columns=2)
+    return list(axes.flat)
+
+
+@styled
+def plot_evaluation_latencies(
+    latencies: pd.DataFrame,
+    *,
+    later: pd.DataFrame,
+    published: pd.DataFrame,
+    figures: Mapping[tuple[str, str], str] | pd.Series,
+) -> list[Axes]:
+    """Draw `plot_latency_boxes` of prompts and decodes for each model, and mark loads that are not stable.
+
+    Parameters
+    ----------
+    latencies : DataFrame
+        Columns model, method and load, and those of `plot_latency_boxes`.
+    later, published : DataFrame
+        As for `plot_latency_boxes`, with a column model.
+    figures : mapping or Series
+        Figure of the paper by model and phase, which names the panel.
+
+    Returns
+    -------
+    list of Axes
+        Axes of the panels, all of one figure.
+    """
+    models = list(latencies["model"].unique())
+    figure, axes = panels(len(models), 2, width_in=3.5, height_in=0.4 + 1.8 * len(models), squeeze=False)
+    places = [(model, phase) for model in models for phase in ("prompt", "decode")]
+    for ax, (model, phase) in zip(axes.flat, places, strict=True):
+        rows, *others = (table[table["model"] == model] for table in (latencies, published, later))
+        plot_latency_boxes(rows, phase, published=others[0], later=others[1], legend=False, ax=ax)
+        mark_loads(ax, rows.set_index("method")["load"])
+    names = [f"{figures.get(place, '')}  {place[0].split('-')[-1].upper()}" for place in places]
+    name_panels(axes.flat, names, above_legend=bool((latencies["load"] != "stable").any()))
+    legend_above(figure, columns=2)
+    return list(axes.flat)
 
 
 @styled

@@ -1,6 +1,6 @@
-"""Running the study: the notebooks that make every figure and number.
+"""The study: its notebooks, the published evaluation run again, and the report.
 
-``reproduce`` and what it stands on (statistics, the diagnosis, the compiler) load when first asked for.
+The command line needs the names of notebooks only; everything else loads when it is first used.
 """
 
 from __future__ import annotations
@@ -11,13 +11,64 @@ from helixlab._interrupts import loaded
 from helixlab.reproduce.notebooks import NotebookError, numbered_notebooks
 
 if TYPE_CHECKING:
+    from helixlab.reproduce.comparison import (
+        beside_published,
+        flows_beside_published,
+        rankings,
+        reference_error,
+    )
+    from helixlab.reproduce.evaluation import Evaluation, evaluate, published_evaluation
+    from helixlab.reproduce.parameters import check_parameters, output_folder
+    from helixlab.reproduce.published import (
+        figure_names,
+        published_results,
+        published_sizes,
+        published_traces,
+        published_wide,
+        scenarios,
+    )
     from helixlab.reproduce.study import reproduce
 
-__all__ = ["NotebookError", "numbered_notebooks", "reproduce"]
+_HOMES = {
+    "comparison": ("beside_published", "flows_beside_published", "rankings", "reference_error"),
+    "evaluation": ("Evaluation", "evaluate", "published_evaluation"),
+    "parameters": ("check_parameters", "output_folder"),
+    "published": (
+        "figure_names",
+        "published_results",
+        "published_sizes",
+        "published_traces",
+        "published_wide",
+        "scenarios",
+    ),
+    "study": ("reproduce",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Evaluation",
+    "NotebookError",
+    "beside_published",
+    "check_parameters",
+    "evaluate",
+    "figure_names",
+    "flows_beside_published",
+    "numbered_notebooks",
+    "output_folder",
+    "published_evaluation",
+    "published_results",
+    "published_sizes",
+    "published_traces",
+    "published_wide",
+    "rankings",
+    "reference_error",
+    "reproduce",
+    "scenarios",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "reproduce":
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'helixlab.reproduce' has no attribute {name!r}")
-    globals()[name] = loaded("helixlab.reproduce.study").reproduce
+    globals()[name] = getattr(loaded(f"helixlab.reproduce.{_HOME_OF[name]}"), name)
     return globals()[name]

@@ -1,4 +1,4 @@
-"""Every published number beside ours: how far apart they are, and whether the methods rank alike."""
+"""Comparison of published numbers with ours: differences, tolerances, and rankings of the methods."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from helixlab.experiments.statistics import mean_interval, trends
 from helixlab.flow import max_flow
 from helixlab.model import load_model
 from helixlab.placement import load_placement
-from helixlab.reproduce.evaluation import DRAWS, RUN, published_results
+from helixlab.reproduce.published import DRAWS, RUN, published_results
 
 __all__ = ["beside_published", "flows_beside_published", "rankings", "reference_error"]
 
 STEPS: Final = {"decode_tokens_per_s": 0.1, "prompt_latency": 0.01, "decode_latency": 0.01}
-"""In which published simulations are printed."""
+"""Precision with which published simulations are printed."""
 EQUAL: Final = 1e-6
 TOLERANCE: Final = 0.005
 TOLERANCE_OF_MEANS: Final = 0.03
 TOLERANCE_OF_MANY_FLOWS: Final = 0.02
-"""Of hetero42 with the Helix placement, whose maximum flow is not unique, so that the paper's own simulator
-gave different results from run to run."""
+"""Tolerance on hetero42 with the Helix placement, whose maximum flow is not unique, so that the paper's own
+simulator gave different results from run to run."""
 
 
 def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -> pd.DataFrame:
-    """Every published number of the runs beside ours.
+    """Put every published number of the runs beside ours.
 
     Parameters
     ----------
     runs : DataFrame
-        From `evaluate`.
+        Runs, as `evaluate` gives them.
     figures : iterable of str, optional
-        Only these, as for `scenarios`.
+        Names of figures to compare, as for `scenarios`; all by default.
 
     Returns
     -------
     DataFrame
-        One row a number: figure, cluster, model, method, mode, scheduler, platform, metric, placement and
-        placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
+        One row for each number: figure, cluster, model, method, mode, scheduler, platform, metric, placement
+        and placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
         interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
-        simulated; of_seeds, the values that mean is of, in the order of the seeds, as text; wait_mean,
-        wait_low, wait_high, wait_of_seeds and the same of long, of those variants where they were run;
-        load, what holds for most seeds; trend and long_trend, see `helixlab.experiments.statistics`.
-        Ours is what has the requests of the published run: the run of seed 0, or the mean of
-        ``"same-requests"``. It is the mean over seeds where that run's requests are not known, and beside
-        measurements on the prototype.
+        simulated; of_seeds, the values behind the mean, in the order of the seeds, as text; wait_mean,
+        wait_low, wait_high, wait_of_seeds and the same with long_, of those variants where they were run;
+        load, that of most seeds; trend and long_trend, see `helixlab.experiments.statistics`. Ours has the
+        requests of the published run: it is the run of seed 0, or the mean of ``"same-requests"``. Where
+        the published requests are not known, and beside measurements on the prototype, it is the mean over
+        seeds.
     """
     known = published_results(figures).merge(runs[[*RUN, "scheduler"]].drop_duplicates(), on=RUN)
     metrics = list(known["metric"].unique())
@@ -91,12 +91,12 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
 
 
 def flows_beside_published(figures: Iterable[str] | None = None) -> pd.DataFrame:
-    """The solver's published objectives beside the maximum flow of the published placements.
+    """Put the solver's published objectives beside the maximum flow of the published placements.
 
     Returns
     -------
     DataFrame
-        Columns of `beside_published` that have a meaning here; platform is ``"solver"``.
+        Columns of `beside_published` that apply to flows; platform is ``"solver"``.
 
     Raises
     ------
@@ -125,24 +125,28 @@ def flows_beside_published(figures: Iterable[str] | None = None) -> pd.DataFrame
 
 
 def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The order of the methods in every figure, published and ours.
+    """Order the methods of every figure, published and ours.
 
     Parameters
     ----------
     numbers : DataFrame
-        From `beside_published`.
+        Numbers, as `beside_published` gives them.
 
     Returns
     -------
     DataFrame
-        One row a figure, cluster, model, mode, platform and metric with two methods or more: published and
-        ours, the methods from the largest value to the smallest; same: whether no two of them changed places;
-        told_apart: whether two that did differ by seed, in the direction of ours (95 % interval of the mean
-        difference, Student's t). Methods that are printed with the same number have no order. steady: the
-        order of means with the long window of runs that had not settled, and waiting for those that dropping
-        favoured; moving: whether a long window had not settled either; turns: whether two change places
-        between means of the published window and these; turns_told_apart: whether two that do differ by seed,
-        in that window.
+        One row for each figure, cluster, model, mode, platform and metric with two methods or more:
+
+        - published and ours: the methods from the largest value to the smallest. Methods that are printed
+          with the same number have no order.
+        - same: True if no two methods changed places.
+        - distinguished: True if two that changed places differ by seed, in the direction of ours (95 %
+          interval of the mean difference, Student's t).
+        - steady: the order of means with the long window of runs that had not settled, and with requests
+          waiting where dropping favoured some.
+        - moving: True if a long window had not settled either.
+        - turns: True if two methods change places between means of the published window and steady.
+        - turns_distinguished: True if two that turn differ by seed, in that window.
     """
     rows = []
     keys = ["figure", "cluster", "model", "mode", "platform", "metric"]
@@ -164,25 +168,34 @@ def rankings(numbers: pd.DataFrame) -> pd.DataFrame:
                 "published": _order(theirs),
                 "ours": _order(mine),
                 "same": not changed,
-                "told_apart": any(_is_more(seeds[other], seeds[one]) for one, other in changed),
+                "distinguished": any(_is_more(seeds[other], seeds[one]) for one, other in changed),
                 "steady": _order(steady),
                 "moving": bool((of["long_trend"] == "moving").any()),
                 "turns": bool(turned),
-                "turns_told_apart": any(_is_more(later[other], later[one]) for one, other in turned),
+                "turns_distinguished": any(_is_more(later[other], later[one]) for one, other in turned),
             }
         )
-    said = ["published", "ours", "same", "told_apart", "steady", "moving", "turns", "turns_told_apart"]
-    return pd.DataFrame(rows, columns=[*keys, *said])
+    columns = [
+        "published",
+        "ours",
+        "same",
+        "distinguished",
+        "steady",
+        "moving",
+        "turns",
+        "turns_distinguished",
+    ]
+    return pd.DataFrame(rows, columns=[*keys, *columns])
 
 
 def reference_error(figures: Iterable[str] | None = None) -> pd.DataFrame:
-    """How far the published simulations are from what was measured on the prototype.
+    """Compare the published simulations with measurements on the prototype.
 
     Returns
     -------
     DataFrame
-        One row a number that was both simulated and measured: figure, cluster, model, method, mode, metric,
-        prototype, simulation, difference.
+        One row for each number that was both simulated and measured: figure, cluster, model, method, mode,
+        metric, prototype, simulation, difference.
 
     Examples
     --------
@@ -208,7 +221,7 @@ def _numbers(text: Any) -> list[float]:
 
 
 def _is_more(these: list[float], others: list[float]) -> bool:
-    """Whether these exceed the others seed by seed, by more than chance."""
+    """Test whether these exceed the others seed by seed, by more than chance."""
     if len(these) != len(others):
         return False
     more = pd.DataFrame({"more": np.subtract(these, others)})

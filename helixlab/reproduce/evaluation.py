@@ -1,140 +1,39 @@
-"""The published evaluation as data, run again, and what the published way of running it hides."""
+"""The published evaluation, run again: its runs and variants, and the tables and findings made of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from helixlab._data import read_table
-from helixlab.errors import UnknownNameError
+from helixlab.errors import SweepError, UnknownNameError
 from helixlab.experiments.pooling import LATER, pooled_runs
-from helixlab.experiments.statistics import SweepError, trends
+from helixlab.experiments.statistics import trends
+from helixlab.reproduce.comparison import beside_published, rankings
+from helixlab.reproduce.published import DRAWS, RUN, published_wide, scenarios
 from helixlab.workload import Workload, offline, online
 
-__all__ = ["DRAWS", "RUN", "evaluate", "figure_names", "published_results", "published_wide", "scenarios"]
+__all__ = ["LATENCIES", "Evaluation", "evaluate", "published_evaluation"]
 
-
-RUN: Final = ["figure_number", "cluster", "model", "method", "mode"]
-"""What rows of one run have in common; figures 5a and 5e show one run."""
-DRAWS: Final = ("random", "shortest-queue")
-"""Schedulers that draw. In published runs they drew from another stream, so that only means can agree;
-offline it was that of the lengths, so that not even their requests are known."""
-
-
-def figure_names() -> list[str]:
-    """Figures and tables of the paper that there are numbers of.
-
-    Examples
-    --------
-    >>> figure_names()[:4]
-    ['5a', '5b', '5c', '5d']
-    """
-    results = read_table("published/results.csv")
-    names = results["figure"].drop_duplicates()
-    return sorted(names, key=lambda name: (_number(name).zfill(3), name))
-
-
-def scenarios(figures: Iterable[str] | None = None) -> pd.DataFrame:
-    """What ran for the published numbers: the bundled table, and the number of the figure.
-
-    Parameters
-    ----------
-    figures : iterable of str, optional
-        Names such as ``"5a"``, or ``"5"`` for all of its panels; all by default.
-
-    Returns
-    -------
-    DataFrame
-        Columns of ``published/scenarios.csv``, figure_number, and published: False for what ran on the
-        prototype only, where how it was loaded is assumed to be as in the simulation of the same figure.
-
-    Raises
-    ------
-    UnknownNameError
-        There is no such figure.
-
-    Examples
-    --------
-    >>> scenarios(["10a"])["scheduler"].tolist()
-    ['helix', 'swarm', 'random', 'shortest-queue', 'helix', 'swarm', 'random']
-    """
-    parts = {"published/scenarios.csv": True, "published/prototype_scenarios.csv": False}
-    table = pd.concat([read_table(name).assign(published=here) for name, here in parts.items()])
-    table.insert(0, "figure_number", table["figure"].map(_number))
-    if figures is not None:
-        # The run behind figure 5e, the latencies, is listed under 5b, the throughput.
-        chosen = published_results(figures)[RUN].drop_duplicates()
-        table = table.merge(chosen, on=RUN)
-    return table.reset_index(drop=True)
-
-
-def published_results(figures: Iterable[str] | None = None) -> pd.DataFrame:
-    """The published numbers of some figures, with the number of the figure.
-
-    Raises
-    ------
-    UnknownNameError
-        There is no such figure.
-
-    Examples
-    --------
-    >>> published_results(["5b"])[["method", "platform", "value"]].head(2)
-      method    platform  value
-    0  helix  simulation  216.7
-    1  swarm  simulation  104.9
-    """
-    table = read_table("published/results.csv")
-    table.insert(0, "figure_number", table["figure"].map(_number))
-    if figures is not None:
-        asked = list(figures)
-        known = {*table["figure"], *table["figure_number"]}
-        for name in asked:
-            if name not in known:
-                raise UnknownNameError("figure", name, sorted(known))
-        table = table[table["figure"].isin(asked) | table["figure_number"].isin(asked)]
-    return table.reset_index(drop=True)
-
-
-def published_wide(figures: Iterable[str] | None = None) -> pd.DataFrame:
-    """The published numbers of some figures with a column for each metric, as figures of latencies take them.
-
-    Returns
-    -------
-    DataFrame
-        One row a run and platform: figure_number, cluster, model, method, mode, platform, and the metrics.
-
-    Examples
-    --------
-    >>> published_wide(["5g"])[["method", "platform", "prompt_latency_p50_s"]].dropna()
-         method    platform  prompt_latency_p50_s
-    1     helix  simulation                  2.64
-    3  separate  simulation                  0.80
-    5     swarm  simulation                  3.32
-    """
-    known = published_results(figures)
-    wide = known.pivot_table(index=[*RUN, "platform"], columns="metric", values="value", aggfunc="first")
-    wide.columns.name = None
-    return wide.reset_index()
-
-
-def _number(figure: str) -> str:
-    return figure.rstrip("abcdefghijklmnopqrstuvwxyz")
-
-
+LATENCIES: Final = [
+    f"{phase}_latency_{statistic}_s"
+    for phase in ("prompt", "decode")
+    for statistic in ("mean", "p5", "p25", "p50", "p75", "p95")
+]
 VARIANTS: Final = ("same-requests", "wait", "long")
-"""In which published scenarios are run once more; `evaluate` says what they are."""
+"""Other ways of running published scenarios, described in `evaluate`."""
 FAVOURED: Final = 0.02
-"""Part by which dropping may move the mean input of admitted requests before it has to be said."""
+"""Part by which dropping may move the mean input of admitted requests before the run is repeated without."""
 
 
 @dataclass(frozen=True)
 class _Spans:
-    """Windows in seconds: warm-up and duration."""
+    """Warm-ups and durations of windows, in seconds."""
 
     offline: tuple[float, float]
     online: tuple[float, float]
@@ -146,7 +45,7 @@ SPANS: Final = {
     "full": _Spans((60, 600), (0, 1800), (900, 900), (900, 1800)),
     "smoke": _Spans((10, 30), (0, 60), (40, 40), (30, 60)),
 }
-"""``full`` is what was published; the long window starts after 15 minutes."""
+"""Windows by scale. ``full`` has the published ones; its long window starts after 15 minutes."""
 
 
 def evaluate(
@@ -159,29 +58,32 @@ def evaluate(
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Run published scenarios, and once more what the published way of running them hides.
+    """Run published scenarios, and again in variants where the published settings hide something.
 
     Parameters
     ----------
     table : DataFrame
-        Rows of `helixlab.reproduce.evaluation.scenarios`; those of one run all or not at all.
+        Rows of `scenarios`, with all rows of a run.
     scale : str
-        ``"full"``, as published, or ``"smoke"``, the same in little.
+        ``"full"``, as published, or ``"smoke"``, the same with short windows.
     seeds, n_jobs, store, progress
         As for `sweep`. Seed 0 draws the requests of the published runs.
     variants : collection of str
-        Which of those below to run beside ``"published"``, where they apply; by default all.
+        Variants below to run beside ``"published"``, where they apply; by default all.
 
     Returns
     -------
     DataFrame
-        One row a run, seed and variant: the columns of `scenarios` that the rows of a run share, variant,
-        seed, and the columns of `pooled_figures`. Variants: ``"published"``, requests that fit nowhere
-        are dropped; ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0
-        whatever the seed; ``"wait"``, where dropping moved the mean input of those let in by more than 2 %:
-        they wait; ``"long"``, where the window of a run had not settled, or seeds are too few to
-        say, for it and all others of its cluster, model and mode: they wait, and the window starts after 15
-        minutes.
+        One row for each run, seed and variant: the columns of `scenarios` that the rows of a run share,
+        variant, seed, and the columns of `pooled_metrics`. Variants:
+
+        - ``"published"``: requests that fit nowhere are dropped.
+        - ``"same-requests"``, online with schedulers that draw: the requests are those of seed 0 with every
+          seed.
+        - ``"wait"``, where dropping moved the mean input of admitted requests by more than 2 %: requests
+          that fit nowhere wait.
+        - ``"long"``, where the window of a run had not settled, or the seeds are too few to say, for it and
+          all others of its cluster, model and mode: requests wait, and the window starts after 15 minutes.
 
     Raises
     ------
@@ -217,8 +119,8 @@ def evaluate(
     first, of_later = _two_windows(ran("published", shared.index, later_s))
     applying: dict[str, Iterable[str]] = {
         "same-requests": shared.index[(shared["mode"] == "online") & shared["scheduler"].isin(DRAWS)],
-        "wait": _favoured(first),
-        "long": _compared_with(first, shared),
+        "wait": _groups_favoured(first),
+        "long": _groups_unsettled(first, shared),
     }
     parts = [first]
     for variant in (name for name in VARIANTS if name in variants):
@@ -245,7 +147,7 @@ def _point(row: pd.Series, spans: _Spans, variant: str) -> dict[str, Any]:
             requests = requests.astype(dict.fromkeys(columns[1:], int))
             workload = online(requests=requests, warmup_s=workload.warmup_s, duration_s=workload.duration_s)
     measured_s = workload.duration_s
-    if workload.online:  # so fine that it will do for the long window
+    if workload.online:  # fine enough for the long window
         measured_s -= spans.long_online[0]
     return {
         "cluster": row["cluster"],
@@ -269,7 +171,7 @@ def _workload(row: pd.Series, spans: _Spans, *, long: bool) -> Workload:
 
 
 def _two_windows(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Figures in the windows, and those from later on of the online runs in which no request was dropped."""
+    """Split off the metrics of the later window, for online runs in which no request was dropped."""
     again = [name for name in map(str, runs.columns) if name.startswith(LATER)]
     first = runs.drop(columns=again)
     if not again:
@@ -280,16 +182,163 @@ def _two_windows(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return first, first.loc[those.index].assign(**of_later)
 
 
-def _favoured(runs: pd.DataFrame) -> list[str]:
-    """Groups in which those let in are not those that asked."""
+def _groups_favoured(runs: pd.DataFrame) -> list[str]:
+    """List the groups in which admitted requests have other inputs than all requests."""
     inputs = runs.groupby("group")[["input_tokens_mean_accepted", "input_tokens_mean_asked"]].mean()
     moved = inputs["input_tokens_mean_accepted"] / inputs["input_tokens_mean_asked"] - 1
     return list(moved.index[moved.abs() > FAVOURED])
 
 
-def _compared_with(runs: pd.DataFrame, shared: pd.DataFrame) -> list[str]:
-    """What had not settled, and all that is run beside it: a window is long for all of them or for none."""
+def _groups_unsettled(runs: pd.DataFrame, shared: pd.DataFrame) -> list[str]:
+    """List groups that had not settled, and all they are compared with: windows are long for all or none."""
     found = trends(runs, by="group")
     groups = found.index[found != "settled"]
     comparisons = shared[["cluster", "model", "mode"]].agg("|".join, axis=1)
     return list(shared.index[comparisons.isin(comparisons[groups])])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Published figures run again, with the tables that compare both.
+
+    Parameters
+    ----------
+    figures : tuple of str
+        Figures of the paper.
+    runs : DataFrame
+        Runs, as `evaluate` gives them.
+    numbers : DataFrame
+        Published numbers beside ours, as `beside_published` gives them.
+    """
+
+    figures: tuple[str, ...]
+    runs: pd.DataFrame
+    numbers: pd.DataFrame
+
+    @cached_property
+    def throughput(self) -> pd.DataFrame:
+        """Rows of `numbers` that are decode throughputs."""
+        return self.numbers[self.numbers["metric"] == "decode_tokens_per_s"]
+
+    @cached_property
+    def online_runs(self) -> pd.DataFrame:
+        """Online runs as published, which the latencies come from."""
+        return self.runs[(self.runs["mode"] == "online") & (self.runs["variant"] == "published")]
+
+    @cached_property
+    def latencies(self) -> pd.DataFrame:
+        """Latencies of online runs as published, as means over seeds by model and method, and the load."""
+        keys = ["model", "method"]
+        loads = self.online_runs.groupby(keys)["load"].agg(_most_frequent)
+        return _mean_latencies(self.online_runs).merge(loads.reset_index(), on=keys)
+
+    @cached_property
+    def later_latencies(self) -> pd.DataFrame:
+        """Latencies of the online runs with a long window."""
+        return _mean_latencies(self.runs[(self.runs["mode"] == "online") & (self.runs["variant"] == "long")])
+
+    @cached_property
+    def published_latencies(self) -> pd.DataFrame:
+        """Published latencies, simulated and measured, with a column for each metric."""
+        known = published_wide(self.figures)
+        return known[(known["mode"] == "online") & known["platform"].isin(["simulation", "prototype"])]
+
+    @cached_property
+    def latency_figures(self) -> pd.Series:
+        """Figure of the paper with the latencies, by model and phase."""
+        shown = self.numbers[self.numbers["metric"].isin(LATENCIES)]
+        phases = shown["metric"].str.split("_").str[0].rename("phase")
+        return shown.groupby(["model", phases])["figure"].first()
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """Numbers of the simulator, each met or not, and its distance from ours."""
+        judged = self.numbers[self.numbers["met"].notna()]
+        return judged.assign(met=judged["met"].astype(bool), distance=judged["difference"].abs())
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """Count of numbers met, mean and largest difference, by method and mode."""
+        return self.judged.groupby(["method", "mode"], sort=False).agg(
+            numbers=("met", "size"),
+            met=("met", "sum"),
+            mean_difference=("distance", "mean"),
+            largest=("distance", "max"),
+        )
+
+    @cached_property
+    def misses(self) -> pd.DataFrame:
+        """Numbers of the simulator that are not met."""
+        return self.judged[~self.judged["met"]]
+
+    @cached_property
+    def rankings(self) -> pd.DataFrame:
+        """Order of the methods, published and ours, as `helixlab.reproduce.rankings` gives it."""
+        return rankings(self.numbers)
+
+    @cached_property
+    def throughput_rankings(self) -> pd.DataFrame:
+        """Order of the methods by simulated throughput."""
+        order = self.rankings
+        return order[(order["platform"] == "simulation") & (order["metric"] == "decode_tokens_per_s")]
+
+    @cached_property
+    def checks(self) -> pd.DataFrame:
+        """Drift, admitted inputs, load and trend of every run and variant, as means over seeds."""
+        keys = ["model", "mode", "method", "variant"]
+        means = dict.fromkeys(
+            ("decode_tokens_per_s", "in_flight_drift", "throughput_drift", "input_tokens_mean_accepted",
+             "input_tokens_mean_asked"),
+            "mean",
+        )  # fmt: skip
+        checks = self.runs.groupby(keys, sort=False).agg({**means, "load": _most_frequent})
+        return checks.join(trends(self.runs, by=keys)).reset_index()
+
+    @cached_property
+    def helix_factors(self) -> pd.DataFrame:
+        """Throughput of Helix over that of each other method, by model and mode, as published."""
+        published = self.runs[self.runs["variant"] == "published"]
+        means = published.groupby(["model", "mode", "method"])["decode_tokens_per_s"].mean().unstack()
+        return means.rdiv(means["helix"], axis=0).drop(columns="helix")
+
+
+def published_evaluation(
+    figures: Iterable[str],
+    *,
+    scale: str = "full",
+    seeds: int | Sequence[int] = 5,
+    n_jobs: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Evaluation:
+    """Run the scenarios of some figures of the paper, and compare all of their numbers.
+
+    Parameters
+    ----------
+    figures : iterable of str
+        Names of figures such as ``"5a"``, or ``"5"`` for all of its panels.
+    scale, seeds, n_jobs, store, progress
+        As for `evaluate`.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    UnknownNameError, SweepError
+        As for `evaluate`.
+    """
+    figures = tuple(figures)
+    runs = evaluate(
+        scenarios(figures), scale=scale, seeds=seeds, n_jobs=n_jobs, store=store, progress=progress
+    )
+    return Evaluation(figures, runs, beside_published(runs, figures))
+
+
+def _mean_latencies(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.groupby(["model", "method"])[LATENCIES].mean().reset_index()
+
+
+def _most_frequent(labels: pd.Series) -> Any:
+    return labels.mode().iloc[0] if labels.notna().any() else ""

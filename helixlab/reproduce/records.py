@@ -1,8 +1,7 @@
-"""Records of finished notebooks, which tell whether they are still up to date, and where notebooks write."""
+"""Records of finished notebooks, by which they are known to be up to date, and the folder they write into."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +13,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock, Timeout
+
 from helixlab._data import data_file
 from helixlab._hashing import digest, library_digest
 from helixlab._io import read_json, write_json
@@ -21,13 +22,13 @@ from helixlab.errors import FileFormatError
 from helixlab.reproduce.notebooks import Notebook, NotebookError
 
 __all__ = [
-    "alone",
     "answers",
     "data_digest",
     "finished_record",
     "finished_records",
+    "locked",
     "notebook_key",
-    "otherwise",
+    "other_parameters",
     "take_over",
     "workplace",
 ]
@@ -35,7 +36,7 @@ __all__ = [
 
 @contextmanager
 def workplace(target: Path) -> Iterator[Path]:
-    """A folder where notebooks write until they have ended; what killed calls left there is removed."""
+    """Make a folder where notebooks write until they have ended; remove what killed calls left there."""
     place = target / ".parts"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -46,16 +47,19 @@ def workplace(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Nobody else writes there meanwhile; the lock goes with the process, however that ends."""
-    with (target / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NotebookError(
-                f"another call of reproduce is writing to {target}; wait for it, or give another output"
-            ) from None
+def locked(target: Path) -> Iterator[None]:
+    """Keep other calls from writing into a folder; the lock goes with the process, however that ends."""
+    lock = FileLock(target / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise NotebookError(
+            f"another call of reproduce is writing to {target}; wait for it, or give another output"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 FORMAT: Final = "helixlab-notebook"
@@ -70,14 +74,14 @@ DRAWN_WITH: Final = (
     "papermill",
     "ipykernel",
 )
-"""Packages beside those of `library_digest` that may change what a notebook shows."""
+"""Packages that may change what a notebook shows, beside those of `library_digest`."""
 DRAWN_BY: Final = ("seed", "seeds", "replan")
-"""Parameters of which the report says where they were others."""
+"""Parameters whose other values the report mentions."""
 
 
 @cache
 def data_digest() -> str:
-    """Of all bundled data, names and contents, and of the style of the figures.
+    """Hash all bundled data, names and contents, and the style of the figures.
 
     Examples
     --------
@@ -104,7 +108,7 @@ def _files(folder: Traversable, inside: str = "") -> Iterable[tuple[str, Travers
 
 
 def notebook_key(notebook: Notebook, parameters: dict[str, Any]) -> str:
-    """A hash of all that determines what a notebook makes: itself, parameters, library, data, versions."""
+    """Hash all that determines what a notebook makes: itself, parameters, library, data, versions."""
     source = hashlib.sha256(notebook.path.read_bytes()).hexdigest()
     return digest([source, parameters, library_digest(), data_digest(), _versions()])
 
@@ -120,7 +124,7 @@ def _versions() -> list[str]:
 
 
 def finished_record(output: Path, notebook: Notebook) -> dict[str, Any] | None:
-    """The record of a finished notebook; None if it would now make something else, or files were changed."""
+    """Read the record of a finished notebook; None if it would now make something else, or files changed."""
     record = _record(output, notebook.name)
     if record is None or record.get("key") != notebook_key(notebook, record["parameters"]):
         return None
@@ -130,13 +134,13 @@ def finished_record(output: Path, notebook: Notebook) -> dict[str, Any] | None:
 
 
 def answers(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
-    """Whether what was made has all that these parameters ask for; it may have more figures."""
+    """Tell whether a record has all that these parameters ask for; it may have more figures."""
     made, asked = dict(record["parameters"]), dict(parameters)
     return set(asked.pop("figures", ())) <= set(made.pop("figures", ())) and made == asked
 
 
 def finished_records(output: Path, notebooks: Iterable[Notebook], scale: str) -> dict[str, Any]:
-    """Records of all notebooks that are finished at this scale, whoever asked for them."""
+    """Read the records of all notebooks that are finished at this scale, by this call or an earlier one."""
     records = {notebook.name: finished_record(output, notebook) for notebook in notebooks}
     return {
         name: record
@@ -145,8 +149,10 @@ def finished_records(output: Path, notebooks: Iterable[Notebook], scale: str) ->
     }
 
 
-def otherwise(notebook: Notebook, record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with which a notebook was finished, where it would be given others now."""
+def other_parameters(
+    notebook: Notebook, record: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """List the parameters with which a notebook was finished, where it would be given others now."""
     was, now = notebook.defaults | record["parameters"], notebook.defaults | notebook.takes(given)
     return {name: was[name] for name in DRAWN_BY if was.get(name) != now.get(name)}
 
@@ -154,7 +160,7 @@ def otherwise(notebook: Notebook, record: Mapping[str, Any], given: Mapping[str,
 def take_over(
     made: Path, output: Path, name: str, *, key: str, parameters: Mapping[str, Any], wall_s: float
 ) -> dict[str, Any]:
-    """Put what a notebook made in place of what it made before, its record when all is there."""
+    """Replace what a notebook made before by what it has made now, and its record last."""
     record_file = _path(output, name).relative_to(output).as_posix()
     files = {
         path.relative_to(made).as_posix(): _hash(path) for path in sorted(made.rglob("*")) if path.is_file()
@@ -167,12 +173,12 @@ def take_over(
         "wall_s": wall_s,
         "files": files,
     }
-    # All is written before anything is touched, so that a full disk costs nothing. Up to the last step the
-    # earlier record is there: if this is cut short, it does not hold, and still says what is to be removed.
+    # Everything is written before anything is replaced, so that a full disk costs nothing. The earlier record
+    # stays until the last step: if this is cut short, it no longer matches, and still lists what to remove.
     write_json(made / record_file, record)
     for file in files:
         _move(made, output, file)
-    for file in _made_no_more(output, name, files):
+    for file in _outdated_files(output, name, files):
         (output / file).unlink(missing_ok=True)
     _move(made, output, record_file)
     return record
@@ -183,8 +189,8 @@ def _move(made: Path, output: Path, file: str) -> None:
     os.replace(made / file, output / file)
 
 
-def _made_no_more(output: Path, name: str, files: Collection[str]) -> set[str]:
-    """What a notebook left behind and does not make now, but for what another notebook makes."""
+def _outdated_files(output: Path, name: str, files: Collection[str]) -> set[str]:
+    """List files that a notebook made before and neither it nor another notebook makes now."""
     earlier = _record(output, name)
     if earlier is None:
         return set()

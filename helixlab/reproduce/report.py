@@ -15,7 +15,7 @@ from helixlab._hashing import FIGURES_COME_FROM, library_digest
 from helixlab._io import write_text
 from helixlab.diagnosis.steady_state import LABELS
 from helixlab.reproduce.comparison import rankings, reference_error
-from helixlab.reproduce.evaluation import DRAWS
+from helixlab.reproduce.published import DRAWS
 from helixlab.reproduce.records import data_digest
 
 __all__ = [
@@ -114,7 +114,7 @@ def otherwise_ranked(numbers: pd.DataFrame) -> list[str]:
         return [*lines, "Nowhere.", ""]
     lines += ["| figure | figure of | platform | published | ours | |", "|---|---|---|---|---|---|"]
     for _, row in other.iterrows():
-        told = _told(row["told_apart"])
+        told = _told(row["distinguished"])
         lines.append(
             f"| {row['figure']} | {row['cluster']}, {row['mode']}, {row['metric']} | {row['platform']}"
             f" | {row['published']} | {row['ours']} | {told} |"
@@ -182,7 +182,7 @@ def _turns(numbers: pd.DataFrame) -> list[str]:
     ]
     for _, row in turned.iterrows():
         run = f"{row['cluster']}, {row['model']}, {row['mode']}"
-        told = _told(row["turns_told_apart"]) + (STILL["moving"] if row["moving"] else "")
+        told = _told(row["turns_distinguished"]) + (STILL["moving"] if row["moving"] else "")
         lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {told} |")
     return [*lines, ""]
 
@@ -261,7 +261,7 @@ def write_report(
     *,
     scale: str,
     seeds: int | None,
-    otherwise: Mapping[str, Mapping[str, Any]] | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write the report of finished notebooks into their output folder, the same for the same tables.
 
@@ -277,8 +277,8 @@ def write_report(
         At which they ran.
     seeds : int or None
         How many were asked for.
-    otherwise : mapping, optional
-        By notebook, the parameters with which it was finished before, where these were others.
+    others : mapping, optional
+        Parameters with which notebooks were finished before, by notebook, where these were others.
     """
     numbers = _tables(output, names, records, NUMBERS)
     if not numbers.empty:  # flows of solvers have no interval and no load
@@ -304,7 +304,7 @@ def write_report(
             "",
             *(line for section in (*sections, all_numbers) for line in section(numbers)),
         ]
-    lines += ["", *_made_with(names, scale, seeds, otherwise or {})]
+    lines += ["", *_made_with(names, scale, seeds, others or {})]
     write_text(output / REPORT, "\n".join(lines) + "\n")
     return output / REPORT
 
@@ -340,7 +340,7 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
     compared = rankings(numbers)
     ranked = compared[compared["platform"] == "simulation"]
     if len(ranked):
-        told = ranked["told_apart"] & ~ranked["same"]
+        told = ranked["distinguished"] & ~ranked["same"]
         lines.append(
             f"The methods rank as in the published simulations in **{ranked['same'].sum()} of {len(ranked)}**"
             f" comparisons; in {told.sum()} of the others the {int(numbers['seeds'].max())} seeds of each run"
@@ -352,7 +352,7 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
         where = "; ".join(
             f"{row['figure']}, {row['cluster']}: {row['steady']}"
             + (STILL["moving"] if row["moving"] else "")
-            + ("" if row["turns_told_apart"] else ", though seeds do not tell them apart")
+            + ("" if row["turns_distinguished"] else ", though seeds do not tell them apart")
             for _, row in turned.iterrows()
         )
         lines.append(
@@ -407,12 +407,12 @@ def _online_later(online: pd.DataFrame) -> str:
 
 
 def _made_with(
-    names: Sequence[str], scale: str, seeds: int | None, otherwise: Mapping[str, Mapping[str, Any]]
+    names: Sequence[str], scale: str, seeds: int | None, others: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     before = ", ".join(
-        f"{name} ({', '.join(f'{key} {value}' for key, value in others.items())})"
-        for name, others in otherwise.items()
-        if others
+        f"{name} ({', '.join(f'{key} {value}' for key, value in before.items())})"
+        for name, before in others.items()
+        if before
     )
     before = f"; finished before with other parameters: {before}" if before else ""
     packages = ", ".join(f"{package} {version(package)}" for package in FIGURES_COME_FROM)

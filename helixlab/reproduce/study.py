@@ -1,4 +1,4 @@
-"""The study: its numbered notebooks run as a reader would, several at a time, and reported."""
+"""The study: its numbered notebooks, run as a reader would run them, several at a time, and reported."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+from joblib import effective_n_jobs
 
 from helixlab._code_cache import share
 from helixlab._io import write_text
 from helixlab._progress import bar
-from helixlab._validation import as_flag, as_seed, as_whole
+from helixlab._validation import as_flag, as_jobs, as_seed, as_whole
 from helixlab.reproduce.kernel import no_room, papermill_or_error
 from helixlab.reproduce.notebooks import (
     Notebook,
@@ -30,12 +31,12 @@ from helixlab.reproduce.notebooks import (
     with_figures,
 )
 from helixlab.reproduce.records import (
-    alone,
     answers,
     finished_record,
     finished_records,
+    locked,
     notebook_key,
-    otherwise,
+    other_parameters,
     take_over,
     workplace,
 )
@@ -46,7 +47,7 @@ __all__ = ["Job", "ended", "reproduce", "start"]
 
 @dataclass
 class Job:
-    """One notebook to be run."""
+    """A notebook to be run, or being run."""
 
     notebook: Notebook
     parameters: dict[str, Any]
@@ -58,8 +59,8 @@ class Job:
 
 
 def start(job: Job, beside: Path, target: Path) -> Job:
-    """Begin to run a notebook, which writes into a folder of its own in `beside`."""
-    # A name of its own every time: what a killed kernel still writes is not taken for this run's.
+    """Start to run a notebook, which writes into a folder of its own in `beside`."""
+    # The name is new every time: what a killed kernel still writes is not taken for this run's.
     job.made = Path(tempfile.mkdtemp(prefix=f"{job.notebook.name}-", dir=beside))
     parameters = job.parameters | {"output": str(job.made)}
     if "store" in job.notebook.defaults:
@@ -137,9 +138,9 @@ TYPICAL_S: Final = {
     },
     "smoke": {"03_placement": 60.0, "14_execution": 50.0},
 }
-"""How long some notebooks take, two at a time on two cores: the longest are begun first, and the bar says by
-this how much time is left."""
-OTHERWISE_S: Final = {"full": 18.0, "smoke": 16.0}
+"""Seconds that some notebooks take, two at a time on two cores: the longest start first, and the progress bar
+estimates the time left."""
+OTHERS_S: Final = {"full": 18.0, "smoke": 16.0}
 LOOK_EVERY_S: Final = 0.1
 
 
@@ -150,50 +151,51 @@ def reproduce(
     figures: Iterable[str] | None = None,
     seed: int = 0,
     seeds: int | None = None,
-    jobs: int = 1,
+    n_jobs: int = 1,
     replan: bool = False,
     output: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     """Run the numbered notebooks, which write figures and the tables behind them, and write ``REPORT.md``.
 
-    Each one is run from start to end in a process of its own, by the Python that runs this, in the folder it
-    is in, with the parameters ``scale``, ``seed`` and ``output``, and of the others below those that it has
-    in its cell with the tag ``parameters``. It is checked first that every notebook has those three.
+    Each notebook is run from start to end in a process of its own, by the current Python, in its folder. Its
+    parameters are ``scale``, ``seed`` and ``output``, which every notebook must have, and those of the others
+    below that its cell with the tag ``parameters`` assigns.
 
-    A notebook that is finished is not run again: its record in ``executed`` has a hash of the notebook, its
-    parameters, helixlab's code and data and the versions of what it uses, and of every file that it wrote.
-    More figures than are asked for do no harm. What a notebook makes takes the place of what it made before
-    when it has ended well, so that a call that was killed can simply be made again. ``REPORT.md`` is of all
-    notebooks that are finished at this scale, by this call or an earlier one.
+    A finished notebook is not run again: its record in ``executed`` has a hash of the notebook, its
+    parameters, helixlab's code and data and the versions of its packages, and of every file that it wrote.
+    More figures than are asked for do no harm. What a notebook makes replaces what it made before when it has
+    ended well, so that a killed call can simply be made again. ``REPORT.md`` covers all notebooks that are
+    finished at this scale, by this call or an earlier one.
 
     Parameters
     ----------
     notebooks : path
         Folder of the notebooks.
     scale : str
-        ``"full"``, as published, or ``"smoke"``, the same in little.
+        ``"full"``, as published, or ``"smoke"``, the same with short windows.
     figures : iterable of str, optional
         Run only the notebooks that make these figures of the paper (``"5a"``, or ``"5"`` for all panels).
     seed : int
-        Of everything that draws.
+        Seed of everything that draws.
     seeds : int, optional
-        How many seeds means are taken over, in notebooks that do; by default what they say.
-    jobs : int
-        Notebooks at a time.
+        Number of seeds that means are taken over, in notebooks that do; by default their own number.
+    n_jobs : int
+        Number of notebooks at a time; -1 for one per core.
     replan : bool
         Search anew for the placements that ship with helixlab.
     output : path, optional
-        Folder for what they write; the notebooks as they were run are put into ``executed`` in it. By default
-        ``figures``, at smoke scale ``figures/smoke``, since one folder has the results of one scale.
+        Folder that the notebooks write into; copies of the executed notebooks are put into ``executed`` in
+        it. By default ``figures``, at smoke scale ``figures/smoke``, since one folder has the results of one
+        scale.
     progress : bool, optional
-        Show a progress bar; by default if someone is looking.
+        Show a progress bar; by default in notebooks and on terminals.
 
     Returns
     -------
     DataFrame
-        One row a notebook: notebook, wall_s (of the run that made it), fresh (whether it was run by this
-        call), executed (path of the copy).
+        One row for each notebook: notebook, wall_s (of the run that made it), fresh (True if this call ran
+        it), executed (path of the copy).
 
     Raises
     ------
@@ -205,12 +207,12 @@ def reproduce(
     Warns
     -----
     UserWarning
-        After Ctrl-C, before KeyboardInterrupt is raised: how many notebooks are finished. They stay, and the
+        After Ctrl-C, before KeyboardInterrupt is raised: the number of finished notebooks. They stay, and the
         same call goes on with the others.
     """
     if scale not in SCALES:
         raise NotebookError(f"scale is {scale!r}; give one of {', '.join(SCALES)}")
-    jobs = as_whole(jobs, "jobs", least=1, error=NotebookError)
+    n_jobs = effective_n_jobs(as_jobs(n_jobs, error=NotebookError))
     seeds = None if seeds is None else as_whole(seeds, "seeds", least=1, error=NotebookError)
     seed, replan = as_seed(seed, "seed", error=NotebookError), as_flag(replan, "replan", error=NotebookError)
     if output is None:
@@ -221,8 +223,8 @@ def reproduce(
     papermill_or_error()
     given = {"scale": scale, "seed": seed, "seeds": seeds, "replan": replan, "n_jobs": 1}
     target.mkdir(parents=True, exist_ok=True)
-    with alone(target):
-        records, fresh = _made(chosen, target, given, scale, jobs, progress)
+    with locked(target):
+        records, fresh = _make(chosen, target, given, scale, n_jobs, progress)
         finished = finished_records(target, found, scale) | records
         named = [notebook for notebook in found if notebook.name in finished]
         write_report(
@@ -231,7 +233,7 @@ def reproduce(
             finished,
             scale=scale,
             seeds=seeds,
-            otherwise={each.name: otherwise(each, finished[each.name], given) for each in named},
+            others={each.name: other_parameters(each, finished[each.name], given) for each in named},
         )
     rows = [
         (
@@ -245,16 +247,16 @@ def reproduce(
     return pd.DataFrame(rows, columns=["notebook", "wall_s", "fresh", "executed"])
 
 
-def _made(
+def _make(
     chosen: list[tuple[Notebook, list[str]]],
     target: Path,
     given: dict[str, Any],
     scale: str,
-    jobs: int,
+    n_jobs: int,
     progress: bool | None,
 ) -> tuple[dict[str, Any], set[str]]:
-    """Records of all notebooks, and the names of those that had to be run."""
-    jobs_to_do, records, asked = [], {}, []
+    """Run the notebooks that are not finished; return all records, and the names of those that ran."""
+    jobs, records, asked = [], {}, []
     for notebook, made in chosen:
         parameters = notebook.takes(given)
         if "figures" in notebook.defaults:
@@ -265,20 +267,20 @@ def _made(
             records[notebook.name] = record
             continue
         key = notebook_key(notebook, parameters)
-        expected_s = TYPICAL_S[scale].get(notebook.name, OTHERWISE_S[scale])
-        jobs_to_do.append(Job(notebook, parameters, key, expected_s))
-    fresh = {job.notebook.name for job in jobs_to_do}
+        expected_s = TYPICAL_S[scale].get(notebook.name, OTHERS_S[scale])
+        jobs.append(Job(notebook, parameters, key, expected_s))
+    fresh = {job.notebook.name for job in jobs}
     if fresh:
         try:
-            records |= _run_all(jobs_to_do, target, jobs, progress)
+            records |= _run_all(jobs, target, n_jobs, progress)
         except KeyboardInterrupt:
-            warnings.warn(_way_on(asked, target), stacklevel=3)
+            warnings.warn(_interruption(asked, target), stacklevel=3)
             raise
     return records, fresh
 
 
-def _run_all(waiting: list[Job], target: Path, jobs: int, progress: bool | None) -> dict[str, Any]:
-    """Run notebooks side by side, what takes longest first; records of those that ended."""
+def _run_all(waiting: list[Job], target: Path, n_jobs: int, progress: bool | None) -> dict[str, Any]:
+    """Run notebooks side by side, the longest first; return their records."""
     waiting = sorted(waiting, key=lambda job: -job.expected_s)
     total_s, done_s = sum(job.expected_s for job in waiting), 0.0
     running: list[Job] = []
@@ -296,7 +298,7 @@ def _run_all(waiting: list[Job], target: Path, jobs: int, progress: bool | None)
     ):
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
+                while waiting and len(running) < n_jobs:
                     running.append(start(waiting.pop(0), beside, target))
                 time.sleep(LOOK_EVERY_S)
                 now_s = time.perf_counter()
@@ -308,7 +310,7 @@ def _run_all(waiting: list[Job], target: Path, jobs: int, progress: bool | None)
                 shown.n = round(100 * share / total_s, 1)
                 left_s = (now_s - began_s) * (total_s - share) / max(share, 1e-9)
                 names = ", ".join(job.notebook.name for job in running)
-                shown.set_postfix_str(f"about {_spoken(left_s)} left; running {names}", refresh=False)
+                shown.set_postfix_str(f"about {_duration_text(left_s)} left; running {names}", refresh=False)
                 shown.refresh()
         finally:
             for job in running:
@@ -318,8 +320,8 @@ def _run_all(waiting: list[Job], target: Path, jobs: int, progress: bool | None)
     return records
 
 
-def _way_on(asked: list[tuple[Notebook, dict[str, Any]]], target: Path) -> str:
-    """How far an interrupted call came, by what it left behind."""
+def _interruption(asked: list[tuple[Notebook, dict[str, Any]]], target: Path) -> str:
+    """Say how far an interrupted call came, by the records it left."""
     found = [(finished_record(target, notebook), parameters) for notebook, parameters in asked]
     finished = sum(record is not None and answers(record, parameters) for record, parameters in found)
     verb = "is" if finished == 1 else "are"
@@ -329,5 +331,5 @@ def _way_on(asked: list[tuple[Notebook, dict[str, Any]]], target: Path) -> str:
     )
 
 
-def _spoken(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -93,6 +93,7 @@ GOODPUT = """
 """
 
 
+@pytest.mark.slow
 def test_goodput_says_what_is_known(interrupted):
     asked = f"objective=objective, seeds=3, tolerance=0.001, {LONG}"
     told = interrupted(f"hx.goodput(*system, {asked})", GOODPUT, kept=8)

@@ -47,7 +47,7 @@ def first_free(state, sender, request):
 
 @numba.njit
 def _room(node, most):
-    return node.batch_prompt_requests + node.batch_decode_tokens < most
+    return node.batch_prompts + node.batch_decode_tokens < most
 
 
 def sent(value):
@@ -350,20 +350,23 @@ def own_policies():
     }
 
 
+@pytest.mark.slow
 def test_workers_give_the_same():
     runs = quiet(own_policies(), seeds=2, n_jobs=2)
     assert runs["error"].isna().all()
     pd.testing.assert_frame_equal(figures(runs), figures(quiet(own_policies(), seeds=2)))
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_takes_over():
-    alone = quiet(own_policies(), seeds=2)
+    points = SMALL | {"scheduler": hx.Scheduler("first", first_free), "execution": few_at_a_time(3)}
+    alone = quiet(points, seeds=2)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,
         joblib.parallel_config(backend="dask"),
     ):
-        runs = quiet(own_policies(), seeds=2)
+        runs = quiet(points, seeds=2)
         tasks = [
             task
             for log in client.run(lambda dask_worker: list(dask_worker.state.log)).values()
@@ -400,6 +403,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(store, n_jobs, monkeypatch):
     assert runs["error"].isna().all()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies(store, monkeypatch):
     def dies(run):
         os._exit(3)
@@ -409,10 +413,10 @@ def test_a_worker_that_dies(store, monkeypatch):
         quiet(SMALL, seeds=4, n_jobs=2, store=store)
 
 
-LONG = {"placement": HELIX, "workload": hx.offline(warmup_s=60, duration_s=1500)}
+LONG = {"placement": HELIX, "workload": hx.offline(warmup_s=60, duration_s=600)}
 CHILD = """
 import sys, helixlab as hx
-workload = hx.offline(warmup_s=60, duration_s=1500)
+workload = hx.offline(warmup_s=60, duration_s=600)
 grid = {"placement": "small10/llama-1-30b/helix", "workload": workload}
 hx.sweep(grid, seeds=1000, n_jobs=2, store=sys.argv[1])
 """
@@ -433,12 +437,13 @@ def until(true, patience_s=300):
     raise AssertionError("it did not happen")
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(store, tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(store)], stderr=subprocess.DEVNULL, cwd=tmp_path
     )
     try:
-        until(lambda: child.poll() is not None or len(list(store.glob("[!.]*"))) >= 4)
+        until(lambda: child.poll() is not None or len(list(store.glob("[!.]*"))) >= 2)
         assert child.poll() is None, "it ended before it could be killed"
         workers = {pid for pid, parent in parents().items() if parent == child.pid}
     finally:
@@ -447,8 +452,8 @@ def test_a_killed_sweep_goes_on_where_it_was(store, tmp_path):
     assert workers
     until(lambda: not workers & set(parents()))  # nobody goes on alone
     stamps = {path: path.stat().st_mtime_ns for path in store.glob("[!.]*")}
-    assert 4 <= len(stamps) < 1000
-    seeds = len(stamps) + 3
+    assert 2 <= len(stamps) < 1000
+    seeds = len(stamps) + 2
     runs = quiet(LONG, seeds=seeds, store=store)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     kept = {json.loads(path.read_text())["metrics"]["wall_s"] for path in stamps}

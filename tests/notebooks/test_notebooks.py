@@ -12,7 +12,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from helixlab.reproduce.evaluation import published_results
+from helixlab.reproduce import published_results
 
 NAMES = (
     "01_topology",

@@ -10,20 +10,18 @@ import helixlab as hx
 from helixlab._data import read_table
 from helixlab.errors import SweepError, UnknownNameError
 from helixlab.experiments.pooling import pooled_metrics, pooled_runs
-from helixlab.reproduce.comparison import (
+from helixlab.reproduce import (
     beside_published,
-    flows_beside_published,
-    rankings,
-    reference_error,
-)
-from helixlab.reproduce.evaluation import (
-    RUN,
     evaluate,
     figure_names,
+    flows_beside_published,
     published_results,
     published_wide,
+    rankings,
+    reference_error,
     scenarios,
 )
+from helixlab.reproduce.published import RUN
 from helixlab.reproduce.report import write_report
 from helixlab.simulation.metrics import latency_figures
 
@@ -248,17 +246,17 @@ class TestRankings:
         ours = [190.0, 99.0, 201.0]
         (row,) = rankings(numbers_of(ours=ours, of_seeds=of_seeds)).to_dict("records")
         assert not row["same"]
-        assert row["told_apart"] == told
+        assert row["distinguished"] == told
 
     def test_the_long_window_turns_them(self):
         (row,) = rankings(numbers_of(long_mean=[np.nan, np.nan, 280.0])).to_dict("records")
         assert row["steady"] == "separate > helix > swarm", "where nothing else is known, nothing moves"
         assert row["turns"]
-        assert not row["turns_told_apart"], "nothing is known of the seeds"
+        assert not row["turns_distinguished"], "nothing is known of the seeds"
         long = {"long_mean": [250, 99, 255], "long_of_seeds": ["240 250 260", "98 99 100", "246 255 264"]}
-        assert rankings(numbers_of(**long))["turns_told_apart"].all(), "5 apart, give or take 1"
+        assert rankings(numbers_of(**long))["turns_distinguished"].all(), "5 apart, give or take 1"
         long["long_of_seeds"] = ["240 250 260", "98 99 100", "240 265 260"]
-        assert not rankings(numbers_of(**long))["turns_told_apart"].any()
+        assert not rankings(numbers_of(**long))["turns_distinguished"].any()
         assert not rankings(numbers_of(long_mean=[260.0, np.nan, 210.0]))["turns"].any()
 
     def test_equal_numbers_have_no_order(self):

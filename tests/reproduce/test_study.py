@@ -220,7 +220,7 @@ def test_what_is_finished_is_not_run_again(folder, tmp_path, pretended):
     write(folder, "1_one.ipynb", PARAMETERS)
     write(folder, "2_two.ipynb", PARAMETERS)
     output = tmp_path / "figures"
-    first = reproduce(folder, scale="smoke", jobs=2, output=output)
+    first = reproduce(folder, scale="smoke", n_jobs=2, output=output)
     assert pretended() == ["1_one", "2_two"]
     assert first["fresh"].all()
     before = contents(output)
@@ -398,12 +398,13 @@ def test_a_swap_that_was_cut_short_is_made_again(folder, tmp_path, pretended, mo
     assert contents(output) == before
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
     write_counting(folder, log, "1_quick")
     slow = "import time\ntime.sleep(60 if not Path(output).parents[1].joinpath('go').exists() else 0)"
     write(folder, "2_slow.ipynb", PARAMETERS, COUNTS.format(name="2_slow", log=str(log)), slow)
     output = tmp_path / "figures"
-    arguments = f"{str(folder)!r}, jobs=2, output={str(output)!r}"
+    arguments = f"{str(folder)!r}, n_jobs=2, output={str(output)!r}"
     call = f"from helixlab.reproduce import reproduce; reproduce({arguments})"
     child = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.DEVNULL)
     for _ in range(600):
@@ -424,6 +425,7 @@ def test_a_killed_call_goes_on_where_it_was(folder, log, tmp_path):
     assert not (output / ".parts").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_says_how_far_it_came(folder, log, tmp_path):
     write_counting(folder, log, "1_quick")
     slow = "import time\ntime.sleep(60 if not Path(output).parents[1].joinpath('go').exists() else 0)"
@@ -452,13 +454,14 @@ def test_an_interrupted_call_says_how_far_it_came(folder, log, tmp_path):
     assert ran(log) == ["2_slow"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_made(folder, log, tmp_path):
     """No file may grow beyond a limit, as if the disk were full there; with room again, all is as ever."""
     write_counting(folder, log, "1_small")
     large = "Path(output, 'large.txt').write_text('x' * 50_000)"
     write(folder, "2_large.ipynb", PARAMETERS, f"from pathlib import Path\n{large}")
     usual, output = tmp_path / "usual", tmp_path / "figures"
-    reproduce(folder, output=usual)
+    reproduce(folder, n_jobs=2, output=usual)
     # One notebook ends before the other begins.
     command = [sys.executable, "-m", "helixlab", "reproduce", "--jobs", "1"]
     for limit in (500, 20_000):
@@ -592,7 +595,9 @@ def test_two_calls_do_not_write_to_one_folder(folder, tmp_path, pretended):
     assert pretended() == ["1_one"]
 
 
-@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"seeds": 0}, {"jobs": True}, {"seeds": 2.5}])
+@pytest.mark.parametrize("wrong", [{"n_jobs": 0}, {"seeds": 0}, {"n_jobs": True}, {"seeds": 2.5}])
 def test_numbers_that_make_no_sense(folder, wrong):
-    with pytest.raises(NotebookError, match="give a whole number of at least 1"):
+    with pytest.raises(
+        NotebookError, match=r"give (a whole number of at least 1|the number of runs at a time)"
+    ):
         reproduce(folder, **wrong)
