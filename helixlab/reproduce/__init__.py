@@ -18,6 +18,17 @@ if TYPE_CHECKING:
         reference_error,
     )
     from helixlab.reproduce.evaluation import Evaluation, evaluate, published_evaluation
+    from helixlab.reproduce.own_plans import (
+        OwnPlans,
+        largest_stable_rates,
+        load_plans,
+        offline_means,
+        plan_factors,
+        plan_findings,
+        run_offline,
+        run_online,
+        throughput_bars,
+    )
     from helixlab.reproduce.parameters import check_parameters, output_folder
     from helixlab.reproduce.published import (
         figure_names,
@@ -32,6 +43,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "comparison": ("beside_published", "flows_beside_published", "rankings", "reference_error"),
     "evaluation": ("Evaluation", "evaluate", "published_evaluation"),
+    "own_plans": (
+        "OwnPlans",
+        "largest_stable_rates",
+        "load_plans",
+        "offline_means",
+        "plan_factors",
+        "plan_findings",
+        "run_offline",
+        "run_online",
+        "throughput_bars",
+    ),
     "parameters": ("check_parameters", "output_folder"),
     "published": (
         "figure_names",
@@ -48,13 +70,19 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Evaluation",
     "NotebookError",
+    "OwnPlans",
     "beside_published",
     "check_parameters",
     "evaluate",
     "figure_names",
     "flows_beside_published",
+    "largest_stable_rates",
+    "load_plans",
     "numbered_notebooks",
+    "offline_means",
     "output_folder",
+    "plan_factors",
+    "plan_findings",
     "published_evaluation",
     "published_results",
     "published_sizes",
@@ -63,7 +91,10 @@ __all__ = [
     "rankings",
     "reference_error",
     "reproduce",
+    "run_offline",
+    "run_online",
     "scenarios",
+    "throughput_bars",
 ]
 
 
