@@ -56,12 +56,12 @@ SETTINGS: Final = {
 PLAN_S: Final = {"full": 60, "smoke": 5}
 OFFLINE_S: Final = {"full": (900.0, 900.0), "smoke": (60.0, 30.0)}
 """Warm-up and duration of offline runs, by scale."""
-ONLINE_S: Final = {
+ONLINE_S: Final[dict[str, dict[str, tuple[float, float]]]] = {
     "full": {"single24": (900.0, 1500.0), "geo24": (900.0, 1500.0), "hetero42": (700.0, 1000.0)},
     "smoke": {"single24": (30.0, 60.0)},
 }
 """Warm-up and duration of online runs, by scale and cluster."""
-STEPS: Final = {
+STEPS: Final[dict[str, dict[str, dict[str, tuple[float, ...]]]]] = {
     "full": {
         "single24": {"greedy": (0.5, 1.0, 1.5, 2.0), "chunked": (0.5, 1.0, 2.0, 3.0, 4.0)},
         "geo24": {"greedy": (0.5, 1.0, 1.5, 2.0, 3.0), "chunked": (0.5, 1.0, 2.0, 3.0, 4.0)},

@@ -10,11 +10,13 @@ import helixlab as hx
 from helixlab._data import read_table
 from helixlab.errors import SweepError, UnknownNameError
 from helixlab.experiments.pooling import pooled_metrics, pooled_runs
+from helixlab.plotting import plot_evaluation_latencies, plot_evaluation_throughputs
 from helixlab.reproduce import (
     beside_published,
     evaluate,
     figure_names,
     flows_beside_published,
+    published_evaluation,
     published_results,
     published_wide,
     rankings,
@@ -198,6 +200,38 @@ class TestEvaluation:
         table["placement"] = "small10/llama-1-30b/helix"
         with pytest.raises(SweepError, match=r"10\|single24\|llama-2-70b\|swarm\|offline with seed 0 failed"):
             evaluate(table, scale="smoke", seeds=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return published_evaluation(["5d", "5e", "5f"], scale="smoke", seeds=2, progress=False)
+
+
+class TestPublishedEvaluation:
+    def test_its_tables_are_of_one_evaluation(self, study):
+        assert set(study.throughput["metric"]) == {"decode_tokens_per_s"}
+        assert set(study.online_runs["variant"]) == {"published"}
+        assert study.latencies["method"].tolist() == ["helix", "separate", "swarm"] * 2
+        assert study.latencies["load"].notna().all()
+        one = study.online_runs.query("method == 'swarm' and model == 'llama-2-70b'")
+        row = study.latencies.set_index(["model", "method"]).loc["llama-2-70b", "swarm"]
+        assert row["decode_latency_p95_s"] == pytest.approx(one["decode_latency_p95_s"].mean())
+        assert study.agreement["numbers"].sum() == len(study.judged)
+        assert len(study.misses) == (~study.judged["met"]).sum()
+        assert set(study.checks["variant"]) == set(study.runs["variant"])
+        assert set(study.helix_factors) == {"separate", "swarm"}
+
+    def test_its_pictures_have_a_panel_each(self, study):
+        axes = plot_evaluation_throughputs(study.throughput)
+        assert [ax.axison for ax in axes] == [True, False]
+        axes = plot_evaluation_latencies(
+            study.latencies,
+            later=study.later_latencies,
+            published=study.published_latencies,
+            figures=study.latency_figures,
+        )
+        assert len(axes) == 4
+        assert len({ax.figure for ax in axes}) == 1
 
 
 NUMBERS = """\
