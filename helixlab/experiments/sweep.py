@@ -482,7 +482,7 @@ def _split_by_store(rows: list[Row], store: Store) -> tuple[dict[str, Outcome], 
 
 
 def runs_of(wanted: Mapping[str, tuple[Point, int]], objective: Objective | None = None) -> list[Run]:
-    """Make a run, with all that a worker needs, of each key, point and seed."""
+    """Make the runs for workers, by their keys."""
     packed: dict[int, PackedPolicy] = {}
 
     def packed_once(policy: Scheduler | Execution) -> PackedPolicy:

@@ -294,7 +294,7 @@ class _PolicyPickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
 
 
 def _is_users(name: str | None) -> bool:
-    """Whether a loaded module is neither part of helixlab nor installed, wherever packages are installed."""
+    """Tell whether a loaded module is neither part of helixlab nor installed anywhere."""
     module = sys.modules.get(name or "")
     if module is None or name == "__main__" or f"{name}.".startswith("helixlab."):
         return False

@@ -1,4 +1,4 @@
-"""Running one notebook, in a process of its own: what `reproduce` starts."""
+"""Execution of one notebook, in a process that `reproduce` starts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from helixlab._io import NO_ROOM, replacing, write_text
 from helixlab._parents import end_with
 from helixlab.reproduce.notebooks import NotebookError
 
-__all__ = ["main", "no_room", "papermill_or_error", "run_notebook"]
+__all__ = ["disk_full_text", "main", "papermill_or_error", "run_notebook"]
 
 KERNEL: Final = "python3"
 INLINE: Final = "module://matplotlib_inline.backend_inline"
 
 
 def papermill_or_error() -> ModuleType:
-    """Papermill, which comes with the extra packages for notebooks, so it is looked for when it is needed.
+    """Import papermill, which comes with the extra packages for notebooks, when it is needed.
 
     Raises
     ------
     NotebookError
-        It is not installed, or Jupyter's kernel is not.
+        Papermill or Jupyter's kernel is not installed.
     """
     try:
         import_module("ipykernel")
@@ -41,12 +41,12 @@ def papermill_or_error() -> ModuleType:
 
 
 def run_notebook(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    """Run a notebook from start to end in the folder it is in, by the Python that runs this.
+    """Run a notebook from start to end in its folder, by the current Python.
 
     Raises
     ------
     NotebookError
-        It fails; the copy shows where.
+        The notebook fails; its copy shows where.
     """
     papermill, failure = papermill_or_error(), ""
     with _kernel(), replacing(executed) as beside:
@@ -72,7 +72,8 @@ def run_notebook(path: Path, executed: Path, parameters: dict[str, Any]) -> None
 def _kernel() -> Iterator[None]:
     """Let the kernel be this interpreter, whatever kernels the user has installed under the same name.
 
-    It shows no progress bars, which nobody sees moving, and all pictures, whatever MPLBACKEND says.
+    The kernel shows no progress bars, which nobody would see moving, and all pictures, whatever MPLBACKEND
+    says.
     """
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
     names = ("JUPYTER_PATH", "TQDM_DISABLE")
@@ -101,8 +102,8 @@ def main() -> int:
     """Run the notebook that stdin names; the last line of stdout says what went wrong, if anything did."""
     job = json.loads(sys.stdin.read())
     end_with(job["parent"])
-    # Jupyter's check of notebooks looks for this grammar of addresses, of which they have none; to build it
-    # takes two seconds in every process.
+    # Jupyter's check of notebooks loads this grammar of addresses, which notebooks do not have; building it
+    # would take two seconds in every process.
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     error = None
     try:
@@ -111,17 +112,17 @@ def main() -> int:
         error = str(failed)
     except OSError as failed:
         where = f": {failed.filename}" if failed.filename else ""
-        error = no_room(failed) or f"{job['path']} cannot be run: {failed.strerror or failed}{where}"
+        error = disk_full_text(failed) or f"{job['path']} cannot be run: {failed.strerror or failed}{where}"
     print(json.dumps({"error": error}), flush=True)
     return 0 if error is None else 2
 
 
-def no_room(error: OSError) -> str | None:
-    """What to do about an error of a full disk, which is not the notebook's; None if it is none.
+def disk_full_text(error: OSError) -> str | None:
+    """Say what to do about an error of a full disk; None for other errors.
 
     Examples
     --------
-    >>> no_room(OSError(28, "No space left on device", "/figures/a.png"))
+    >>> disk_full_text(OSError(28, "No space left on device", "/figures/a.png"))
     '/figures/a.png cannot be written (No space left on device); make room, and call it again to go on'
     """
     if error.errno not in NO_ROOM:

@@ -1,4 +1,4 @@
-"""Notebooks as files, and running one of them in a process of its own."""
+"""Notebooks as files: their order, parameters and figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Notebook", "NotebookError", "numbered_notebooks", "read_notebook", "
 
 _NUMBERED: Final = re.compile(r"\d+_.*\.ipynb")
 _TOO_DEEP: Final = (RecursionError, MemoryError)
-"""What Python's parser raises of expressions in hundreds of brackets."""
+"""Errors of Python's parser on expressions in hundreds of brackets."""
 
 
 class NotebookError(HelixlabError):
@@ -32,8 +32,9 @@ class Notebook:
     Parameters
     ----------
     path : Path
+        Path of the notebook.
     defaults : dict
-        Names and values of the cell with the tag ``parameters``; None for what is no plain value.
+        Names and values of the cell with the tag ``parameters``; None for a value that is not plain.
     """
 
     path: Path
@@ -41,27 +42,27 @@ class Notebook:
 
     @property
     def name(self) -> str:
-        """Of the file, without ending."""
+        """Name of the file, without its ending."""
         return self.path.stem
 
     @property
     def figures(self) -> list[str]:
-        """Figures and tables of the paper that it makes: its parameter ``figures``."""
+        """Figures and tables of the paper that the notebook makes: its parameter ``figures``."""
         named = self.defaults.get("figures")
         return [str(name) for name in named] if isinstance(named, list) else []
 
     def takes(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the given parameters that it has; None is none."""
+        """Select the given parameters that the notebook has and that are not None."""
         return {name: value for name, value in given.items() if name in self.defaults and value is not None}
 
 
 def numbered_notebooks(folder: str | os.PathLike[str]) -> list[Path]:
-    """Notebooks whose names start with a number and ``_``, in the order of the numbers.
+    """List the notebooks whose names start with a number and ``_``, in the order of the numbers.
 
     Raises
     ------
     NotebookError
-        There are none.
+        The folder has no such notebook.
 
     Examples
     --------
@@ -82,14 +83,14 @@ def numbered_notebooks(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_notebook(path: Path, needed: Iterable[str]) -> Notebook:
-    """A notebook that takes these parameters.
+    """Read a notebook that must have these parameters.
 
     Raises
     ------
     NotebookError
-        It does not, or is no notebook.
+        A parameter is missing, or the file is not a notebook.
     FileFormatError
-        It cannot be read.
+        The file cannot be read.
     """
     try:
         tagged = [
@@ -113,13 +114,14 @@ def read_notebook(path: Path, needed: Iterable[str]) -> Notebook:
 
 
 def with_figures(notebooks: Iterable[Notebook], figures: Iterable[str]) -> list[tuple[Notebook, list[str]]]:
-    """The notebooks that make these figures, each with those of them that it makes.
+    """Choose the notebooks that make these figures, each with those that it makes.
 
     Parameters
     ----------
     notebooks : iterable of Notebook
+        Notebooks to choose from.
     figures : iterable of str
-        Names such as ``"5a"`` or ``"table8"``, or the number of a figure for all of its panels.
+        Names of figures such as ``"5a"`` or ``"table8"``, or the number of a figure for all of its panels.
 
     Raises
     ------

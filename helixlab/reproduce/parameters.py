@@ -1,4 +1,4 @@
-"""Parameters of the study's notebooks: which values they take, and the folder that a notebook writes into."""
+"""Parameters of the study's notebooks: checks of their values, and the folder that a notebook writes into."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from helixlab.reproduce.notebooks import NotebookError
 __all__ = ["check_parameters", "check_value", "output_folder"]
 
 _INJECTED: Final = re.compile(r"\s*# Parameters\b")
-"""The first line of the cell that papermill puts behind the one with the tag ``parameters``."""
+"""First line of the cell that papermill inserts after the one with the tag ``parameters``."""
 _FIRST_CELLS_BYTES: Final = 65_536
 
 
 def check_parameters(**parameters: Any) -> None:
-    """Refuse parameters of a notebook with values that make no sense, and any that it does not have.
+    """Refuse parameters of a notebook with values that make no sense, and unknown parameters.
 
-    Papermill only warns of a parameter that a notebook does not have, and hands on some values as text.
+    Papermill only warns of a parameter that a notebook does not have, and passes some values on as text.
 
     Parameters
     ----------
     **parameters
-        All that the notebook has, by name. Which values scale, seed, seeds, n_jobs, replan, figures, output,
-        store, on_full and requests_in_flight take is known here; others take any.
+        All parameters of the notebook, by name. The values of scale, seed, seeds, n_jobs, replan, figures,
+        output, store, on_full and requests_in_flight are checked; others may be anything.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def check_value(name: str, value: object) -> None:
     Raises
     ------
     NotebookError
-        It does not take it.
+        The value makes no sense.
     """
     fits, allowed = _RULES.get(name, _ANY)
     if not fits(value):
@@ -75,10 +75,10 @@ def output_folder(output: str | os.PathLike[str] | None = None) -> Path:
     Parameters
     ----------
     output : path, optional
-        That folder. By default it is ``figures`` in the project, which is the folder with the study's
+        Path of the folder. The default is ``figures`` in the project, which is the folder with the study's
         ``notebooks``: the nearest one from the working directory upwards (in VS Code, from the notebook), or
         else the only one directly below the working directory. Without a project it is ``figures`` in the
-        working directory. What is not found upwards is printed.
+        working directory. Where no project is found upwards, the choice is printed.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _is_project(folder: Path) -> bool:
 
 
 def _asks_here(notebook: Path) -> bool:
-    """Whether a notebook calls `output_folder`, which those of the study do in their first cells."""
+    """Tell whether a notebook calls `output_folder` in its first cells, as those of the study do."""
     try:
         with notebook.open("rb") as file:
             return f"{output_folder.__name__}(".encode() in file.read(_FIRST_CELLS_BYTES)
@@ -116,7 +116,7 @@ def _asks_here(notebook: Path) -> bool:
 
 
 def _starts() -> Iterator[Path]:
-    """The notebook's folder, where its editor says which that is, and the working directory."""
+    """Yield the notebook's folder, if its editor names it, and the working directory."""
     notebook = getattr(_shell(), "user_ns", {}).get("__vsc_ipynb_file__")
     if isinstance(notebook, str) and Path(notebook).is_file():
         yield Path(notebook).absolute().parent
@@ -124,18 +124,18 @@ def _starts() -> Iterator[Path]:
 
 
 def _shell() -> Any:
-    """The shell that this runs in, if it is IPython."""
+    """Get the current shell, if it is IPython."""
     return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
 
 def _cells_that_ran() -> Iterator[str]:
-    """Sources of all cells up to this one."""
+    """Yield the sources of all cells up to this one."""
     history = getattr(_shell(), "history_manager", None)
     yield from getattr(history, "input_hist_parsed", ())
 
 
 def _assigned(cell: str) -> dict[str, ast.expr]:
-    """Names that lines of a cell assign to, and what."""
+    """Map the names that a cell assigns to their expressions."""
     try:
         lines = ast.parse(cell).body
     except SyntaxError:
@@ -196,4 +196,4 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "output": (_is_path, "the path of a folder, or None for figures in the project"),
     "store": (_is_path, "the path of a folder, or None for runs in the output"),
 }
-"""Which values a parameter takes, and how that is said."""
+"""Check of each parameter's value, and the words for the allowed ones."""

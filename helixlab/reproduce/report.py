@@ -1,4 +1,4 @@
-"""``REPORT.md``: every published number beside ours, what is not met and why, and how the methods rank."""
+"""``REPORT.md``: every published number beside ours, the misses and their causes, and the rankings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,24 @@ __all__ = [
     "write_report",
 ]
 
-
+REPORT: Final = "REPORT.md"
+NUMBERS: Final = "numbers_"
+"""Prefix of the names of tables of `beside_published`."""
+FINDINGS: Final = "findings_"
+"""Prefix of the names of tables with a column ``finding``: sentences for the summary."""
+OPTIONAL: Final = (
+    "scheduler",
+    "placement_hash",
+    "low",
+    "high",
+    "seeds",
+    "of_seeds",
+    *(f"{variant}_{name}" for variant in ("wait", "long") for name in ("mean", "low", "high", "of_seeds")),
+    "load",
+    "trend",
+    "long_trend",
+)
+"""Columns that only numbers of simulations have."""
 RUN: Final = ["cluster", "model", "method", "mode"]
 CAUSES: Final = {
     "geo24, llama-1-30b, swarm, online": (
@@ -50,13 +67,68 @@ CAUSES: Final = {
         "one request decides it: the published percentile is that of our next quicker prompt"
     ),
 }
-"""What is known of single runs; `tests/golden` has the published ones."""
+"""Known causes of single misses; `tests/golden` has the published runs."""
 STILL: Final = {"moving": ", still moving", "undecided": ", undecided"}
-"""Words for trends of long windows."""
+"""Words for the trends of long windows."""
+
+
+def write_report(
+    output: Path,
+    names: Sequence[str],
+    records: Mapping[str, Any],
+    *,
+    scale: str,
+    seeds: int | None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write the report of finished notebooks into their output folder, the same for the same tables.
+
+    Parameters
+    ----------
+    output : Path
+        Folder that the notebooks wrote into.
+    names : sequence of str
+        Names of the notebooks, in their order.
+    records : mapping
+        Records of the notebooks, as `take_over` gives them.
+    scale : str
+        Scale at which they ran.
+    seeds : int or None
+        Number of seeds that was asked for.
+    others : mapping, optional
+        Parameters with which notebooks were finished before, by notebook, where these were others.
+    """
+    numbers = _tables(output, names, records, NUMBERS)
+    if not numbers.empty:  # flows of solvers have no interval and no load
+        numbers = numbers.reindex(columns=[*numbers, *(name for name in OPTIONAL if name not in numbers)])
+    # At small scale there are no causes to look for.
+    sections = [misses, otherwise_ranked, what_windows_hide] if scale == "full" else []
+    findings = _tables(output, names, records, FINDINGS)
+    lines = ["# The published evaluation, run again", ""]
+    if scale != "full":
+        lines += [
+            f"**This is the {scale} scale: everything is short, to see that it runs. No number here can be"
+            " compared with a published one.**",
+            "",
+        ]
+    lines += ["## Summary", ""]
+    if not numbers.empty:
+        lines += [f"- {line}" for line in _summary(numbers)]
+    lines += [f"- {line}" for line in findings.get("finding", ())]
+    if numbers.empty and findings.empty:
+        lines += ["The notebooks that were run compare nothing with published numbers."]
+    if not numbers.empty:
+        lines += [
+            "",
+            *(line for section in (*sections, all_numbers) for line in section(numbers)),
+        ]
+    lines += ["", *_made_with(names, scale, seeds, others or {})]
+    write_text(output / REPORT, "\n".join(lines) + "\n")
+    return output / REPORT
 
 
 def misses(numbers: pd.DataFrame) -> list[str]:
-    """Published figures that ours do not agree with, each with what is known of it."""
+    """List the published numbers that ours do not meet, each with the evidence."""
     judged = numbers[numbers["met"].notna()]
     missed = judged[~judged["met"].astype(bool)]
     lines = ["## What is not met, and why", ""]
@@ -76,7 +148,7 @@ def misses(numbers: pd.DataFrame) -> list[str]:
 
 
 def _why(row: pd.Series, numbers: pd.DataFrame) -> str:
-    """What is known of a number that is not met, from the numbers themselves."""
+    """Collect the evidence on a number that is not met, from the numbers themselves."""
     words = []
     if run_name(row) in CAUSES:
         words.append(CAUSES[run_name(row)])
@@ -106,7 +178,7 @@ def _why(row: pd.Series, numbers: pd.DataFrame) -> str:
 
 
 def otherwise_ranked(numbers: pd.DataFrame) -> list[str]:
-    """Figures in which our methods come in another order than the published ones."""
+    """List the figures in which our methods rank in another order than the published ones."""
     ranked = rankings(numbers)
     other = ranked[~ranked["same"]]
     lines = ["## Where the methods rank otherwise", ""]
@@ -114,16 +186,16 @@ def otherwise_ranked(numbers: pd.DataFrame) -> list[str]:
         return [*lines, "Nowhere.", ""]
     lines += ["| figure | figure of | platform | published | ours | |", "|---|---|---|---|---|---|"]
     for _, row in other.iterrows():
-        told = _told(row["distinguished"])
+        verdict = _distinguished_text(row["distinguished"])
         lines.append(
             f"| {row['figure']} | {row['cluster']}, {row['mode']}, {row['metric']} | {row['platform']}"
-            f" | {row['published']} | {row['ours']} | {told} |"
+            f" | {row['published']} | {row['ours']} | {verdict} |"
         )
     return [*lines, ""]
 
 
 def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
-    """Runs that the published way of running flatters, or that had not settled."""
+    """List the runs that the published settings flatter, or that had not settled."""
     runs = of_runs(numbers[numbers["metric"] == "decode_tokens_per_s"])
     if runs.empty:
         return []
@@ -153,7 +225,7 @@ def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
 
 
 def _latencies_later(numbers: pd.DataFrame) -> list[str]:
-    """How far latencies are from those of the published window."""
+    """Compare latencies of the long window with those of the published one."""
     latencies = numbers[numbers["metric"].str.contains("latency") & numbers["long_mean"].notna()]
     latencies = latencies.drop_duplicates([*RUN, "scheduler", "placement_hash", "metric"])
     if latencies.empty:
@@ -169,7 +241,7 @@ def _latencies_later(numbers: pd.DataFrame) -> list[str]:
 
 
 def _turns(numbers: pd.DataFrame) -> list[str]:
-    """Rankings of ours that do not outlast the published window and its dropped requests."""
+    """List our rankings that turn without the published window and its dropped requests."""
     ranked = rankings(numbers[numbers["platform"] == "simulation"])
     turned = ranked[ranked["turns"] & (ranked["metric"] == "decode_tokens_per_s")]
     if turned.empty:
@@ -182,13 +254,13 @@ def _turns(numbers: pd.DataFrame) -> list[str]:
     ]
     for _, row in turned.iterrows():
         run = f"{row['cluster']}, {row['model']}, {row['mode']}"
-        told = _told(row["turns_distinguished"]) + (STILL["moving"] if row["moving"] else "")
-        lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {told} |")
+        verdict = _distinguished_text(row["turns_distinguished"]) + (STILL["moving"] if row["moving"] else "")
+        lines.append(f"| {row['figure']} | {run} | {row['ours']} | {row['steady']} | {verdict} |")
     return [*lines, ""]
 
 
 def all_numbers(numbers: pd.DataFrame) -> list[str]:
-    """Every published number beside ours, with its interval over seeds."""
+    """List every published number beside ours, with its interval over seeds."""
     lines = [
         "## Every published number beside ours",
         "",
@@ -214,17 +286,17 @@ def all_numbers(numbers: pd.DataFrame) -> list[str]:
 
 
 def of_runs(numbers: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: the first of its numbers, simulated ones first."""
+    """Reduce numbers to one row for each run: the first, simulated ones before others."""
     simulated_first = numbers.sort_values("platform", ascending=False, kind="stable")
     return simulated_first.drop_duplicates([*RUN, "scheduler", "placement_hash"]).sort_index()
 
 
 def run_name(row: pd.Series) -> str:
-    """What ran, as the report calls it."""
+    """Name a run as the report does."""
     return f"{row['cluster']}, {row['model']}, {row['method']}, {row['mode']}"
 
 
-def _told(apart: bool) -> str:
+def _distinguished_text(apart: bool) -> str:
     return "seeds tell them apart" if apart else "seeds do not"
 
 
@@ -232,81 +304,6 @@ def _plain(value: Any) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.1f}" if abs(value) >= 20 else f"{value:.3g}"
-
-
-REPORT: Final = "REPORT.md"
-NUMBERS: Final = "numbers_"
-"""Tables with names that begin so are those of `beside_published`."""
-FINDINGS: Final = "findings_"
-"""Tables with names that begin so have a column ``finding``: sentences for the summary."""
-SOME: Final = (
-    "scheduler",
-    "placement_hash",
-    "low",
-    "high",
-    "seeds",
-    "of_seeds",
-    *(f"{variant}_{name}" for variant in ("wait", "long") for name in ("mean", "low", "high", "of_seeds")),
-    "load",
-    "trend",
-    "long_trend",
-)
-"""Columns that only numbers of simulations have."""
-
-
-def write_report(
-    output: Path,
-    names: Sequence[str],
-    records: Mapping[str, Any],
-    *,
-    scale: str,
-    seeds: int | None,
-    others: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Path:
-    """Write the report of finished notebooks into their output folder, the same for the same tables.
-
-    Parameters
-    ----------
-    output : Path
-        Where the notebooks wrote.
-    names : sequence of str
-        Notebooks, in their order.
-    records : mapping
-        What each of them left, as `take_over` gives it.
-    scale : str
-        At which they ran.
-    seeds : int or None
-        How many were asked for.
-    others : mapping, optional
-        Parameters with which notebooks were finished before, by notebook, where these were others.
-    """
-    numbers = _tables(output, names, records, NUMBERS)
-    if not numbers.empty:  # flows of solvers have no interval and no load
-        numbers = numbers.reindex(columns=[*numbers, *(name for name in SOME if name not in numbers)])
-    # What is small has no causes to look for.
-    sections = [misses, otherwise_ranked, what_windows_hide] if scale == "full" else []
-    findings = _tables(output, names, records, FINDINGS)
-    lines = ["# The published evaluation, run again", ""]
-    if scale != "full":
-        lines += [
-            f"**This is the {scale} scale: everything is short, to see that it runs. No number here can be"
-            " compared with a published one.**",
-            "",
-        ]
-    lines += ["## Summary", ""]
-    if not numbers.empty:
-        lines += [f"- {line}" for line in _summary(numbers)]
-    lines += [f"- {line}" for line in findings.get("finding", ())]
-    if numbers.empty and findings.empty:
-        lines += ["The notebooks that were run compare nothing with published numbers."]
-    if not numbers.empty:
-        lines += [
-            "",
-            *(line for section in (*sections, all_numbers) for line in section(numbers)),
-        ]
-    lines += ["", *_made_with(names, scale, seeds, others or {})]
-    write_text(output / REPORT, "\n".join(lines) + "\n")
-    return output / REPORT
 
 
 def _tables(output: Path, names: Iterable[str], records: Mapping[str, Any], start: str) -> pd.DataFrame:
@@ -340,11 +337,11 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
     compared = rankings(numbers)
     ranked = compared[compared["platform"] == "simulation"]
     if len(ranked):
-        told = ranked["distinguished"] & ~ranked["same"]
+        distinguished = ranked["distinguished"] & ~ranked["same"]
         lines.append(
             f"The methods rank as in the published simulations in **{ranked['same'].sum()} of {len(ranked)}**"
-            f" comparisons; in {told.sum()} of the others the {int(numbers['seeds'].max())} seeds of each run"
-            " tell the methods apart."
+            f" comparisons; in {distinguished.sum()} of the others the {int(numbers['seeds'].max())} seeds of"
+            " each run tell the methods apart."
         )
     throughputs = ranked[ranked["metric"] == "decode_tokens_per_s"]
     turned = throughputs[throughputs["turns"]]
@@ -394,7 +391,7 @@ def _summary(numbers: pd.DataFrame) -> list[str]:
 
 
 def _online_later(online: pd.DataFrame) -> str:
-    """What the published windows of online runs, which begin with an empty system, leave out."""
+    """Say what the published windows of online runs, which begin with an empty system, leave out."""
     throughputs = online[online["metric"] == "decode_tokens_per_s"]
     unsettled = throughputs[(throughputs["trend"] != "settled") & throughputs["long_mean"].notna()]
     if unsettled.empty:

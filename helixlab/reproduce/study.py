@@ -22,7 +22,7 @@ from helixlab._code_cache import share
 from helixlab._io import write_text
 from helixlab._progress import bar
 from helixlab._validation import as_flag, as_jobs, as_seed, as_whole
-from helixlab.reproduce.kernel import no_room, papermill_or_error
+from helixlab.reproduce.kernel import disk_full_text, papermill_or_error
 from helixlab.reproduce.notebooks import (
     Notebook,
     NotebookError,
@@ -117,7 +117,7 @@ def ended(job: Job, target: Path, now_s: float) -> dict[str, Any]:
             (target / copy).parent.mkdir(parents=True, exist_ok=True)
             os.replace(made, target / copy)
     except OSError as failed:
-        if (full := no_room(failed)) is None:
+        if (full := disk_full_text(failed)) is None:
             raise
         error = full
     raise NotebookError(error.replace(str(job.made), str(target)))
