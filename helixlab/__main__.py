@@ -16,8 +16,13 @@ def main() -> int:
     except KeyboardInterrupt:
         print("helixlab: interrupted", file=sys.stderr)
         return 130
-    except MemoryError:
-        print("helixlab: memory ran out while it was loaded; end other programs", file=sys.stderr)
+    except (ImportError, MemoryError) as error:
+        reason = next(iter(str(error).splitlines()), "") or "memory ran out"
+        print(
+            f"helixlab: it could not be loaded ({reason}); end other programs if memory is short,"
+            " else install helixlab again",
+            file=sys.stderr,
+        )
         return 2
     return code
 

@@ -231,6 +231,7 @@ def _outside_the_window(facts: Facts) -> Finding | None:
     first_s, last_s, count = float(came_s.min()), float(came_s.max()), len(came_s)
     before, after = int((came_s < start_s).sum()), int((came_s > end_s).sum())
     idle = (end_s - max(last_s, start_s)) / (end_s - start_s)
+    late = (min(first_s, end_s) - start_s) / (end_s - start_s)
     parts = []
     if before + after:
         parts.append(
@@ -243,12 +244,17 @@ def _outside_the_window(facts: Facts) -> Finding | None:
             f"The last request arrives at {number(last_s)} s and the window ends at {number(end_s)} s, so"
             " tokens/s are lower than while requests arrived."
         )
+    if late > IDLE_END:
+        parts.append(
+            f"The first request arrives at {number(first_s)} s and the window starts at {number(start_s)} s,"
+            " so tokens/s are lower than while requests arrived."
+        )
     if not parts:
         return None
     explanation = Explanation(
         " ".join(parts),
-        "Leave out duration_s and warmup_s: the window then goes from the first request to the last"
-        f" (or to {LEAST_DURATION_S:g} s, if later).",
+        "Let arrival_s start at 0, and leave out duration_s and warmup_s: the window then goes from the first"
+        f" request to the last (or to {LEAST_DURATION_S:g} s, if later).",
         {
             "requests": count,
             "before_the_window": before,
@@ -259,7 +265,8 @@ def _outside_the_window(facts: Facts) -> Finding | None:
             "window_end_s": end_s,
         },
     )
-    cost = min(max((before + after) / count, idle if idle > IDLE_END else 0.0), 1.0)
+    shares = [(before + after) / count, *(each for each in (idle, late) if each > IDLE_END)]
+    cost = min(max(shares), 1.0)
     return _finding(Cause.OUTSIDE_THE_WINDOW, cost, explanation)
 
 

@@ -84,7 +84,9 @@ def tune_execution(
     n_jobs: int = 1,
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
-    **costs: Any,
+    memory_floor: bool = True,
+    prompt_cost_factor: float = 1.0,
+    kv_reread_factor: float = 1.0,
 ) -> Tuning:
     """Pick chunk and batch limits by simulation, for the highest throughput within limits on latency.
 
@@ -105,8 +107,8 @@ def tune_execution(
         Workload of the final runs; by default offline, 600 s after 600 s of warm-up.
     n_jobs, store, progress
         As for `sweep`.
-    **costs
-        Arguments memory_floor, prompt_cost_factor and kv_reread_factor of `chunked`.
+    memory_floor, prompt_cost_factor, kv_reread_factor
+        As for `chunked`.
 
     Returns
     -------
@@ -161,7 +163,9 @@ def tune_execution(
             chunk_tokens=chunk,
             max_decode_per_batch=decodes,
             max_prompt_chunks_per_batch=chunks,
-            **costs,
+            memory_floor=memory_floor,
+            prompt_cost_factor=prompt_cost_factor,
+            kv_reread_factor=kv_reread_factor,
         )
         for chunk in _several(chunk_tokens)
         for decodes in _several(max_decode_per_batch)

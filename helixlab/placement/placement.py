@@ -5,7 +5,6 @@ A placement is checked against its cluster and model by one function for each ru
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -470,7 +469,7 @@ def memory_misfit(
         f" {token_layer_bytes:g} bytes),"
         f" more than its GPU memory of {machine.vram_bytes / GB:.4g} GB"
     )
-    if weights > machine.vram_bytes:
+    if weights > machine.vram_bytes and (stated or cache <= machine.vram_bytes):
         return f"{amounts}; give it fewer layers, or correct its vram_bytes"
     if stated:
         mends = "give it fewer layers, or state a smaller kv_capacity_token_layers in the placement"
@@ -478,7 +477,8 @@ def memory_misfit(
         measured = measured_memory_bytes(machine, model)
         other = "another memory size" if measured is None else f"{measured / GB:.4g} GB"
         amounts += f"; the KV cache is that of the profile, which is for {other}"
-        mends = "give the model a profile with the kv_blocks of this memory, or correct its vram_bytes"
+        layers_too = "it fewer layers, and " if weights > machine.vram_bytes else ""
+        mends = f"give {layers_too}the model a profile with the kv_blocks of this memory, or correct its vram_bytes"
     if token_layer_bytes == 2 * model.activation_bytes:
         mends += (
             " (with grouped-query attention also the model's kv_bytes_per_token_layer, two activations here)"
@@ -501,19 +501,20 @@ def _bundled_memory_bytes() -> dict[str, float]:
     return {machine.name: machine.vram_bytes for machine in bundled_machines()}
 
 
-def _warn_of_unused_memory(placement: Placement, cluster: Cluster, model: Model) -> None:
+def _warn_of_other_memory(placement: Placement, cluster: Cluster, model: Model) -> None:
     stated = placement.kv_capacity_token_layers
     for name in dict.fromkeys(
         cluster.nodes[held.node].machine for held in placement.layers if held.node not in stated
     ):
         machine = next(each for each in cluster.machines if each.name == name)
-        if machine.vram_bytes > _bundled_memory_bytes().get(name, math.inf):
+        if machine.vram_bytes != _bundled_memory_bytes().get(name, machine.vram_bytes):
             measured = measured_memory_bytes(machine, model)
-            if measured is not None and machine.vram_bytes > measured:
+            if measured is not None and machine.vram_bytes != measured:
+                rest = ", and the rest stays unused" if machine.vram_bytes > measured else ""
                 warnings.warn(
                     f"machine type {name!r} of cluster {cluster.name!r} has {machine.vram_bytes / GB:.4g} GB"
-                    f" of GPU memory, but the KV cache of its profile is for {measured / GB:.4g} GB, and the"
-                    " rest stays unused; give the model a profile with the kv_blocks of this memory",
+                    f" of GPU memory, but the KV cache of its profile is for {measured / GB:.4g} GB{rest};"
+                    " give the model a profile with the kv_blocks of this memory",
                     stacklevel=3,
                 )
 
@@ -598,4 +599,4 @@ def check_placement(placement: Placement, cluster: Cluster, model: Model) -> Non
     cluster = placement.on(cluster)
     for check in _CHECKS:
         check(placement, cluster, model)
-    _warn_of_unused_memory(placement, cluster, model)
+    _warn_of_other_memory(placement, cluster, model)

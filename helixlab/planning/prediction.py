@@ -177,9 +177,12 @@ def _sent(placement: Placement, flow: Flow, small_links: str) -> Mapping[tuple[E
     if not flow.value_tokens_per_s > 0:
         return flow.on_link
     left_out = leave_links_out(flow, small_links)
-    if sum(flow.on_link[link] for link in left_out) <= ROUNDING * flow.value_tokens_per_s:
-        return flow.on_link
-    return _redistributed(placement, flow.on_link, left_out)
+    # A rounding error of the flow is no path: nothing leads on from where it ends.
+    least = ROUNDING * flow.value_tokens_per_s
+    on_link = {link: tokens if tokens > least else 0.0 for link, tokens in flow.on_link.items()}
+    if not any(on_link[link] for link in left_out):
+        return on_link
+    return _redistributed(placement, on_link, left_out)
 
 
 def _redistributed(

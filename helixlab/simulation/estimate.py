@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from helixlab._equality import ByContent
@@ -198,6 +199,8 @@ def estimate(
         late_s = _lateness_s(result, part_s) * (longer if queue_grows else 1.0)
         steps = max(span_s(workload), _arrivals_s(workload) + late_s) / sample_step_s + 1
         samples = min(steps, SAMPLES_PER_EVENT * (result.metrics["events"] * longer + 2))
+        if workload.online and not queue_grows:
+            samples = min(samples, demand.requests * _samples_per_request(result, sample_step_s))
     samples *= len(cluster.nodes)
     wall_s += samples * SECONDS_PER_NODE_SAMPLE
     bytes_ = samples * BYTES_PER_NODE_SAMPLE
@@ -227,6 +230,12 @@ def _lateness_s(pilot: Result, part_s: float) -> float:
     """Return the seconds from the last arrival to the end of the last request."""
     row = pilot.metrics
     return max(float(row["last_finish_s"] - row["start_s"]) - part_s, 0.0)
+
+
+def _samples_per_request(pilot: Result, step_s: float) -> float:
+    """Return the most samples that a request adds: one a step while it is there, and those of a stretch."""
+    stays_s = (pilot.requests["end_s"] - pilot.requests["arrival_s"]).mean()
+    return float(np.nan_to_num(stays_s)) / step_s + 2 * SAMPLES_PER_EVENT
 
 
 def _seconds_per_iteration(pilots: list[_Pilot]) -> float:

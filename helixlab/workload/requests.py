@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
-from decimal import Decimal
 from difflib import get_close_matches
 from functools import partial
 from io import TextIOWrapper
@@ -26,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from helixlab._io import foreign_kind
-from helixlab._validation import shown
+from helixlab._validation import plain, shown
 from helixlab.errors import FileFormatError, WorkloadError
 
 __all__ = ["Arrivals", "check_requests", "numbers", "read_requests", "value_in_words"]
@@ -444,13 +443,10 @@ def _plain(column: pd.Series) -> NDArray:
 def _number(value: Any) -> float:
     if isinstance(value, str):
         return float(value) if _NUMBER.fullmatch(value) else math.nan
-    if isinstance(value, bool | np.bool_) or not isinstance(
-        value, int | float | Decimal | np.integer | np.floating
-    ):
+    number = plain(value)  # numpy regards durations as whole numbers, `plain` does not
+    if type(number) not in (int, float):
         return math.nan
     try:
-        return float(value)
+        return float(number)
     except OverflowError:
         return math.inf
-    except ValueError:  # a signalling NaN
-        return math.nan

@@ -125,3 +125,15 @@ def test_pools_of_different_steps():
     )
     one, two = (pooled_metrics([each, other])["kv_used_fraction_mean"] for each in (fine, coarse))
     assert one == pytest.approx(two, rel=0.05)
+
+
+def test_a_beginning_without_requests_is_found():
+    """A day from eight o'clock on, with times since midnight."""
+    times_s = np.linspace(28_800, 115_200, 40)
+    table = pd.DataFrame({"arrival_s": times_s, "input_tokens": 100, "output_tokens": 5})
+    system = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    found = hx.diagnose(hx.simulate(*system, placement, workload=hx.online(requests=table)))
+    (outside,) = [finding for finding in found if finding.cause == "outside the window"]
+    assert "The first request arrives at 28800 s" in outside.text.replace(",", "")
+    assert outside.cost == pytest.approx(0.25)

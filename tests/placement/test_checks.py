@@ -155,7 +155,10 @@ class TestMemory:
 
     def test_the_weights(self):
         message = refused(GOOD, cluster=self.with_memory(5))
-        assert message.endswith("its GPU memory of 5 GB; give it fewer layers, or correct its vram_bytes")
+        assert "its GPU memory of 5 GB; the KV cache is that of the profile, which is for 16 GB" in message
+        assert "; give it fewer layers, and the model a profile with the kv_blocks of this memory" in message
+        stated = refused(replace(GOOD, kv_capacity_token_layers={0: 99}), cluster=self.with_memory(5))
+        assert stated.endswith("its GPU memory of 5 GB; give it fewer layers, or correct its vram_bytes")
 
     def test_a_profile_of_ones_own(self):
         profile = replace(MODEL.profile("T4"), kv_blocks=tuple(9 * n for n in MODEL.profile("T4").kv_blocks))

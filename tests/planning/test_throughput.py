@@ -228,3 +228,21 @@ class TestPlan:
         nothing = Layout((0,) * 10, (1,) * 10)
         with pytest.raises(PlacementError, match="has a predicted throughput of zero"):
             refine(trials(), [[nothing]], n_jobs=1)
+
+
+def test_predictions_survive_rounding_errors_of_the_flow():
+    """A node that gets a billionth of the flow, which leads nowhere, is no dead end of the others."""
+    machine = next(each for each in hx.load_cluster("hetero42").machines if each.name == "T4x4")
+    model, first, second = hx.load_model("llama-1-30b"), [0, 1, 2], [3, 4]
+    pairs = [("source", i) for i in first] + [(i, j) for i in first for j in second]
+    links = [hx.Link(*pair, 1.25e9, 1e-3) for pair in [*pairs, *((j, "sink") for j in second)]]
+    nodes = [hx.Node(i, "T4x4") for i in range(5)]
+    cluster = hx.Cluster("stages", [machine], nodes, links, hx.Coordinator(1.25e9, 1.25e9))
+    layers = [hx.NodeLayers(i, 0, 30) if i in first else hx.NodeLayers(i, 30, 60) for i in range(5)]
+    ends = tuple((link.sender, link.receiver) for link in links)
+    placement = hx.Placement("stages/mine", "stages", model.name, "mine", layers, ends)
+    flow = hx.max_flow(cluster, model, placement)
+    served = hx.simulate(cluster, model, placement, workload=hx.offline(warmup_s=60, duration_s=60))
+    assert 0 < min(tokens for tokens in flow.on_link.values() if tokens > 0) < 1e-6
+    predicted = hx.predict(cluster, model, placement).decode_tokens_per_s
+    assert 0.5 < predicted / served.metrics["decode_tokens_per_s"] < 2

@@ -212,7 +212,7 @@ def test_free_memory_that_is_not_known(monkeypatch):
 
 
 def test_samples_take_their_time():
-    workload = hx.online(rate_tokens_per_s=5, duration_s=86_400)
+    workload = hx.online(rate_tokens_per_s=20, duration_s=86_400)  # there is a request at almost any time
     coarse, fine = (
         hx.estimate(*loaded(SINGLE24), workload=workload, sample_step_s=step_s) for step_s in (60.0, 0.1)
     )
@@ -230,3 +230,17 @@ def test_samples_take_their_time():
 def test_what_simulate_refuses(wrong, message):
     with pytest.raises(SimulationError, match=message):
         hx.estimate(*loaded(SMALL10), **wrong)
+
+
+def test_idle_stretches_need_no_memory():
+    """A request every 5000 seconds for 1e7 seconds: a few samples each."""
+    requests = pd.DataFrame(
+        {"arrival_s": np.linspace(0, 1e7, 2000), "input_tokens": 100, "output_tokens": 20}
+    )
+    system = hx.load_cluster("small10"), hx.load_model("llama-1-30b")
+    placement = hx.load_placement("small10/llama-1-30b/helix")
+    workload = hx.online(requests=requests)
+    estimated = hx.estimate(*system, placement, workload=workload)
+    rows = len(hx.simulate(*system, placement, workload=workload).node_timeline)
+    assert estimated.fits
+    assert estimated.memory_mb - rss_mb() < 200 + rows * 1e-3

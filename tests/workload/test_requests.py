@@ -430,3 +430,14 @@ def test_any_values_are_taken_right_or_refused(data):
             assert second == pytest.approx((value - arrivals[0]).total_seconds())
         elif not isinstance(value, np.datetime64):
             assert second == float(value)
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms", "s", "D", None])
+@pytest.mark.parametrize("column", ["arrival_s", "input_tokens"])
+def test_durations_of_numpy_among_numbers_are_refused(column, unit):
+    """numpy regards them as whole numbers."""
+    table = pd.DataFrame({"arrival_s": [0.0, 1.0], "input_tokens": [3, 4], "output_tokens": [1, 2]})
+    duration = np.timedelta64(2, unit) if unit else np.timedelta64(2)
+    table[column] = pd.Series([table[column].iloc[0], duration], dtype=object)
+    with pytest.raises(WorkloadError, match=f"row 1: {column} is"):
+        online(requests=table)
