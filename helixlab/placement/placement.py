@@ -478,7 +478,10 @@ def memory_misfit(
         other = "another memory size" if measured is None else f"{measured / GB:.4g} GB"
         amounts += f"; the KV cache is that of the profile, which is for {other}"
         layers_too = "it fewer layers, and " if weights > machine.vram_bytes else ""
-        mends = f"give {layers_too}the model a profile with the kv_blocks of this memory, or correct its vram_bytes"
+        mends = (
+            f"give {layers_too}the model a profile with the kv_blocks of this memory, or correct its"
+            " vram_bytes"
+        )
     if token_layer_bytes == 2 * model.activation_bytes:
         mends += (
             " (with grouped-query attention also the model's kv_bytes_per_token_layer, two activations here)"

@@ -174,7 +174,7 @@ def plot_placements(cluster: Cluster, model: Model, placements: Mapping[str, Pla
 
 @dataclass(frozen=True)
 class _Region:
-    """Where a region stands in the picture, and its links inside."""
+    """Place of a region in the picture, and its links inside."""
 
     name: str
     nodes: list[int]
@@ -186,7 +186,7 @@ class _Region:
     """Direction of the coordinator, where it is linked to the region in the picture and not to its nodes."""
 
     def places(self) -> dict[int, tuple[float, float]]:
-        """Where its nodes stand: clockwise from the top, turned so that no line points at one."""
+        """Places of its nodes: clockwise from the top, turned so that no line points at one."""
         step = 2 * math.pi / len(self.nodes)
         turned = 0.0 if self.towards is None else (self.towards - math.pi / 2) / step - 0.5
         start = math.pi / 2 + step * (turned - round(turned))

@@ -164,7 +164,7 @@ def _save_csv(
 
 
 def _is_signed(table: pd.DataFrame) -> bool:
-    """Whether it comes from one run, and says so in its ``attrs`` only."""
+    """Return True if the table comes from one run and says so in its ``attrs`` only."""
     return "placement" not in table and isinstance(table.attrs.get("origin"), str)
 
 

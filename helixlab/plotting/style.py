@@ -99,7 +99,7 @@ METHOD_COLOURS: Final[dict[str, str]] = {
 }
 """Colour of each method, scheduler, execution policy or aim of a plan, in the order in which they are shown.
 
-Neighbours differ in lightness as well as in hue, so that they can be told apart without colours.
+Neighbours differ in lightness as well as in hue, so that they can be distinguished without colours.
 """
 METHOD_LABELS: Final[dict[str, str]] = {
     "helix": "Helix",

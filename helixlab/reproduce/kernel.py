@@ -123,12 +123,12 @@ def disk_full_text(error: OSError) -> str | None:
     Examples
     --------
     >>> disk_full_text(OSError(28, "No space left on device", "/figures/a.png"))
-    '/figures/a.png cannot be written (No space left on device); make room, and call it again to go on'
+    '/figures/a.png cannot be written (No space left on device); free some space, and call it again to go on'
     """
     if error.errno not in DISK_FULL:
         return None
     file = error.filename or "a file"
-    return f"{file} cannot be written ({error.strerror}); make room, and call it again to go on"
+    return f"{file} cannot be written ({error.strerror}); free some space, and call it again to go on"
 
 
 def _first_line(error: object) -> str:

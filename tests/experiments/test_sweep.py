@@ -252,7 +252,9 @@ def test_a_file_that_is_not_whole_is_run_again(store, damage):
     else:
         path.unlink()
         path.mkdir()
-        with pytest.raises(SweepError, match=r"cannot be written to .*; make room, or give another store"):
+        with pytest.raises(
+            SweepError, match=r"cannot be written to .*; free some space, or give another store"
+        ):
             quiet(SMALL, store=store)
         return
     after = quiet(SMALL, store=store)

@@ -478,7 +478,7 @@ def test_a_full_disk_leaves_nothing_half_made(folder, log, tmp_path):
         last = done.stderr.splitlines()[-1]
         if limit == 500:  # what could not be written is told, not what was to be run
             copy = output / "executed" / "1_small.ipynb"
-            assert last.startswith(f"helixlab: {copy} cannot be written (File too large); make room")
+            assert last.startswith(f"helixlab: {copy} cannot be written (File too large); free some space")
         else:
             assert last.startswith("helixlab: 2_large.ipynb failed with OSError")
         assert not {"REPORT.md", "large.txt", "executed/2_large.json"} & set(contents(output))
