@@ -98,8 +98,8 @@ class Store:
             write_json(self.folder / f"{key}.json", content | {"metrics": metrics, "digest": digest(metrics)})
         except OSError as error:
             raise SweepError(
-                f"a finished run cannot be written to {self.folder} ({error.strerror or error}); free some space,"
-                " or give another store"
+                f"a finished run cannot be written to {self.folder} ({error.strerror or error}); free"
+                " some space, or give another store"
             ) from None
 
 

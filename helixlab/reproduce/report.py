@@ -203,7 +203,8 @@ def what_windows_hide(numbers: pd.DataFrame) -> list[str]:
     lines = [
         "## What the published window and rules hide",
         "",
-        "Published runs drop requests that find no free KV cache, which favours short ones; *waiting* is the same run"
+        "Published runs drop requests that find no free KV cache, which favours short ones; *waiting* is the"
+        " same run"
         " with nothing dropped, where dropping moved the mean input by more than 2 %. *From 900 s* is what"
         " runs with nothing dropped decode from 900 s on, where throughput or requests in flight moved in the"
         " published window of a run compared here, or our seeds differ by too much to say (*undecided*)."
