@@ -45,7 +45,7 @@ def beside_published(runs: pd.DataFrame, figures: Iterable[str] | None = None) -
         and placement_hash of ours, published; ours; mean, low and high, the mean over seeds and its 95 %
         interval; seeds; difference, ours / published - 1; tolerance, and met, where the published number was
         simulated; of_seeds, the values behind the mean, in the order of the seeds, as text; wait_mean,
-        wait_low, wait_high, wait_of_seeds and the same with long_, of those variants where they were run;
+        wait_low, wait_high, wait_of_seeds and the same with the prefix ``long_``, where they were run;
         load, that of most seeds; trend and long_trend, see `helixlab.experiments.statistics`. Ours has the
         requests of the published run: it is the run of seed 0, or the mean of ``"same-requests"``. Where
         the published requests are not known, and beside measurements on the prototype, it is the mean over

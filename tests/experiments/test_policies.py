@@ -6,7 +6,7 @@ import pytest
 import helixlab as hx
 from helixlab import experiments as ex
 from helixlab.errors import SimulationError, UnknownNameError
-from helixlab.experiments.statistics import SweepError
+from helixlab.errors import SweepError
 
 SYSTEM = (
     hx.load_cluster("small10"),

@@ -102,7 +102,7 @@ def test_the_command_line(stop_at, tmp_path, capsys):
     arguments = ["--cluster", "small10", "--model", "llama-1-30b", "--placement", SYSTEM[2].name]
     how = ["--warmup", "5", "--duration", "20", "--progress-table", "5", "-o", str(tmp_path / "run")]
     assert cli.main(["simulate", *arguments, *how]) == 130
-    warning = "helixlab: warning: interrupted; the figures are of the part that was simulated"
+    warning = "helixlab: warning: interrupted; the metrics are of the part that was simulated"
     assert warning in capsys.readouterr().err
     assert hx.load_result(tmp_path / "run").metrics["partial"]
 
