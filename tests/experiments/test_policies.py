@@ -5,8 +5,7 @@ import pytest
 
 import helixlab as hx
 from helixlab import experiments as ex
-from helixlab.errors import SimulationError, UnknownNameError
-from helixlab.errors import SweepError
+from helixlab.errors import SimulationError, SweepError, UnknownNameError
 
 SYSTEM = (
     hx.load_cluster("small10"),
