@@ -10,8 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import helixlab as hx
 from helixlab._io import DEEPEST, parse_json, read_json, read_text

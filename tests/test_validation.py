@@ -9,8 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import helixlab as hx
 from helixlab._validation import as_flag, as_generator, as_items, as_jobs, as_number, as_seed, as_whole, plain

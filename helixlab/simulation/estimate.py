@@ -18,8 +18,7 @@ from helixlab.placement import Placement
 from helixlab.simulation.driver import span_s
 from helixlab.simulation.result import Result
 from helixlab.simulation.simulate import LEAST_STEP_S, check_step, check_workload, simulate
-from helixlab.workload import Workload, trace_lengths
-from helixlab.workload import offline as offline_workload
+from helixlab.workload import Workload, offline as offline_workload, trace_lengths
 
 __all__ = ["Estimate", "estimate"]
 

@@ -20,8 +20,7 @@ from helixlab.errors import ContentError
 from helixlab.execution import EXECUTIONS, Execution, chunked
 from helixlab.flow.small_links import RELATIVE
 from helixlab.model import Model
-from helixlab.model.io import is_misnamed as is_misnamed_model
-from helixlab.model.io import model_to_dict
+from helixlab.model.io import is_misnamed as is_misnamed_model, model_to_dict
 from helixlab.placement import Placement
 from helixlab.placement.io import shown_name as shown_placement
 from helixlab.scheduling import SCHEDULERS, Scheduler

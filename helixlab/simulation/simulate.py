@@ -24,8 +24,7 @@ from helixlab.simulation.provenance import KV_RULES, provenance
 from helixlab.simulation.result import Result
 from helixlab.simulation.setup import loading_time_s, new_state
 from helixlab.simulation.tables import build_result
-from helixlab.workload import Workload
-from helixlab.workload import offline as offline_workload
+from helixlab.workload import Workload, offline as offline_workload
 
 __all__ = ["KV_RULES", "check_step", "check_workload", "leave_links_out", "simulate", "warn_of_lost_flow"]
 

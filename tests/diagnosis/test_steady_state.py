@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import helixlab as hx
 from helixlab.diagnosis.steady_state import BLOCKS, drift, load, load_of, window_blocks

@@ -5,8 +5,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from test_agreement import SCHEDULERS, lengths, systems
 
 import helixlab as hx

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import networkx as nx
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from helixlab.cluster import SINK, SOURCE, geo_distributed, random_sparse, single_region
 from helixlab.errors import PlacementError

@@ -6,8 +6,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from helixlab.errors import FileFormatError, HelixlabError, ModelError, UnknownNameError
 from helixlab.model import load_model, machine_throughput, model_names, save_model

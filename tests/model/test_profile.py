@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from helixlab.errors import ModelError, UnknownNameError
 from helixlab.model import BatchLimits, MachineProfile, load_model, model_names

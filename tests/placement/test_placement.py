@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from helixlab.cluster import SINK, SOURCE, load_cluster, random_sparse, single_region
 from helixlab.errors import PlacementError

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from helixlab.cluster import geo_distributed, load_cluster, random_sparse, single_region
 from helixlab.errors import PlacementError

@@ -6,8 +6,7 @@ from itertools import pairwise, product
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from helixlab.cluster import SINK, SOURCE, geo_distributed, load_cluster, random_sparse, single_region
 from helixlab.errors import PlacementError, UnknownNameError

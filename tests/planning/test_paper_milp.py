@@ -5,8 +5,7 @@ from itertools import product
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from helixlab._data import read_table
 from helixlab.cluster import SINK, SOURCE, load_cluster, random_sparse, single_region

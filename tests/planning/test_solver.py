@@ -6,8 +6,7 @@ import signal
 import cvxpy as cp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from helixlab.errors import SolverError
 from helixlab.planning.paper_program import solve_problem

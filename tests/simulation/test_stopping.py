@@ -10,8 +10,7 @@ import pytest
 
 import helixlab as hx
 from helixlab import cli
-from helixlab.simulation import driver as driving
-from helixlab.simulation import progress_table as printing
+from helixlab.simulation import driver as driving, progress_table as printing
 
 running = importlib.import_module("helixlab.simulation.simulate")  # the package has the function by that name
 SYSTEM = (

@@ -9,8 +9,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from helixlab.errors import FileFormatError, HelixlabError, WorkloadError
 from helixlab.workload import Workload, check_requests, offline, online, read_requests

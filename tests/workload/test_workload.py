@@ -6,8 +6,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from helixlab.errors import FileFormatError, UnknownNameError, WorkloadError
 from helixlab.workload import offline, online, trace_lengths, trace_names
