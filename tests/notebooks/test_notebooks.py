@@ -36,15 +36,6 @@ EVALUATIONS = {
     "09_high_heterogeneity": ("8", "high_heterogeneity", 48),
 }
 """Number of the figures, beginning of the names of files, and how many numbers are published."""
-LONGER = {
-    "07_single_cluster",
-    "08_geo_distributed",
-    "09_high_heterogeneity",
-    "10_deep_dives",
-    "11_ablations",
-    "12_beyond_the_paper",
-}
-"""Notebooks that have more code, or import from inside of packages."""
 WITH_A_FUNCTION = {"04_flow_and_scheduling", "05_offline_simulation"}
 """A scheduler is a function, and so is an execution policy: writing one is what these notebooks show."""
 
@@ -198,7 +189,7 @@ def test_calls_the_library_and_defines_nothing(notebooks: dict[str, Path], name:
     assert imported <= {"helixlab", "pandas", "IPython"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in LONGER])
+@pytest.mark.parametrize("name", NAMES)
 def test_is_short_and_imports_public_names(notebooks: dict[str, Path], name: str) -> None:
     code = "\n".join(code_of(notebooks[name]))
     lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
