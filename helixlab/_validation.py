@@ -253,7 +253,7 @@ def as_generator(rng: Any, name: str = "rng", *, error: type[HelixlabError]) -> 
 
 
 def _as_int(number: object) -> str:
-    """Describe the error of a float without fraction."""
+    """Return the hint ", as an int" for a float with an integral value, else an empty string."""
     return ", as an int" if type(number) is float and number.is_integer() else ""
 
 

@@ -94,7 +94,7 @@ class OutOfMemoryError(HelixlabError, MemoryError):
 
 @contextmanager
 def name_source(source: str, error: type[HelixlabError]) -> Iterator[None]:
-    """Put the name of a file in front of errors of the thing in it.
+    """Prefix errors raised in the block with the name of the file that they concern.
 
     Parameters
     ----------

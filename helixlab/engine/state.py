@@ -185,7 +185,7 @@ LINK = _table(
     ("layers", i4),  # layers to run at the receiver after coming by this link
     ("latency_s", f8),
     ("bytes_per_token", f8),
-    ("rate_bytes_per_s", f8),  # fixed: by the flow
+    ("rate_bytes_per_s", f8),  # fixed: by the flow, set in helixlab.simulation.setup
     ("bandwidth_bytes_per_s", f8),
     ("used_bytes_per_s", f8),  # shared: used by the work items being sent
     ("free_rate_bytes_per_s", f8),  # shared: rate at which it could send now, 0 if it is not free

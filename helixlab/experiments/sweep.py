@@ -432,12 +432,12 @@ def run_grid(
             runs_of(wanted, objective), labels, finished, work=execute_run, n_jobs=n_jobs, total=len(rows),
             failed=failed, progress=progress, caller=caller,
         )  # fmt: skip
-        return _frame(rows, outcomes, columns, objective)
+        return _sweep_table(rows, outcomes, columns, objective)
     except KeyboardInterrupt as stopped:  # it may come when all has run already
         known = stopped.outcomes if isinstance(stopped, Stopped) else {}
         outcomes = dict.fromkeys(wanted, Outcome(error=NOT_RUN)) | outcomes | known
         message = str(stopped) or f"{caller} interrupted"
-        raise Interrupted(message, _frame(rows, outcomes, columns, objective)) from None
+        raise Interrupted(message, _sweep_table(rows, outcomes, columns, objective)) from None
 
 
 Row = tuple[Point, int, str]
@@ -508,9 +508,10 @@ def runs_of(wanted: Mapping[str, tuple[Point, int]], objective: Objective | None
     ]
 
 
-def _frame(
+def _sweep_table(
     rows: list[Row], outcomes: dict[str, Outcome], columns: list[str], objective: Objective | None
 ) -> pd.DataFrame:
+    """Build the table of a sweep, one row for each point and seed."""
     results = [Outcome(error=point.error) if point.error else outcomes[key] for point, _, key in rows]
     names = next((list(each.metrics) for each in results if each.metrics is not None), None)
     names = names or _metric_names(objective)

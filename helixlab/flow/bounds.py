@@ -1,4 +1,4 @@
-"""Upper bound on the throughput of any placement."""
+"""Upper bound on the throughput of any placement; planners prove lower ones (`helixlab.planning.prices`)."""
 
 from __future__ import annotations
 

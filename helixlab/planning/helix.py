@@ -1,4 +1,9 @@
-"""Planner of helixlab: the placement with the greatest flow or throughput, and a bound on the flow."""
+"""Planner of helixlab: the placement with the greatest flow or throughput, and a bound on the flow.
+
+The bound is the least of `helixlab.flow.upper_bound`, the bound by prices of layers
+(`helixlab.planning.prices`), the flow that a complete search has excluded (`helixlab.planning.coverage`)
+and the bound where links bind (`helixlab.planning.regions`).
+"""
 
 from __future__ import annotations
 

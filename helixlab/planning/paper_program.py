@@ -317,7 +317,7 @@ class PaperProgram:
     # The constraints
 
     def require_runs_of_layers(self) -> list[cp.Constraint]:
-        """Require one number of layers on every node, and no layers beyond the model's last one."""
+        """Require that each node hold exactly one number of layers, none beyond the model's last."""
         ones = np.ones(len(self.count))
         return [self._by_node(self.holder, ones) @ self.holds == 1, self.end <= self.model.layers]
 

@@ -1,4 +1,6 @@
-"""Planning where links bind: nodes of one machine type in one region are alike, and so are their links.
+"""Planning where links bind.
+
+Nodes of one machine type in one region are interchangeable, and so are their links.
 
 A token leaves a node after the last layer of the node, over a link to a node that holds the next layer. So
 the flow past a layer boundary is at most what the links carry from the nodes that end there to the nodes

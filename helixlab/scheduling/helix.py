@@ -2,7 +2,8 @@
 
 Every node sends prompts to its next nodes in proportion to the maximum flow. It skips nodes whose KV cache
 is expected to be too full (Mei et al., ASPLOS 2025, section 5) and links with too little flow, which are
-selected before the run (`helixlab.flow.links_left_out`).
+selected before the run (`helixlab.flow.links_left_out`). Its links send at fixed rates, their shares of the
+network cards by flow, which `helixlab.simulation.setup` sets.
 
 Each link has a ``load``: the tokens assigned to it over its flow. A prompt takes the link whose load would be
 lowest with it. ``kv_expected_token_layers`` of a node is the KV cache that all requests assigned to it are
