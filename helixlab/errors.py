@@ -14,7 +14,6 @@ __all__ = [
     "ClusterError",
     "ContentError",
     "FileFormatError",
-    "FlowError",
     "HelixlabError",
     "ModelError",
     "NotebookError",
@@ -54,10 +53,6 @@ class PlacementError(HelixlabError):
 
 class SolverError(HelixlabError):
     """Failure of the solver, or of handing a program to it."""
-
-
-class FlowError(HelixlabError):
-    """Error in a flow graph without a path from source to sink."""
 
 
 class SchedulingError(HelixlabError):

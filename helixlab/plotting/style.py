@@ -217,7 +217,7 @@ class StyledFigure(Figure):
         inline = sys.modules.get("matplotlib_inline.config")
         if inline and "inline" in mpl.get_backend() and inline.InlineBackend.instance().close_figures:
             plt.close(self)  # which the end of the cell does too
-        raise NotImplementedError
+        raise NotImplementedError  # which asks IPython to display it as it displays any figure
 
 
 @cache

@@ -175,8 +175,12 @@ class Result(ByContent):
         Raises
         ------
         SimulationError
-            The table has no such column.
+            There is no table, or it has no such column.
         """
+        if not isinstance(table, pd.DataFrame):
+            raise SimulationError(
+                f"table is {table!r:.60}; give a table of this result, such as its iterations"
+            )
         column = by if by is not None else "time_s" if "time_s" in table else "end_s"
         if column not in table:
             raise SimulationError(
